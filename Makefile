@@ -1,0 +1,47 @@
+# Everything sets up what it needs first. PYTHON=python3.12 picks the interpreter, VENV=path the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check bench constraints clean
+
+help:
+	@echo "make demo   index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
+	@echo "make test   run the tests"
+	@echo "make check  lint, formatting, types, import contracts"
+	@echo "make bench  run every benchmark on a small sample"
+
+demo: $(VENV)/.with-all
+	@$(BIN)/rerank-integrations demo $${QUESTION:+"$$QUESTION"}
+
+test: $(VENV)/.with-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.with-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.with-dev
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" --quick; done
+
+# Resolves anew for every Python that is supported, from metadata alone.
+constraints: $(VENV)/.with-dev
+	$(INSTALL) uv
+	printf '%s\n' build hatchling uv | $(BIN)/uv pip compile pyproject.toml - --extra dev --extra colbert-ai \
+		--universal --python-version 3.10 --no-annotate --custom-compile-command "make constraints" \
+		--quiet --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) .venvs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed; give it by PYTHON=..." if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "Installing rerank-integrations[$*] into $(VENV) ..."
+	@$(INSTALL) --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,46 @@
+"""Late-interaction retrieval and reranking for LangChain and LlamaIndex.
+
+The names here need no framework. Importing this package loads neither torch nor a model.
+"""
+
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.rerank import rerank
+from rerank_integrations.core.types import Hit, Passage
+from rerank_integrations.errors import (
+    CheckpointError,
+    IndexClosedError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexLockedError,
+    IndexReadOnlyError,
+    IndexWriteError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelMismatchError,
+    RerankError,
+    TruncationWarning,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ColBERTIndex",
+    "ColBERTModel",
+    "CrossEncoderModel",
+    "Hit",
+    "IndexClosedError",
+    "IndexExistsError",
+    "IndexFormatError",
+    "IndexLockedError",
+    "IndexReadOnlyError",
+    "IndexWriteError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "ModelMismatchError",
+    "Passage",
+    "RerankError",
+    "TruncationWarning",
+    "rerank",
+]

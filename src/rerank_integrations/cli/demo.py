@@ -1,0 +1,88 @@
+"""``rerank-integrations demo``: the main job, on the docstrings of the running Python, with no model hub."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from tqdm import tqdm
+
+from rerank_integrations.cli.highlight import highlight
+from rerank_integrations.cli.output import console, write_hits
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.models import ColBERTModel
+from rerank_integrations.core.types import Passage
+from rerank_integrations.demo.docstrings import standard_library_passages
+from rerank_integrations.demo.frameworks import Answer, ask_all
+from rerank_integrations.demo.library import build_library, open_library
+from rerank_integrations.errors import RerankError
+
+
+def demo(
+    question: Annotated[str, typer.Argument(help="What to ask.")] = "read a zip file without extracting it",
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
+) -> None:
+    """Ask the docstrings of this Python's standard library, through LangChain and through LlamaIndex.
+
+    The first call indexes them, which takes a minute or two, and keeps the index for the next ones.
+    """
+    model = ColBERTModel("starter")
+    with open_library(model) or _build(model) as index:
+        start = time.perf_counter()
+        index.search(question, 1)
+        console().print(f"Loaded the model and the index in {time.perf_counter() - start:.1f} s.")
+        answers, absent = ask_all(index, question, k)
+        _show(model, question, answers)
+    for error in absent:
+        console().print(f"Not asked: {error}.", markup=False)
+    _compare(answers)
+
+
+def _build(model: ColBERTModel) -> ColBERTIndex:
+    start = time.perf_counter()
+    passages = list(standard_library_passages())
+    modules = len({passage.metadata["module"] for passage in passages})
+    console().print(
+        f"Python {platform.python_version()}: {len(passages):,} docstrings in {modules} modules of the standard "
+        f"library, read in {time.perf_counter() - start:.1f} s."
+    )
+    start = time.perf_counter()
+    index = build_library(model, passages, _progress)
+    seconds = time.perf_counter() - start
+    megabytes = index.stats().bytes / 1e6
+    console().print(
+        f"Encoded and indexed in {seconds:.1f} s ({len(passages) / seconds:.0f} a second), {megabytes:.1f} MB, "
+        f"kept in {index.path}"
+    )
+    return index
+
+
+def _progress(passages: list[Passage]) -> Iterable[Passage]:
+    return tqdm(passages, desc="indexing", unit=" passages", disable=None)
+
+
+def _show(model: ColBERTModel, question: str, answers: list[Answer]) -> None:
+    styled = console().color_system is not None
+    hits = answers[0].hits
+    texts: dict[str, Text] = {
+        hit.id: highlight(hit.text, model.explain(question, hit.text), styled=styled) for hit in hits
+    }
+    write_hits(hits, texts, title=f"“{question}”")
+    for answer in answers:
+        console().print(f"Answered through {answer.asked} in {answer.seconds * 1000:.0f} ms.")
+
+
+def _compare(answers: list[Answer]) -> None:
+    if len(answers) < 2:
+        return
+    first, second = answers
+    if [(hit.id, hit.score) for hit in first.hits] != [(hit.id, hit.score) for hit in second.hits]:
+        raise RerankError(
+            f"{first.asked} gave {[hit.id for hit in first.hits]} and {second.asked} gave "
+            f"{[hit.id for hit in second.hits]}; expected the same ids and scores"
+        )
+    console().print(f"{first.asked} and {second.asked} gave the same {len(first.hits)} passages and scores.")

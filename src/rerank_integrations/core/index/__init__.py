@@ -1,0 +1,6 @@
+"""Everything on disk: catalog, segments, search."""
+
+from rerank_integrations.core.index.colbert_index import ColBERTIndex, as_index
+from rerank_integrations.core.index.inspect import IndexStats, VerifyReport
+
+__all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "as_index"]

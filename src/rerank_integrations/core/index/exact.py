@@ -1,0 +1,121 @@
+"""Exact search: MaxSim of a query over every stored token of every passage that may be found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.snapshot import DEAD, LiveSegment, Snapshot
+from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
+
+# Small enough for the cache of one core, large enough for BLAS.
+_BLOCK_TOKENS = 1 << 14
+# Above the float32 error of a sum over hundreds of query tokens, far below a difference that matters.
+_MARGIN = 1e-3
+
+
+def exact_candidates(
+    snapshot: Snapshot, queries: Sequence[Floats], k: int, allowed: NDArray[np.int64] | None
+) -> list[dict[int, float]]:
+    """Return, for each query, the scores of every passage that could be among the best `k`.
+
+    Parameters
+    ----------
+    snapshot
+        What to search.
+    queries
+        Float32, *Shape:* (query tokens, dim) each.
+    k
+        At least 1.
+    allowed
+        Catalog numbers of the passages that may be found; ``None`` for all.
+
+    Returns
+    -------
+    list of dict
+        Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
+    """
+    found = [_scan(live, queries, allowed) for live in snapshot.segments]
+    if not found:
+        return [{} for _ in queries]
+    owners = np.concatenate([np.full(len(places), number) for number, (places, _) in enumerate(found)])
+    places = np.concatenate([places for places, _ in found])
+    scores = np.concatenate([scores for _, scores in found], axis=1)
+    return [_settled(snapshot, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
+
+
+def stored_scores(snapshot: Snapshot, query: Floats, wanted: NDArray[np.int64]) -> dict[int, float]:
+    """Return the MaxSim of each passage of `wanted` (catalog numbers) that the snapshot holds."""
+    scores: dict[int, float] = {}
+    for live in snapshot.segments:
+        for ordinal in np.flatnonzero(np.isin(live.pids, wanted)):
+            scores[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(int(ordinal)))
+    return scores
+
+
+def _settled(
+    snapshot: Snapshot,
+    query: Floats,
+    owners: NDArray[np.int64],
+    places: NDArray[np.int64],
+    scores: Floats,
+    k: int,
+) -> dict[int, float]:
+    if k < len(scores):
+        bar = np.partition(scores, len(scores) - k)[len(scores) - k] - _MARGIN
+        chosen = np.flatnonzero(scores >= bar)
+    else:
+        chosen = np.arange(len(scores))
+    settled = {}
+    for place in chosen:
+        live = snapshot.segments[int(owners[place])]
+        ordinal = int(places[place])
+        # Again alone: a score must not depend on which passages lie beside this one.
+        settled[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(ordinal))
+    return settled
+
+
+def _scan(
+    live: LiveSegment, queries: Sequence[Floats], allowed: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], Floats]:
+    wanted = live.pids != DEAD
+    if allowed is not None:
+        wanted &= np.isin(live.pids, allowed)
+    places = np.flatnonzero(wanted).astype(np.int64)
+    scores = np.empty((len(queries), len(places)), dtype=np.float32)
+    lengths = np.diff(live.segment.offsets)[places]
+    for chosen in _blocks(lengths):
+        full = chosen[lengths[chosen] > 0]
+        for row, query in enumerate(queries):
+            scores[row, chosen] = -len(query)
+        if not len(full):
+            continue
+        tokens = _gather(live, places[full])
+        starts = np.concatenate([[0], np.cumsum(lengths[full])[:-1]]).astype(np.int64)
+        for row, query in enumerate(queries):
+            scores[row, full] = maxsim_block(query, tokens, starts)
+    return places, scores
+
+
+def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + _BLOCK_TOKENS, side="right")))
+        yield np.arange(start, end)
+        start = end
+
+
+def _gather(live: LiveSegment, places: NDArray[np.int64]) -> Floats:
+    offsets, tokens = live.segment.offsets, live.segment.tokens
+    first, last = int(places[0]), int(places[-1])
+    start, end = int(offsets[first]), int(offsets[last + 1])
+    run = np.asarray(tokens[start:end])
+    if last - first + 1 != len(places):
+        keep = np.zeros(last - first + 1, dtype=bool)
+        keep[places - first] = True
+        run = run[np.repeat(keep, np.diff(offsets[first : last + 2]))]
+    return run.astype(np.float32)

@@ -1,0 +1,148 @@
+"""Mongo-style filters over metadata, compiled to SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rerank_integrations.errors import InvalidInputError
+
+Sql: TypeAlias = tuple[str, list[Any]]
+
+_COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
+
+
+def compile_filter(where: Mapping[str, Any]) -> Sql:
+    """Turn a filter into an SQL condition on a row's ``metadata`` column, and its parameters.
+
+    The meaning is MongoDB's: ``$ne`` and ``$nin`` also hold where the field is absent; a condition on a list holds
+    if it holds for one of its items; values of different types are never equal and never ordered; ``a.b`` is the
+    field ``b`` inside ``a``. ``{}`` matches all.
+
+    Raises
+    ------
+    InvalidInputError
+        For an unknown operator or a value of a wrong type, naming it.
+    """
+    if not isinstance(where, Mapping):
+        raise InvalidInputError(f"filter is {where!r}; expected a mapping such as {{'year': {{'$gte': 2023}}}}")
+    return _join([_clause(key, value) for key, value in where.items()], "AND", "1")
+
+
+def _clause(key: Any, value: Any) -> Sql:
+    if not isinstance(key, str) or not key:
+        raise InvalidInputError(f"filter key is {key!r}; expected a field name or an operator")
+    if key in ("$and", "$or"):
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
+            raise InvalidInputError(f"{key} has the value {value!r}; expected a list of at least one filter")
+        return _join([compile_filter(part) for part in value], key[1:].upper(), "1")
+    if key == "$not":
+        return _negated(compile_filter(value))
+    if key.startswith("$"):
+        raise InvalidInputError(f"unknown filter operator {key!r}; expected $and, $or, $not or a field name")
+    if isinstance(value, Mapping):
+        return _field(key, value)
+    return _equal(key, value)
+
+
+def _field(field: str, conditions: Mapping[str, Any]) -> Sql:
+    if not conditions:
+        raise InvalidInputError(f"the filter on {field!r} is empty; expected operators such as {{'$eq': 1}}")
+    return _join([_condition(field, operator, value) for operator, value in conditions.items()], "AND", "1")
+
+
+def _condition(field: str, operator: str, value: Any) -> Sql:
+    if operator not in _OPERATORS:
+        raise InvalidInputError(
+            f"unknown filter operator {operator!r} on {field!r}; expected one of {', '.join(_OPERATORS)}"
+        )
+    if operator in _COMPARISONS:
+        return _compared(field, operator, value)
+    handlers: dict[str, Callable[[], Sql]] = {
+        "$eq": lambda: _equal(field, value),
+        "$ne": lambda: _negated(_equal(field, value)),
+        "$in": lambda: _member(field, operator, value),
+        "$nin": lambda: _negated(_member(field, operator, value)),
+        "$exists": lambda: _exists(field, value),
+        "$not": lambda: _negated(_not_operand(field, value)),
+    }
+    return handlers[operator]()
+
+
+def _not_operand(field: str, value: Any) -> Sql:
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"$not on {field!r} has the value {value!r}; expected operators")
+    return _field(field, value)
+
+
+def _equal(field: str, value: Any) -> Sql:
+    if value is None:
+        return _negated(_some(field, "item.type <> 'null'", [], scalar_only=False))
+    if isinstance(value, bool):
+        return _some(field, "item.type = ?", ["true" if value else "false"])
+    return _some(field, f"item.type IN {_types(field, value)} AND item.value = ?", [value])
+
+
+def _compared(field: str, operator: str, value: Any) -> Sql:
+    if isinstance(value, bool) or value is None:
+        raise InvalidInputError(f"{operator} on {field!r} has the value {value!r}; expected a number or a string")
+    condition = f"item.type IN {_types(field, value)} AND item.value {_COMPARISONS[operator]} ?"
+    return _some(field, condition, [value])
+
+
+def _member(field: str, operator: str, values: Any) -> Sql:
+    if isinstance(values, str | Mapping) or not isinstance(values, Sequence | set | frozenset):
+        raise InvalidInputError(f"{operator} on {field!r} has the value {values!r}; expected a list")
+    special = [value for value in values if value is None or isinstance(value, bool)]
+    plain = [value for value in values if value is not None and not isinstance(value, bool)]
+    clauses = [_equal(field, value) for value in special]
+    for types in sorted({_types(field, value) for value in plain}):
+        alike = [value for value in plain if _types(field, value) == types]
+        # One parameter whatever the length: SQLite limits their number.
+        condition = f"item.type IN {types} AND item.value IN (SELECT value FROM json_each(?))"
+        clauses.append(_some(field, condition, [json.dumps(alike)]))
+    return _join(clauses, "OR", "0")
+
+
+def _exists(field: str, value: Any) -> Sql:
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"$exists on {field!r} has the value {value!r}; expected True or False")
+    return f"json_type(metadata, ?) IS {'NOT ' if value else ''}NULL", [_path(field)]
+
+
+def _some(field: str, condition: str, parameters: list[Any], *, scalar_only: bool = True) -> Sql:
+    # json_each gives a scalar as one row and a list as a row an item, but an object's values too: not meant.
+    guard = "json_type(metadata, ?) <> 'object' AND " if scalar_only else ""
+    path = _path(field)
+    sql = f"{guard}EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {condition})"
+    # COALESCE, since an absent field makes the guard NULL and NOT NULL is not true.
+    return f"COALESCE({sql}, 0)", [path, *([path] if scalar_only else []), *parameters]
+
+
+def _types(field: str, value: Any) -> str:
+    if isinstance(value, str):
+        return "('text')"
+    if isinstance(value, int | float) and abs(value) < 2**63:
+        return "('integer', 'real')"
+    raise InvalidInputError(
+        f"the filter on {field!r} compares with {value!r}; expected a string, a number below 2**63, a bool or None"
+    )
+
+
+def _path(field: str) -> str:
+    if '"' in field:
+        raise InvalidInputError(f"filter field {field!r} holds a double quote; expected a plain field name")
+    return "$" + "".join(f'."{part}"' for part in field.split("."))
+
+
+def _negated(clause: Sql) -> Sql:
+    return f"NOT {clause[0]}", clause[1]
+
+
+def _join(clauses: list[Sql], operator: str, empty: str) -> Sql:
+    if not clauses:
+        return empty, []
+    sql = f" {operator} ".join(f"({clause})" for clause, _ in clauses)
+    return f"({sql})", [parameter for _, parameters in clauses for parameter in parameters]

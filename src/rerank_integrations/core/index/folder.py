@@ -1,0 +1,73 @@
+"""The folder of an index before it is open: where it is, and whether a new one may be made there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rerank_integrations.core.index import lock
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, table_names
+from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
+
+_TABLES = {"meta", "segments", "passages"}
+
+
+def index_folder(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as an absolute one, so that a later change of the working directory does not move it."""
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path) or not str(path):
+        raise InvalidInputError(f"index path is {path!r}; expected the path of a folder")
+    return Path(path).absolute()
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` unless it is there.
+
+    Raises
+    ------
+    IndexWriteError
+        If the operating system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IndexWriteError(f"cannot make the folder {folder}: {error}") from error
+
+
+def require_free(folder: Path, overwrite: bool) -> None:
+    """Raise unless a new index may be made at `folder`.
+
+    Raises
+    ------
+    IndexExistsError
+        If an index stands there and `overwrite` is false.
+    IndexFormatError
+        If anything else stands there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise IndexFormatError(f"{folder} is a file; expected a folder, or nothing, to make an index in")
+    if not (folder / FILENAME).is_file():
+        _require_empty(folder)
+        return
+    tables = _tables(folder)
+    if tables and not tables >= _TABLES:
+        raise IndexFormatError(f"{folder / FILENAME} is another program's database; expected an index or nothing")
+    # Without tables it is what a create that was killed left: nothing was in it.
+    if tables and not overwrite:
+        raise IndexExistsError(f"{folder} holds an index; open it, or pass overwrite=True to empty it")
+
+
+def _tables(folder: Path) -> set[str]:
+    catalog = Catalog(folder / FILENAME, read_only=True)
+    try:
+        with catalog.read() as connection:
+            return table_names(connection)
+    finally:
+        catalog.close()
+
+
+def _require_empty(folder: Path) -> None:
+    others = [path.name for path in folder.iterdir() if path.name != lock.FILENAME] if folder.is_dir() else []
+    if others:
+        raise IndexFormatError(
+            f"{folder} holds {len(others)} files but no index, {sorted(others)[0]!r} for one; expected an empty folder"
+        )

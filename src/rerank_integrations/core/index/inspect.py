@@ -1,0 +1,101 @@
+"""What an index says of itself, and whether it is sound."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.core.index.segments import check_segment
+from rerank_integrations.core.index.snapshot import segment_records
+from rerank_integrations.errors import IndexFormatError
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """Counts and sizes.
+
+    Parameters
+    ----------
+    passages, tokens, segments
+        Passages that can be found, their token vectors, and the files' folders.
+    bytes
+        On disk, all together.
+    dim
+        Of a token vector; ``None`` before the first passage.
+    bytes_per_token, bytes_per_passage
+        `bytes` over `tokens` and over `passages`; 0.0 for an empty index.
+    model
+        The name or path of the model that made it.
+    kind
+        ``"exact"``: float16 vectors, every one of them scored.
+    """
+
+    passages: int
+    tokens: int
+    segments: int
+    bytes: int
+    dim: int | None
+    bytes_per_token: float
+    bytes_per_passage: float
+    model: str
+    kind: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that `json.dumps` takes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was found sound."""
+
+    passages: int
+    tokens: int
+    segments: int
+
+
+def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], model: str) -> IndexStats:
+    """Count what the catalog and the files hold."""
+    passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return IndexStats(
+        passages=passages,
+        tokens=tokens,
+        segments=len(segment_records(connection)),
+        bytes=size,
+        dim=int(meta["dim"]) if "dim" in meta else None,
+        bytes_per_token=size / tokens if tokens else 0.0,
+        bytes_per_passage=size / passages if passages else 0.0,
+        model=model,
+        kind="exact",
+    )
+
+
+def verify_index(connection: sqlite3.Connection, path: Path) -> VerifyReport:
+    """Read everything and compare it with the catalog.
+
+    Raises
+    ------
+    IndexFormatError
+        Listing every problem found.
+    """
+    problems = [
+        f"catalog: {row[0]}" for row in connection.execute("PRAGMA integrity_check").fetchall() if row[0] != "ok"
+    ]
+    records = segment_records(connection)
+    for record in records:
+        problems += check_segment(path, record)
+    query = (
+        "SELECT count(*) FROM passages LEFT JOIN segments ON segment = name "
+        "WHERE name IS NULL OR ordinal NOT BETWEEN 0 AND segments.passages - 1"
+    )
+    lost = connection.execute(query).fetchone()[0]
+    if lost:
+        problems.append(f"catalog: {lost} passages point to vectors that no segment holds")
+    if problems:
+        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
+    passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
+    return VerifyReport(passages=passages, tokens=tokens, segments=len(records))

@@ -1,0 +1,128 @@
+"""Reading an index: every answer from one commit."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.exact import exact_candidates, stored_scores
+from rerank_integrations.core.index.filters import Sql, compile_filter
+from rerank_integrations.core.index.snapshot import Snapshot, take_snapshot
+from rerank_integrations.core.maxsim import Floats
+from rerank_integrations.core.rerank import best_first
+from rerank_integrations.core.types import Hit, Passage
+from rerank_integrations.errors import IndexFormatError, ModelMismatchError
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[int, str, str, str]
+
+_TRIES = 5
+
+
+class Reader:
+    """Searches and look-ups; keeps the open segments of the last commit it saw."""
+
+    def __init__(self, path: Path, catalog: Catalog) -> None:
+        self._path = path
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._last: Snapshot | None = None
+
+    def selection(self, where: Mapping[str, Any] | None, ids: Sequence[str] | None) -> Sql | None:
+        """Compile what may be found to SQL; ``None`` for everything."""
+        clauses = [] if where is None else [compile_filter(where)]
+        if ids is not None:
+            clauses.append(("id IN (SELECT value FROM json_each(?))", [json.dumps(ids)]))
+        if not clauses:
+            return None
+        return (
+            " AND ".join(f"({sql})" for sql, _ in clauses),
+            [value for _, parameters in clauses for value in parameters],
+        )
+
+    def search(self, queries: Sequence[Floats], k: int, select: Sql | None, fingerprint: str) -> list[list[Hit]]:
+        """Return the best `k` passages of those that `select` keeps, for each query (`k` at least 1)."""
+
+        def run(connection: sqlite3.Connection, snapshot: Snapshot) -> list[list[Hit]]:
+            allowed = None if select is None else _pids(connection, select)
+            return [_hits(connection, scores, k) for scores in exact_candidates(snapshot, queries, k, allowed)]
+
+        return self._at_one_commit(run, fingerprint)
+
+    def rerank(self, query: Floats, ids: Sequence[str], k: int | None, fingerprint: str) -> list[Hit]:
+        """Return the passages with these `ids`, best first."""
+        select = self.selection(None, ids)
+
+        def run(connection: sqlite3.Connection, snapshot: Snapshot) -> list[Hit]:
+            wanted = _pids(connection, select) if select else np.empty(0, dtype=np.int64)
+            return _hits(connection, stored_scores(snapshot, query, wanted), k)
+
+        return self._at_one_commit(run, fingerprint)
+
+    def get(self, ids: Sequence[str]) -> list[Passage]:
+        """Return the passages with these `ids`, in that order, less the unknown ones."""
+        query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
+        with self._catalog.read() as connection:
+            rows = connection.execute(query, (json.dumps(list(ids)),)).fetchall()
+        found = {row[0]: Passage(row[0], row[1], json.loads(row[2])) for row in rows}
+        return [found[key] for key in ids if key in found]
+
+    def count(self) -> int:
+        """Return how many passages there are."""
+        with self._catalog.read() as connection:
+            return int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
+
+    def _at_one_commit(self, run: Callable[[sqlite3.Connection, Snapshot], T], fingerprint: str) -> T:
+        for _ in range(_TRIES):
+            with self._catalog.read() as connection:
+                try:
+                    snapshot = self._snapshot(connection)
+                except FileNotFoundError:
+                    # Compacted away between the catalog's answer and ours: the next commit names its successor.
+                    continue
+                if snapshot.fingerprint != fingerprint:
+                    raise ModelMismatchError(
+                        f"{self._path} now holds vectors of a model of fingerprint {snapshot.fingerprint}; "
+                        f"this one has {fingerprint}. Open it again."
+                    )
+                return run(connection, snapshot)
+        raise IndexFormatError(f"{self._path} is damaged: its catalog names segments that are not there")
+
+    def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
+        meta = read_meta(connection, self._path)
+        last = self._last
+        if last is not None and last.generation == int(meta["generation"]):
+            return last
+        with self._lock:
+            # Generations differ between threads only for a moment; the newest is kept.
+            snapshot = take_snapshot(connection, self._path, meta, self._last)
+            if self._last is None or self._last.generation < snapshot.generation:
+                self._last = snapshot
+        return snapshot
+
+
+def _pids(connection: sqlite3.Connection, select: Sql) -> NDArray[np.int64]:
+    rows = connection.execute(f"SELECT pid FROM passages WHERE {select[0]}", select[1]).fetchall()
+    return np.array([row[0] for row in rows], dtype=np.int64)
+
+
+def _hits(connection: sqlite3.Connection, scores: Mapping[int, float], k: int | None) -> list[Hit]:
+    rows = list(_rows(connection, list(scores)))
+    order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows], top_n=k)
+    return [
+        Hit(rows[place][1], score, rank, rows[place][2], json.loads(rows[place][3]))
+        for rank, (place, score) in enumerate(order, start=1)
+    ]
+
+
+def _rows(connection: sqlite3.Connection, pids: list[int]) -> Iterator[Row]:
+    query = "SELECT pid, id, text, metadata FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
+    yield from connection.execute(query, (json.dumps(pids),))

@@ -1,0 +1,44 @@
+"""The model that an index was made with, as its catalog records it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rerank_integrations.core.models import ColBERTModel, TokenEncoder
+from rerank_integrations.errors import IndexFormatError, InvalidInputError
+
+
+def model_record(encoder: TokenEncoder) -> str:
+    """Return, as JSON, the arguments that build `encoder` on any machine."""
+    options = {key: value for key, value in encoder.options().items() if key not in ("device", "cache_folder")}
+    name = options.get("name_or_path")
+    if isinstance(name, str) and name != "starter" and Path(name).is_dir():
+        options["name_or_path"] = str(Path(name).resolve())
+    try:
+        return json.dumps(options)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"the options of {encoder.name!r} cannot be recorded: {error}; expected what JSON can hold"
+        ) from error
+
+
+def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
+    """Return the model that the index at `path` records; loads no weights.
+
+    Raises
+    ------
+    IndexFormatError
+        If the record builds no `ColBERTModel`.
+    """
+    try:
+        options = json.loads(meta["model"])
+        # An index is data: it must not make anyone run a checkpoint's own code.
+        options.pop("trust_remote_code", None)
+        (options.get("model_kwargs") or {}).pop("trust_remote_code", None)
+        return ColBERTModel(**options)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IndexFormatError(
+            f"{path} records a model that ColBERTModel cannot build ({error}); pass the model it was made with"
+        ) from error

@@ -1,0 +1,61 @@
+"""MaxSim, the late-interaction score of ColBERT (Khattab and Zaharia, 2020, arXiv:2004.12832)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+def maxsim(query: Floats, passage: Floats) -> float:
+    """Sum, over the query's tokens, of the largest dot product with any token of the passage.
+
+    Parameters
+    ----------
+    query
+        Float32, *Shape:* (query tokens, dim).
+    passage
+        Float32, *Shape:* (passage tokens, dim). Without tokens it scores the lowest that unit vectors can: minus one
+        a query token.
+
+    Returns
+    -------
+    float
+        Higher is better. Depends on these two arrays alone, not on where they lie or what lies beside them.
+    """
+    if not len(passage):
+        return -float(len(query))
+    # The same shapes give the same BLAS path, so equal passages tie exactly wherever they are stored.
+    best = (query @ np.ascontiguousarray(passage, dtype=np.float32).T).max(axis=1)
+    return float(best.sum(dtype=np.float64))
+
+
+def maxsim_block(query: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Floats:
+    """MaxSim of one query against consecutive passages, each with at least one token.
+
+    Parameters
+    ----------
+    query
+        Float32, *Shape:* (query tokens, dim).
+    tokens
+        Float32, *Shape:* (tokens of all the passages, dim).
+    starts
+        First token of each passage, rising from 0. *Shape:* (passages,).
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32, *Shape:* (passages,). Equal to `maxsim` within rounding.
+    """
+    similarities = query @ tokens.T
+    scores: Floats = np.maximum.reduceat(similarities, starts, axis=1).sum(axis=0, dtype=np.float32)
+    return scores
+
+
+def maxsim_many(query: Floats, passages: Sequence[Floats]) -> list[float]:
+    """Score each passage by `maxsim`."""
+    return [maxsim(query, passage) for passage in passages]

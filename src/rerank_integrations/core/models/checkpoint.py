@@ -1,0 +1,173 @@
+"""What a checkpoint is, read from its files: refusals before anything is scored, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.errors import CheckpointError
+
+_PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}
+_CONFIG_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata")
+
+
+def require_multi_vector(options: LoadOptions) -> None:
+    """Refuse what sentence-transformers would load with a random projection.
+
+    Accepted: the Stanford format (architecture ``HF_ColBERT``), a sentence-transformers multi-vector or PyLate
+    configuration.
+
+    Raises
+    ------
+    CheckpointError
+        Naming what was found and what was expected.
+    """
+    architectures = read_json(options, "config.json").get("architectures") or []
+    st_config = read_json(options, "config_sentence_transformers.json")
+    modules = read_json(options, "modules.json")
+    if not architectures and not modules:
+        raise CheckpointError(
+            f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
+            "expected a local directory or the name of a model on the hub"
+        )
+    if "HF_ColBERT" in architectures:
+        return
+    if st_config.get("model_type") in ("MultiVectorEncoder", "ColBERT"):
+        return
+    has_projection = any("Dense" in str(module.get("type")) for module in modules)
+    if _PYLATE_KEYS & set(st_config) and has_projection:
+        return
+    raise CheckpointError(
+        f"{options.name_or_path!r} is a plain encoder (architecture {', '.join(architectures) or 'unknown'}) "
+        "with no trained token projection; expected a ColBERT checkpoint in Stanford, PyLate or "
+        "sentence-transformers multi-vector format"
+    )
+
+
+def read_json(options: LoadOptions, filename: str) -> Any:
+    """Return the content of a JSON file of the checkpoint, or an empty dictionary where there is none."""
+    path = find_file(options, filename)
+    if path is None:
+        return {}
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{filename} of {options.name_or_path!r} cannot be read: {error}") from error
+
+
+def find_file(options: LoadOptions, filename: str) -> str | None:
+    """Return the local path of a checkpoint's file, fetched from the hub if need be; ``None`` if there is none."""
+    from sentence_transformers.util import load_file_path
+
+    try:
+        path: str | None = load_file_path(options.name_or_path, filename, **options.hub_kwargs())
+    except Exception as error:
+        # The hub client raises many kinds; each means that we cannot know what the checkpoint is.
+        raise CheckpointError(f"{filename} of {options.name_or_path!r} cannot be fetched: {error}") from error
+    return path
+
+
+def fresh_parameters(options: LoadOptions, model: Any) -> list[str]:
+    """Return the parameters of a classifier that the checkpoint does not hold, so that they are random.
+
+    By the marks that transformers leaves; should it leave none, the head alone is checked by name. The head is all
+    that lies outside the base encoder, and the pooler that feeds it.
+    """
+    unmarked = unloaded_parameters(model)
+    if unmarked is not None:
+        return unmarked
+    stored = _stored_names(options)
+    if stored is None:
+        return []
+    prefix = getattr(model, "base_model_prefix", "") + "."
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    head = [
+        name
+        for name, _ in model.named_parameters()
+        if (not name.startswith(prefix) or ".pooler." in name) and name not in tied
+    ]
+    return [name for name in head if name not in stored and name.removeprefix(prefix) not in stored]
+
+
+def unloaded_parameters(model: Any) -> list[str] | None:
+    """Return the parameters that loading did not fill, as transformers 5 marks them; ``None`` without marks."""
+    loaded = {
+        name: bool(getattr(parameter, "_is_hf_initialized", False)) for name, parameter in model.named_parameters()
+    }
+    return [name for name, is_loaded in loaded.items() if not is_loaded] if any(loaded.values()) else None
+
+
+def require_filled(options: LoadOptions, fresh: list[str]) -> None:
+    """Raise `CheckpointError` if some parameters are `fresh`, that is random; name the first few."""
+    if not fresh:
+        return
+    more = f" and {len(fresh) - 4} more" if len(fresh) > 4 else ""
+    raise CheckpointError(
+        f"{options.name_or_path!r} holds no {', '.join(fresh[:4])}{more}: scores would be random; "
+        "expected a trained and complete checkpoint"
+    )
+
+
+def _stored_names(options: LoadOptions) -> set[str] | None:
+    for index_name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        index = read_json(options, index_name)
+        if index:
+            return set(index["weight_map"])
+    path = find_file(options, "model.safetensors")
+    if path is not None:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as weights:
+            return set(weights.keys())
+    path = find_file(options, "pytorch_model.bin")
+    if path is None:
+        return None
+    import torch
+
+    return set(torch.load(path, map_location="meta", weights_only=True))
+
+
+def fingerprint(options: LoadOptions) -> str:
+    """Return 16 hexadecimal digits that identify the vector space: SHA-256 over weights, configuration, tokenizer.
+
+    The same files give the same fingerprint wherever they lie, and whatever device or dtype they are loaded to.
+    """
+    digest = hashlib.sha256()
+    for label, path in _identity_files(options):
+        digest.update(label.encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _identity_files(options: LoadOptions) -> Iterable[tuple[str, Path]]:
+    if options.is_starter:
+        from rerank_integrations import starter
+
+        return [(path.name, path) for path in starter.checkpoint_files()]
+    root = _local_root(options)
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1].isdigit())]
+    files = [file for folder in folders for file in _identifying(folder)]
+    return [(path.relative_to(root).as_posix(), path) for path in files]
+
+
+def _identifying(folder: Path) -> list[Path]:
+    # A clone holds every variant of the weights and the tokenizer, the hub's cache only those that were loaded.
+    patterns = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin")
+    weights = next((found for pattern in patterns if (found := sorted(folder.glob(pattern)))), [])
+    tokenizer = [folder / name for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file()][:1]
+    return weights + tokenizer + [folder / name for name in _CONFIG_FILES if (folder / name).is_file()]
+
+
+def _local_root(options: LoadOptions) -> Path:
+    # The hub keeps one folder a commit, so the folder of any file is the whole checkpoint.
+    for filename in ("config.json", "modules.json"):
+        path = find_file(options, filename)
+        if path is not None:
+            return Path(path).parent
+    raise CheckpointError(f"no checkpoint at {options.name_or_path!r}; expected a local directory or a hub name")

@@ -1,0 +1,264 @@
+"""`ColBERTModel`: token vectors, MaxSim scores and explanations of one ColBERT checkpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from rerank_integrations.core.maxsim import Floats, maxsim_many
+from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
+from rerank_integrations.core.models.checkpoint import fingerprint
+from rerank_integrations.core.models.explain import TokenMatch
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.registry import REGISTRY
+from rerank_integrations.core.models.validate import require_length, require_texts
+from rerank_integrations.errors import InvalidInputError
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """What an index asks of its model; `ColBERTModel` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name or path that loads it again."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """The length of a token vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the vector space."""
+        ...
+
+    def options(self) -> dict[str, Any]:
+        """Return the JSON-serialisable constructor arguments."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
+        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
+        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        ...
+
+
+class ColBERTModel:
+    """A late-interaction model; constructing one loads nothing, the first use does.
+
+    Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
+    threads may use it.
+
+    Parameters
+    ----------
+    name_or_path
+        A hub name or a local directory, in Stanford ColBERT, PyLate or sentence-transformers multi-vector format;
+        ``"starter"`` for the model that needs no hub (extra ``[starter]``).
+    device
+        A torch device; by default CUDA if there is one, else the CPU.
+    dtype
+        ``"auto"`` (bfloat16 where the processor computes in it, else float32), ``"float32"``, ``"bfloat16"`` or
+        ``"float16"``.
+    backend
+        ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
+    batch_size
+        A batch holds at most ``batch_size * 256`` tokens, padding included.
+    query_length, document_length
+        In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
+        `TruncationWarning` an instance for queries and one for documents.
+    revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
+        Passed to sentence-transformers.
+
+    Raises
+    ------
+    InvalidInputError
+        At once, for an argument of a wrong kind.
+    CheckpointError
+        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token.
+
+    References
+    ----------
+    Santhanam et al., ColBERTv2, NAACL 2022, arXiv:2112.01488.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Path = "colbert-ir/colbertv2.0",
+        *,
+        device: str | None = None,
+        dtype: str = "auto",
+        backend: str = "torch",
+        batch_size: int = 32,
+        query_length: int | None = None,
+        document_length: int | None = None,
+        revision: str | None = None,
+        cache_folder: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._load_options = LoadOptions(
+            str(name_or_path) if isinstance(name_or_path, Path) else name_or_path,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            revision=revision,
+            cache_folder=cache_folder,
+            local_files_only=local_files_only,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            model_kwargs=model_kwargs,
+        )
+        self._batch_size = require_length(batch_size, "batch_size", 1)
+        self._lengths = {
+            "query": None if query_length is None else require_length(query_length, "query_length", 4),
+            "document": None if document_length is None else require_length(document_length, "document_length", 4),
+        }
+        self._notice = TruncationNotice()
+
+    def __repr__(self) -> str:
+        return f"ColBERTModel({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(ColBERTModel, **self.options()), ()
+
+    @property
+    def name(self) -> str:
+        """The name or path that was given."""
+        return self._load_options.name_or_path
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor arguments that differ from the defaults; never the access token."""
+        given = {
+            **self._load_options.arguments(),
+            "batch_size": self._batch_size,
+            "query_length": self._lengths["query"],
+            "document_length": self._lengths["document"],
+        }
+        return {key: value for key, value in given.items() if value != _DEFAULTS.get(key) or key == "name_or_path"}
+
+    @property
+    def dim(self) -> int:
+        """The length of a token vector; loads the model."""
+        return int(self._loaded().dim)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the checkpoint's files; two models with the same one share a vector space.
+
+        Of a local directory it reads the files only; a model on the hub is loaded, since its files may not be here yet.
+        """
+        if not self._load_options.is_local:
+            self._loaded()
+        return fingerprint(self._load_options)
+
+    def unload(self) -> None:
+        """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
+        REGISTRY.drop(self._load_options.key("colbert"))
+
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
+        """Encode queries, with the checkpoint's marker and, where it has one, its expansion by ``[MASK]``.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Float32, unit rows, *Shape:* (tokens, dim), one a text.
+        """
+        return self._encode(texts, "query", show_progress=False)
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
+        """Encode passages, without the tokens that the checkpoint skips (punctuation).
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Float32, unit rows, *Shape:* (tokens, dim), one a text.
+        """
+        return self._encode(texts, "document", show_progress=show_progress)
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return the MaxSim of `query` and each text, summed over the query's tokens; higher is better."""
+        passages = self.encode_documents(texts)
+        return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
+
+    def explain(self, query: str, text: str) -> list[TokenMatch]:
+        """Return, for each query token that stands in the query, the text token it matched best.
+
+        Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
+        """
+        require_texts([query, text])
+        loaded = self._loaded()
+        query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
+            query, "query", loaded.limit("query", self._lengths["query"])
+        )
+        vectors, tokens, spans = loaded.encode_with_spans(
+            text, "document", loaded.limit("document", self._lengths["document"])
+        )
+        if not len(vectors):
+            return []
+        similarities = query_vectors @ vectors.T
+        best = similarities.argmax(axis=1)
+        return [
+            TokenMatch(query_tokens[row], tokens[column], float(similarities[row, column]), *spans[column])
+            for row, column in enumerate(best)
+            if query_spans[row] != (0, 0)
+        ]
+
+    def _loaded(self) -> Any:
+        from rerank_integrations.core.models.encoder import LoadedEncoder
+
+        options = self._load_options
+        return REGISTRY.get(options.key("colbert"), lambda: LoadedEncoder(options))
+
+    def _encode(self, texts: Sequence[str], task: str, *, show_progress: bool) -> list[Floats]:
+        require_texts(texts)
+        # Equal texts once: less work, and vectors equal to the last bit.
+        unique = list(dict.fromkeys(texts))
+        if not unique:
+            return []
+        loaded = self._loaded()
+        limit = loaded.limit(task, self._lengths[task])
+        counts = loaded.count_tokens(unique, task)
+        kind = "queries" if task == "query" else "documents"
+        self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
+        vectors: dict[str, Floats] = {}
+        with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
+            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+                chosen = [unique[place] for place in batch]
+                vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
+                bar.update(len(chosen))
+        return [vectors[text] for text in texts]
+
+
+_DEFAULTS: dict[str, Any] = {
+    "dtype": "auto",
+    "backend": "torch",
+    "batch_size": 32,
+    "local_files_only": False,
+    "trust_remote_code": False,
+}
+
+
+def as_colbert_model(model: str | Path | TokenEncoder) -> Any:
+    """Return `model` itself, or a `ColBERTModel` of that name or path.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is neither.
+    """
+    if isinstance(model, str | Path):
+        return ColBERTModel(model)
+    # The class first: before Python 3.12 the check of a protocol reads its properties, which would load the model.
+    if isinstance(model, ColBERTModel) or isinstance(model, TokenEncoder):  # noqa: SIM101
+        return model
+    raise InvalidInputError(f"model is of type {type(model).__name__}; expected a name, a path or a ColBERTModel")

@@ -1,0 +1,175 @@
+"""A loaded multi-vector encoder: token counts, token vectors, character spans; safe under threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from rerank_integrations.core.maxsim import Floats
+from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
+from rerank_integrations.core.models.loading import (
+    load_guarded,
+    position_limit,
+    require_tokenizer,
+    st_kwargs,
+)
+from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
+from rerank_integrations.errors import CheckpointError
+
+Task: TypeAlias = Literal["query", "document"]
+
+# Bounds both the memory and how long another thread waits for the tokenizer.
+_COUNT_AT_ONCE = 512
+
+
+class LoadedEncoder:
+    """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
+
+    def __init__(self, options: LoadOptions) -> None:
+        self._device: Any = resolve_device(options.device)
+        self._model = load_guarded(options, lambda: _load(options, self._device))
+        require_tokenizer(options, self._model.tokenizer)
+        self._transformer = self._model[0]
+        if options.backend == "torch" and not options.is_starter:
+            # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
+            fresh = unloaded_parameters(self._transformer.auto_model) or []
+            require_filled(options, [name for name in fresh if "pooler" not in name])
+        self._positions = position_limit(self._transformer)
+        # As the checkpoint has them: while a batch is read the transformer carries the caller's lengths.
+        self._query_length = self._transformer.query_length
+        self._document_length = self._transformer.document_length
+        self._expansion = self._transformer.query_expansion
+        # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
+        # documents to the query's length (sentence-transformers 6.2).
+        self._tokenizer_lock = threading.Lock()
+        self.dim = _dimension(options, self._model)
+
+    def prompt(self, task: Task) -> str:
+        """Return the marker and prompt that the checkpoint puts before every text."""
+        prompts = self._model.prompts
+        names = ("query",) if task == "query" else ("document", "passage", "corpus")
+        return next((prompts[name] for name in names if prompts.get(name)), None) or ""
+
+    def limit(self, task: Task, length: int | None) -> int:
+        """Return how many tokens, markers included, are read: `length`, or else the checkpoint's own."""
+        if length is None and task == "document":
+            length = self._document_length
+        elif length is None:
+            fixed = self._expansion is not None and self._expansion["strategy"] == "fixed"
+            length = self._expansion["length"] if fixed else self._query_length
+        # The task's length rules: in PyLate saves max_seq_length is what their last call set, often the query's.
+        known = [number for number in (length or self._transformer.max_seq_length, self._positions) if number]
+        return int(min(known)) if known else 512
+
+    def count_tokens(self, texts: list[str], task: Task) -> list[int]:
+        """Return each text's length in tokens, markers included, before any cut."""
+        prompt = self.prompt(task)
+        counts: list[int] = []
+        for start in range(0, len(texts), _COUNT_AT_ONCE):
+            chunk = [prompt + text for text in texts[start : start + _COUNT_AT_ONCE]]
+            with self._tokenizer_lock:
+                encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
+            counts += [len(ids) for ids in encoded["input_ids"]]
+        return counts
+
+    def encode(self, texts: list[str], task: Task, limit: int) -> list[Floats]:
+        """Encode one batch; float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
+        vectors, mask, _ = self._forward(texts, task, limit)
+        return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
+
+    def encode_with_spans(self, text: str, task: Task, limit: int) -> tuple[Floats, list[str], list[tuple[int, int]]]:
+        """Encode one text; with each kept token's string and character span, (0, 0) for markers."""
+        vectors, mask, ids = self._forward([text], task, limit)
+        keep = mask[0]
+        tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
+        spans = self._spans(text, task, limit)
+        spans += [(0, 0)] * (len(keep) - len(spans))
+        kept = [span for span, is_kept in zip(spans, keep, strict=False) if is_kept]
+        return _unit_rows(vectors[0][keep]), tokens, kept
+
+    def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
+        prompt = self.prompt(task)
+        with self._tokenizer_lock:
+            encoded = self._model.tokenizer(
+                prompt + text, truncation=True, max_length=limit, return_offsets_mapping=True
+            )
+        shift = len(prompt)
+        return [
+            (start - shift, end - shift) if end > start >= shift else (0, 0) for start, end in encoded["offset_mapping"]
+        ]
+
+    def _forward(self, texts: list[str], task: Task, limit: int) -> tuple[Any, Any, Any]:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        with self._tokenizer_lock, self._reading(task, limit):
+            features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
+        ids = features["input_ids"].numpy()
+        with torch.inference_mode():
+            output = self._model(batch_to_device(features, self._device), task=task)
+        vectors = output["token_embeddings"].float().cpu().numpy()
+        return vectors, output["attention_mask"].bool().cpu().numpy(), ids
+
+    @contextlib.contextmanager
+    def _reading(self, task: Task, limit: int) -> Iterator[None]:
+        # Lengths belong to the caller, the transformer to all callers: set them only under the tokenizer's lock.
+        transformer = self._transformer
+        try:
+            if task == "document":
+                transformer.document_length = limit
+            elif self._expansion is None:
+                transformer.query_length = limit
+            else:
+                _set_expansion(transformer, self._expansion, limit)
+            yield
+        finally:
+            transformer.query_expansion = None
+            transformer.query_length = self._query_length
+            transformer.document_length = self._document_length
+            transformer.query_expansion = self._expansion
+
+
+def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> None:
+    fixed = expansion["strategy"] == "fixed"
+    # Cleared first: the setters refuse a query length below the expansion's.
+    transformer.query_expansion = None
+    transformer.query_length = None if fixed else limit
+    width = limit if fixed else min(limit, expansion["length"])
+    transformer.query_expansion = {**expansion, "length": width}
+
+
+def _load(options: LoadOptions, device: str) -> Any:
+    from sentence_transformers import MultiVectorEncoder
+
+    dtype = resolve_dtype(options.dtype, device)
+    if options.is_starter:
+        from rerank_integrations import starter
+
+        model = MultiVectorEncoder(
+            modules=starter.colbert_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
+        )
+    else:
+        require_multi_vector(options)
+        model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    if options.backend == "torch":
+        # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
+        model = model.to(dtype)
+    return model.eval()
+
+
+def _dimension(options: LoadOptions, model: Any) -> int:
+    dim = model.get_embedding_dimension()
+    if not dim:
+        raise CheckpointError(f"{options.name_or_path!r} does not tell the dimension of its token vectors")
+    return int(dim)
+
+
+def _unit_rows(vectors: Any) -> Floats:
+    # Again in float32: a row normalised in bfloat16 is of length 1 only within 0.4 %.
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows: Floats = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+    return rows

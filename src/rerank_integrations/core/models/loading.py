@@ -1,0 +1,89 @@
+"""What loading a ColBERT model and a cross-encoder have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.errors import CheckpointError, RerankError
+
+logger = logging.getLogger(__name__)
+
+# transformers' verbosity is one for the process: loads take turns, so that each finds and leaves it as it was.
+_quiet_lock = threading.RLock()
+
+# These count positions from the padding token's number plus one.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod"}
+
+
+def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
+    """Run `load`; whatever the libraries below raise becomes a `CheckpointError` that names the checkpoint."""
+    logger.info("loading %s", options.name_or_path)
+    try:
+        with _quiet():
+            return load()
+    except RerankError:
+        raise
+    except Exception as error:
+        # transformers, safetensors and the hub client raise a dozen kinds, none of them documented.
+        raise CheckpointError(
+            f"{options.name_or_path!r} cannot be loaded ({type(error).__name__}: {error}); expected a complete "
+            "checkpoint in a local directory or the name of one on the hub"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # transformers draws a bar a shard and reports the projection of a Stanford checkpoint as unexpected weights.
+    import transformers.utils.logging
+
+    transformers_logging: Any = transformers.utils.logging
+    with _quiet_lock:
+        bars = transformers_logging.is_progress_bar_enabled()
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+            if bars:
+                transformers_logging.enable_progress_bar()
+
+
+def st_kwargs(options: LoadOptions) -> dict[str, Any]:
+    """Return the keyword arguments for the sentence-transformers constructors."""
+    return {
+        **options.hub_kwargs(),
+        "trust_remote_code": options.trust_remote_code,
+        "backend": options.backend,
+        "model_kwargs": dict(options.model_kwargs or {}),
+    }
+
+
+def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
+    """Raise `CheckpointError` if `tokenizer` knows no words, or cannot pad: scores would be wrong, or none."""
+    # Without tokenizer files transformers 5 builds one of the special tokens alone: every word would be unknown.
+    if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"{options.name_or_path!r} has no tokenizer; expected tokenizer.json, or the vocabulary file of its kind"
+        )
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"the tokenizer of {options.name_or_path!r} has no padding token; expected one, "
+            "set as pad_token in its tokenizer_config.json"
+        )
+
+
+def position_limit(transformer: Any) -> int | None:
+    """Return how many positions the encoder has, in tokens; ``None`` where they are not learnt."""
+    config = transformer.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    return int(positions) - offset

@@ -1,0 +1,122 @@
+"""What a user says about loading a model, and what it comes to on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_integrations.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
+
+STARTER = "starter"
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_BACKENDS = ("torch", "openvino", "onnx")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a checkpoint; two equal ones share one loaded copy."""
+
+    name_or_path: str
+    device: str | None = None
+    dtype: str = "auto"
+    backend: str = "torch"
+    revision: str | None = None
+    cache_folder: str | None = None
+    local_files_only: bool = False
+    token: str | bool | None = None
+    trust_remote_code: bool = False
+    model_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name_or_path, str | Path) or not str(self.name_or_path):
+            raise InvalidInputError(f"model name is {self.name_or_path!r}; expected a name or a path")
+        object.__setattr__(self, "name_or_path", str(self.name_or_path))
+        if self.dtype not in _DTYPES:
+            raise InvalidInputError(f"dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
+        if self.backend not in _BACKENDS:
+            raise InvalidInputError(f"backend is {self.backend!r}; expected one of {', '.join(_BACKENDS)}")
+
+    @property
+    def is_starter(self) -> bool:
+        """Whether this names the model that comes with the package (a folder of that name: ``./starter``)."""
+        return self.name_or_path == STARTER
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all the files are on this machine for certain."""
+        return self.is_starter or Path(self.name_or_path).is_dir()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the fields that may be written down: all but the access token, and none that is ``None``."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "token"}
+        fields["model_kwargs"] = dict(self.model_kwargs) if self.model_kwargs else None
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def hub_kwargs(self) -> dict[str, Any]:
+        """Return what every file look-up, local or on the hub, is told."""
+        return {
+            "token": self.token,
+            "cache_folder": self.cache_folder,
+            "revision": self.revision,
+            "local_files_only": self.local_files_only,
+        }
+
+    def key(self, kind: str) -> tuple[str, ...]:
+        """Return the identity of the loaded copy: kind, place, revision, device, dtype, backend, extras."""
+        path = Path(self.name_or_path)
+        place = str(path.resolve()) if path.is_dir() and not self.is_starter else self.name_or_path
+        extras = json.dumps(dict(self.model_kwargs or {}), sort_keys=True, default=repr)
+        return (
+            kind,
+            place,
+            str(self.revision),
+            resolve_device(self.device),
+            self.dtype,
+            self.backend,
+            str(self.cache_folder),
+            str(self.trust_remote_code),
+            extras,
+        )
+
+
+def resolve_device(device: str | None) -> str:
+    """Return `device`, or ``"cuda"`` where there is one and ``"cpu"`` elsewhere; MPS only when asked for."""
+    if device is not None:
+        return str(device)
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_dtype(dtype: str, device: str) -> torch.dtype:
+    """Return the torch dtype; ``"auto"`` is bfloat16 where the processor computes in it, else float32.
+
+    On a CPU that means AVX-512 BF16 or AMX (2.0 to 2.6 times faster than float32 on encoders of 22 to 110
+    million parameters: ``python benchmarks/dtype.py``); without them bfloat16 is emulated, and slower.
+    """
+    import torch
+
+    if dtype != "auto":
+        resolved: torch.dtype = getattr(torch, dtype)
+        return resolved
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device == "cpu":
+        native = _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+def _cpu_has(probe: str) -> bool:
+    import torch
+
+    check = getattr(torch.cpu, probe, None)
+    return bool(check and check())

@@ -1,0 +1,84 @@
+"""A loaded cross-encoder: token counts and logits; safe under threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, require_filled
+from rerank_integrations.core.models.loading import (
+    load_guarded,
+    position_limit,
+    require_tokenizer,
+    st_kwargs,
+)
+from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
+from rerank_integrations.errors import CheckpointError
+
+
+class LoadedPairScorer:
+    """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
+
+    def __init__(self, options: LoadOptions) -> None:
+        self._device: Any = resolve_device(options.device)
+        self._model = load_guarded(options, lambda: _load(options, self._device))
+        _require_trained_single_label(options, self._model)
+        require_tokenizer(options, self._model.tokenizer)
+        self._positions = position_limit(self._model[0])
+        # Truncation and padding are state of the one fast tokenizer.
+        self._tokenizer_lock = threading.Lock()
+
+    def limit(self, length: int | None) -> int:
+        """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
+        known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
+        return int(min(known)) if known else 512
+
+    def count_tokens(self, query: str, texts: list[str]) -> list[int]:
+        """Return each pair's length in tokens before any cut."""
+        with self._tokenizer_lock:
+            encoded = self._model.tokenizer([query] * len(texts), texts, truncation=False, padding=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def logits(self, query: str, texts: list[str], limit: int) -> list[float]:
+        """Return the logit of each pair of one batch."""
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        with self._tokenizer_lock:
+            features = self._model.preprocess(
+                [(query, text) for text in texts], processing_kwargs={"text": {"max_length": limit}}
+            )
+        with torch.inference_mode():
+            scores = self._model(batch_to_device(features, self._device))["scores"]
+        return [float(score) for score in scores.float().cpu().reshape(len(texts))]
+
+    def activate(self, logits: list[float]) -> list[float]:
+        """Apply the activation that the checkpoint asks for."""
+        import torch
+
+        with torch.inference_mode():
+            return [float(score) for score in self._model.activation_fn(torch.tensor(logits))]
+
+
+def _load(options: LoadOptions, device: str) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
+        raise CheckpointError(
+            f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
+            "expected a local directory or the name of a model on the hub"
+        )
+    model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    if options.backend == "torch":
+        model = model.to(resolve_dtype(options.dtype, device))
+    return model.eval()
+
+
+def _require_trained_single_label(options: LoadOptions, model: Any) -> None:
+    inner = getattr(model, "model", None)
+    fresh = fresh_parameters(options, inner) if options.backend == "torch" and inner is not None else []
+    require_filled(options, fresh)
+    if model.num_labels != 1:
+        raise CheckpointError(
+            f"the head of {options.name_or_path!r} has {model.num_labels} labels; expected 1, the relevance score"
+        )

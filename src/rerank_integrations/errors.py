@@ -1,0 +1,55 @@
+"""The exceptions that this package raises on purpose: one base, one small family."""
+
+from __future__ import annotations
+
+
+class RerankError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInputError(RerankError, ValueError):
+    """An argument has the wrong type or value; nothing was stored or changed."""
+
+
+class MissingExtraError(RerankError, ImportError):
+    """An optional dependency is absent; the message names the exact ``pip install`` command."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs an extra: pip install 'rerank-integrations[{extra}]'")
+        self.extra = extra
+
+
+class CheckpointError(RerankError):
+    """A checkpoint cannot be loaded, or would give scores that mean nothing."""
+
+
+class IndexFormatError(RerankError):
+    """A path is not an index, or the index on it is damaged or of an unknown format."""
+
+
+class IndexExistsError(RerankError, FileExistsError):
+    """An index stands where one was to be created, and ``overwrite`` was not asked for."""
+
+
+class IndexReadOnlyError(RerankError):
+    """A write was asked of an index that was opened with ``read_only=True``."""
+
+
+class IndexClosedError(RerankError):
+    """The index was closed before this call."""
+
+
+class IndexWriteError(RerankError, OSError):
+    """The operating system refused a write (disk full, permissions); the last commit stands."""
+
+
+class ModelMismatchError(RerankError):
+    """The index was built with another model, so its vectors cannot be compared."""
+
+
+class IndexLockedError(RerankError):
+    """Another writer holds the index."""
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the model reads, and were cut."""

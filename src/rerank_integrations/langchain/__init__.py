@@ -1,0 +1,15 @@
+"""LangChain components over the core; needs ``langchain-core`` alone."""
+
+from rerank_integrations.errors import MissingExtraError
+
+try:
+    import langchain_core as _langchain_core  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "langchain_core":
+        raise
+    raise MissingExtraError("langchain", "rerank_integrations.langchain") from error
+
+from rerank_integrations.langchain.rerank import ColBERTRerank, CrossEncoderRerank
+from rerank_integrations.langchain.retriever import ColBERTRetriever, RerankingRetriever
+
+__all__ = ["ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "RerankingRetriever"]

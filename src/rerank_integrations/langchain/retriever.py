@@ -1,0 +1,147 @@
+"""Retrievers: from an index, and from any retriever followed by a reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.documents.compressor import BaseDocumentCompressor
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
+
+from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.index import ColBERTIndex, as_index
+from rerank_integrations.core.rerank import require_count
+from rerank_integrations.core.specs import IndexLike, index_spec, model_name
+from rerank_integrations.langchain._convert import hit_to_document
+
+
+class ColBERTRetriever(BaseRetriever):
+    """Retrieve the passages of a `ColBERTIndex`.
+
+    A document has the passage's id, text and metadata, with ``relevance_score`` and ``relevance_rank`` added.
+
+    Parameters
+    ----------
+    index
+        An open index, or a path, which is opened read-only.
+    k
+        How many documents to return; ``invoke(query, k=3)`` overrides it for one call.
+    filter
+        A Mongo-style condition on the metadata, applied before the search; ``invoke(query, filter={...})``
+        replaces it for one call, and ``filter={}`` lifts it.
+    name, tags, metadata
+        LangChain's own.
+
+    Raises
+    ------
+    InvalidInputError
+        For a negative `k`, or an index of a wrong kind.
+    """
+
+    index: ColBERTIndex
+    k: int = 10
+    filter: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        *,
+        index: IndexLike,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        require_count(k, "k")
+        super().__init__(  # type: ignore[call-arg]
+            index=as_index(index), k=k, filter=filter, name=name, tags=tags, metadata=metadata
+        )
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: ``dumpd`` writes the index's path, never its content."""
+        return True
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """What ``dumpd`` writes in place of the open index."""
+        return {"index": index_spec(self.index)}
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        return LangSmithRetrieverParams(
+            ls_retriever_name="colbert",
+            ls_vector_store_provider="ColBERTIndex",
+            ls_embedding_provider="rerank_integrations",
+            ls_embedding_model=model_name(self.index.model),
+        )
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        return self._search(query, k, filter)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        return await run_blocking(self._search, query, k, filter)
+
+    def _search(self, query: str, k: int | None, where: Mapping[str, Any] | None) -> list[Document]:
+        hits = self.index.search(
+            query, self.k if k is None else k, where=self.filter if where is None else where
+        )
+        return [hit_to_document(hit) for hit in hits]
+
+
+class RerankingRetriever(BaseRetriever):
+    """Any retriever, followed by a reranker or another document compressor.
+
+    Parameters
+    ----------
+    base_retriever
+        A retriever, or any runnable from a query to documents. It gets the arguments of the call: in
+        ``invoke(query, k=50)``, ``k`` is the number of candidates.
+    compressor
+        For example `ColBERTRerank` or `CrossEncoderRerank`.
+    """
+
+    base_retriever: RetrieverLike
+    compressor: BaseDocumentCompressor
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True; what it writes depends on its two parts."""
+        return True
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        found = self.base_retriever.invoke(
+            query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
+        )
+        if not found:
+            return []
+        callbacks = run_manager.get_child("compressor")
+        return list(self.compressor.compress_documents(found, query, callbacks=callbacks))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        found = await self.base_retriever.ainvoke(
+            query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
+        )
+        if not found:
+            return []
+        callbacks = run_manager.get_child("compressor")
+        return list(await self.compressor.acompress_documents(found, query, callbacks=callbacks))

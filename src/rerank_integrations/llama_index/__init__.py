@@ -1,0 +1,15 @@
+"""LlamaIndex components over the core; needs ``llama-index-core`` alone."""
+
+from rerank_integrations.errors import MissingExtraError
+
+try:
+    import llama_index.core as _llama_index_core  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in {"llama_index", "llama_index.core"}:
+        raise
+    raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from error
+
+from rerank_integrations.llama_index.rerank import ColBERTRerank, CrossEncoderRerank
+from rerank_integrations.llama_index.retriever import ColBERTRetriever
+
+__all__ = ["ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank"]

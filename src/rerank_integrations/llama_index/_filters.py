@@ -1,0 +1,75 @@
+"""LlamaIndex metadata filters as the core's Mongo-style conditions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+
+from rerank_integrations.errors import InvalidInputError
+
+_OPERATORS = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.NE: "$ne",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+    FilterOperator.NIN: "$nin",
+    # On a list field the core's conditions hold if they hold for one item.
+    FilterOperator.CONTAINS: "$eq",
+    FilterOperator.ANY: "$in",
+}
+
+
+def filters_to_where(filters: MetadataFilters | None) -> dict[str, Any] | None:
+    """Translate `filters`, nested ones too; ``None`` and no filters at all match everything.
+
+    Raises
+    ------
+    InvalidInputError
+        For an operator or a value that has no exact translation, naming it.
+    """
+    if filters is None or not filters.filters:
+        return None
+    parts = [_part(part) for part in filters.filters]
+    if filters.condition is FilterCondition.OR:
+        return {"$or": parts}
+    if filters.condition is FilterCondition.NOT:
+        # LlamaIndex's meaning: none of them holds.
+        return {"$not": {"$or": parts}}
+    return {"$and": parts}
+
+
+def _part(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
+    if isinstance(part, MetadataFilters):
+        return filters_to_where(part) or {}
+    key, operator, value = part.key, part.operator, part.value
+    if operator is FilterOperator.IS_EMPTY:
+        # A condition on None holds for an absent field, null and [].
+        return {"$or": [{key: None}, {key: ""}]}
+    if value is None:
+        raise InvalidInputError(
+            f"the filter {operator.value!r} on {key!r} has the value None; "
+            f"expected a value, or the operator {FilterOperator.IS_EMPTY.value!r}"
+        )
+    if operator is FilterOperator.ALL:
+        if not isinstance(value, list) or not value:
+            raise InvalidInputError(
+                f"the filter 'all' on {key!r} has the value {value!r}; expected a list of values"
+            )
+        return {"$and": [{key: {"$eq": item}} for item in value]}
+    if operator not in _OPERATORS:
+        known = ", ".join(
+            repr(known.value) for known in (*_OPERATORS, FilterOperator.ALL, FilterOperator.IS_EMPTY)
+        )
+        raise InvalidInputError(
+            f"the filter operator {operator.value!r} on {key!r} is not supported; expected one of {known}"
+        )
+    return {key: {_OPERATORS[operator]: value}}

@@ -1,0 +1,60 @@
+"""A retriever over a `ColBERTIndex`."""
+
+from __future__ import annotations
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
+
+from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.index import as_index
+from rerank_integrations.core.rerank import require_count
+from rerank_integrations.core.specs import IndexLike
+from rerank_integrations.llama_index._convert import hit_to_node
+from rerank_integrations.llama_index._filters import filters_to_where
+
+
+class ColBERTRetriever(BaseRetriever):
+    """Retrieve the passages of a `ColBERTIndex` as text nodes, with the passages' ids and metadata.
+
+    Parameters
+    ----------
+    index
+        An open index, or a path, which is opened read-only.
+    similarity_top_k
+        How many nodes to return.
+    filters
+        Conditions on the metadata, applied before the search.
+    callback_manager
+        LlamaIndex's own.
+
+    Raises
+    ------
+    InvalidInputError
+        For a negative `similarity_top_k`, an index of a wrong kind, or a filter operator that cannot be had
+        exactly.
+    """
+
+    def __init__(
+        self,
+        index: IndexLike,
+        similarity_top_k: int = 10,
+        filters: MetadataFilters | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        require_count(similarity_top_k, "similarity_top_k")
+        filters_to_where(filters)
+        self.index = as_index(index)
+        self.similarity_top_k = similarity_top_k
+        self.filters = filters
+        super().__init__(callback_manager=callback_manager)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        hits = self.index.search(
+            query_bundle.query_str, self.similarity_top_k, where=filters_to_where(self.filters)
+        )
+        return [hit_to_node(hit) for hit in hits]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await run_blocking(self._retrieve, query_bundle)

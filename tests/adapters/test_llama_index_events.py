@@ -1,0 +1,152 @@
+"""Every reranking that starts ends, in both of LlamaIndex's event systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from corpus import QUERIES
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from rerank_integrations import CrossEncoderModel, InvalidInputError
+from rerank_integrations.llama_index import CrossEncoderRerank
+
+QUERY = QUERIES[0]
+
+
+class Instrumentation(BaseEventHandler):
+    events: list[Any] = []  # noqa: RUF012
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Instrumentation"
+
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        if isinstance(event, ReRankStartEvent | ReRankEndEvent):
+            self.events.append(event)
+
+
+class Callbacks(BaseCallbackHandler):
+    def __init__(self) -> None:
+        super().__init__([], [])
+        self.events: list[tuple[str, CBEventType, str, dict[str, Any]]] = []
+
+    def on_event_start(
+        self, event_type: CBEventType, payload: Any = None, event_id: str = "", parent_id: str = "", **kwargs: Any
+    ) -> str:
+        self.events.append(("start", event_type, event_id, payload or {}))
+        return event_id
+
+    def on_event_end(self, event_type: CBEventType, payload: Any = None, event_id: str = "", **kwargs: Any) -> None:
+        self.events.append(("end", event_type, event_id, payload or {}))
+
+    def start_trace(self, trace_id: str | None = None) -> None:
+        return None
+
+    def end_trace(self, trace_id: str | None = None, trace_map: Any = None) -> None:
+        return None
+
+
+@pytest.fixture
+def instrumentation() -> Iterator[Instrumentation]:
+    handler = Instrumentation(events=[])
+    root = get_dispatcher()
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers.remove(handler)
+
+
+@pytest.fixture
+def callbacks() -> Callbacks:
+    return Callbacks()
+
+
+@pytest.fixture
+def nodes() -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(text=text), score=0.5) for text in ("Mars is red.", "A zip file.", "Rain.")]
+
+
+class Broken:
+    name = "broken"
+
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        raise RuntimeError("out of order")
+
+
+async def call(reranker: CrossEncoderRerank, mode: str, nodes: list[NodeWithScore], query: str | None) -> Any:
+    if mode == "sync":
+        return reranker.postprocess_nodes(nodes, query_str=query)
+    return await reranker.apostprocess_nodes(nodes, query_str=query)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_success(
+    instrumentation: Instrumentation,
+    callbacks: Callbacks,
+    nodes: list[NodeWithScore],
+    cross_encoder: CrossEncoderModel,
+    mode: str,
+) -> None:
+    reranker = CrossEncoderRerank(cross_encoder, top_n=2, callback_manager=CallbackManager([callbacks]))
+    kept = await call(reranker, mode, nodes, QUERY)
+    start, end = instrumentation.events
+    assert isinstance(start, ReRankStartEvent)
+    assert (start.query.query_str, start.nodes, start.top_n) == (QUERY, nodes, 2)  # type: ignore[union-attr]
+    assert start.model_name == cross_encoder.name
+    assert isinstance(end, ReRankEndEvent)
+    assert end.nodes == kept
+    (first, kind, started, payload), (second, other_kind, ended, result) = callbacks.events
+    assert (first, second, kind, other_kind) == ("start", "end", CBEventType.RERANKING, CBEventType.RERANKING)
+    assert started == ended
+    assert payload[EventPayload.MODEL_NAME] == cross_encoder.name
+    assert (payload[EventPayload.QUERY_STR], payload[EventPayload.TOP_K]) == (QUERY, 2)
+    assert (payload[EventPayload.NODES], result[EventPayload.NODES]) == (nodes, kept)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("case", ["no nodes", "top_n of 0", "blank query", "no query", "error", "keep all"])
+async def test_balanced(
+    instrumentation: Instrumentation,
+    callbacks: Callbacks,
+    nodes: list[NodeWithScore],
+    cross_encoder: CrossEncoderModel,
+    mode: str,
+    case: str,
+) -> None:
+    reranker = CrossEncoderRerank(
+        Broken() if case == "error" else cross_encoder,
+        top_n={"top_n of 0": 0, "keep all": None}.get(case, 5),
+        callback_manager=CallbackManager([callbacks]),
+    )
+    query = {"blank query": " ", "no query": None}.get(case, QUERY)
+    expected = {"blank query": InvalidInputError, "no query": InvalidInputError, "error": RuntimeError}.get(case)
+    given = [] if case == "no nodes" else nodes
+    kept: list[NodeWithScore] = []
+    if expected is None:
+        kept = await call(reranker, mode, given, query)
+    else:
+        with pytest.raises(expected):
+            await call(reranker, mode, given, query)
+    assert [type(event) for event in instrumentation.events] == [ReRankStartEvent, ReRankEndEvent]
+    assert instrumentation.events[1].nodes == kept
+    assert [event[0] for event in callbacks.events] == ["start", "end"]
+    failure = callbacks.events[1][3].get(EventPayload.EXCEPTION)
+    assert (failure is not None) == (expected is not None)
+    assert len(kept) == (3 if case == "keep all" else 0)
+
+
+async def test_concurrent_calls_stay_balanced(
+    instrumentation: Instrumentation, nodes: list[NodeWithScore], cross_encoder: CrossEncoderModel
+) -> None:
+    import asyncio
+
+    reranker = CrossEncoderRerank(cross_encoder)
+    await asyncio.gather(*(reranker.apostprocess_nodes(nodes, query_str=query) for query in QUERIES))
+    kinds = [type(event) for event in instrumentation.events]
+    assert kinds.count(ReRankStartEvent) == kinds.count(ReRankEndEvent) == len(QUERIES)

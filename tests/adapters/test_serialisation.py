@@ -1,0 +1,86 @@
+"""Components are written down and pickled without weights, and come back the same."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.rows import candidates_of
+from corpus import QUERIES
+
+from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
+
+# A tiny checkpoint alone has 100 times as much.
+FEW_BYTES = 3000
+
+
+@pytest.fixture(params=["colbert", "colbert with index", "cross-encoder", "retriever"])
+def component(
+    request: pytest.FixtureRequest,
+    harness: Any,
+    index: ColBERTIndex,
+    colbert: ColBERTModel,
+    cross_encoder: CrossEncoderModel,
+) -> Any:
+    # Used once, so that there are weights in memory that could be written.
+    colbert.score("a query", ["a text"])
+    cross_encoder.score("a query", ["a text"])
+    if request.param == "cross-encoder":
+        return harness.cross_encoder_rerank(model=cross_encoder, top_n=4)
+    if request.param == "retriever":
+        return harness.retriever(index, k=4)
+    return harness.colbert_rerank(model=colbert, index=index if "index" in request.param else None, top_n=4)
+
+
+def answer(harness: Any, component: Any, passages: list[Passage]) -> Any:
+    if hasattr(component, "invoke") or hasattr(component, "retrieve"):
+        return harness.retrieve(component, QUERIES[0])
+    return harness.rerank(component, harness.candidates(candidates_of(passages)), QUERIES[0])
+
+
+def test_json(harness: Any, component: Any, passages: list[Passage]) -> None:
+    text = harness.dumps(component)
+    assert len(text) < FEW_BYTES
+    assert "not_implemented" not in text
+    back = harness.loads(text, like=component)
+    assert type(back) is type(component)
+    assert harness.dumps(back) == text
+    assert answer(harness, back, passages) == answer(harness, component, passages)
+
+
+@pytest.mark.parametrize("duplicate", [lambda item: pickle.loads(pickle.dumps(item)), copy.deepcopy])
+def test_pickle_and_deep_copy(harness: Any, component: Any, passages: list[Passage], duplicate: Any) -> None:
+    back = duplicate(component)
+    assert back is not component
+    assert harness.dumps(back) == harness.dumps(component)
+    assert answer(harness, back, passages) == answer(harness, component, passages)
+
+
+def test_a_pickle_holds_no_weights(component: Any, colbert_dir: Path) -> None:
+    weights = sum(file.stat().st_size for file in colbert_dir.rglob("*.safetensors"))
+    assert len(pickle.dumps(component)) < FEW_BYTES < weights
+
+
+def test_an_access_token_is_never_written(harness: Any, colbert_dir: Path, cross_encoder_dir: Path) -> None:
+    secret = "hf_do_not_write_me"
+    for component in (
+        harness.colbert_rerank(model=ColBERTModel(colbert_dir, token=secret)),
+        harness.cross_encoder_rerank(model=CrossEncoderModel(cross_encoder_dir, token=secret)),
+    ):
+        assert secret not in harness.dumps(component)
+        assert secret.encode() not in pickle.dumps(component)
+
+
+def test_arguments_of_the_model_survive(harness: Any, cross_encoder_dir: Path) -> None:
+    model = CrossEncoderModel(cross_encoder_dir, dtype="float32", activation="raw", max_length=64)
+    component = harness.cross_encoder_rerank(model=model)
+    back = harness.loads(harness.dumps(component), like=component)
+    assert back.model.options() == model.options()
+
+
+def test_model_by_name_is_written_as_its_name(harness: Any, cross_encoder_dir: Path) -> None:
+    component = harness.cross_encoder_rerank(model=str(cross_encoder_dir))
+    assert harness.loads(harness.dumps(component), like=component).model.name == str(cross_encoder_dir)

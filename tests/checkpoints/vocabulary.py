@@ -1,0 +1,175 @@
+"""Tiny tokenizers, one in each format that real checkpoints ship: WordPiece, Unigram, byte-level BPE."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections import Counter
+from pathlib import Path
+
+import corpus
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+BERT_SPECIALS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+ROBERTA_SPECIALS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+_SUFFIXES = (
+    "ing",
+    "ed",
+    "er",
+    "est",
+    "ly",
+    "tion",
+    "ment",
+    "ness",
+    "able",
+    "al",
+    "es",
+    "en",
+    "ist",
+    "ous",
+    "ity",
+)
+_LONGEST_WHOLE_WORD = 8  # longer words are split, so that texts have continuation pieces as in life
+
+
+def bert_vocabulary() -> list[str]:
+    """List the pieces in the layout of bert-base-uncased: ids 0-103 are the special and unused ones."""
+    unused = [f"[unused{number}]" for number in range(99)]
+    text = " ".join(corpus.SENTENCES + corpus.QUERIES)
+    normal = normalizers.BertNormalizer().normalize_str(text)
+    cjk = sorted({char for char in normal if "\u4e00" <= char <= "\u9fff"})
+    words = sorted(
+        {word for word in normal.split() if word.isascii() and word.isalpha() and 1 < len(word) <= _LONGEST_WHOLE_WORD}
+    )
+    alphabet = string.ascii_lowercase + string.digits
+    pieces = [*string.punctuation, "，", "。", *alphabet, *cjk, *words]
+    pieces += [f"##{char}" for char in alphabet] + [f"##{suffix}" for suffix in _SUFFIXES]
+    return list(dict.fromkeys(["[PAD]", *unused, "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]))
+
+
+def bert_tokenizer() -> Tokenizer:
+    """Build the tokenizer of bert-base-uncased (lower case, accents stripped) over the tiny vocabulary."""
+    vocabulary = {piece: number for number, piece in enumerate(bert_vocabulary())}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in BERT_SPECIALS.values()])
+    return tokenizer
+
+
+def unigram_tokenizer() -> Tokenizer:
+    """Build the sentencepiece-style Unigram tokenizer of XLM-R (cased, ``<s> $A </s> </s> $B </s>``).
+
+    Its pieces are counted here, not trained: the trainer's result differs from run to run.
+    """
+    pieces: Counter[str] = Counter()
+    for sentence in corpus.SENTENCES + corpus.QUERIES:
+        for word in sentence.split():
+            pieces.update(f"▁{word}"[: stop + 1] for stop in range(min(len(word), 6)))
+            pieces.update(word[start : start + 3] for start in range(len(word)))
+    alphabet = sorted({char for piece in pieces for char in piece} | set(string.printable.strip()))
+    common = sorted((piece for piece in pieces if len(piece) > 1), key=lambda piece: (-pieces[piece], piece))[:600]
+    scores: dict[str, float] = dict.fromkeys(["<s>", "<pad>", "</s>", "<unk>"], 0.0)
+    scores |= dict.fromkeys(alphabet, -12.0) | {piece: -10.0 + len(piece) / 2 for piece in common}
+    tokenizer = Tokenizer(models.Unigram(list(scores.items()), unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([*("<s>", "<pad>", "</s>", "<unk>"), AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = _roberta_pairs(tokenizer)
+    return tokenizer
+
+
+def bpe_tokenizer() -> Tokenizer:
+    """Train the byte-level BPE tokenizer of RoBERTa."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=800,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus.SENTENCES, trainer)
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = _roberta_pairs(tokenizer)
+    return tokenizer
+
+
+def _roberta_pairs(tokenizer: Tokenizer) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", tokenizer.token_to_id("<s>")), ("</s>", tokenizer.token_to_id("</s>"))],
+    )
+
+
+def write_tokenizer(
+    path: Path, tokenizer: Tokenizer, tokenizer_class: str, specials: dict[str, str], max_length: int = 512
+) -> None:
+    """Write tokenizer.json and its companions, as ``save_pretrained`` of the hub's checkpoints left them."""
+    tokenizer.save(str(path / "tokenizer.json"))
+    added = {
+        str(number): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
+        }
+        for number, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    }
+    config = {
+        "added_tokens_decoder": added,
+        "clean_up_tokenization_spaces": True,
+        "model_max_length": max_length,
+        "tokenizer_class": tokenizer_class,
+        **specials,
+    }
+    if tokenizer_class in ("BertTokenizer", "ElectraTokenizer"):
+        config |= {"do_basic_tokenize": True, "do_lower_case": True, "never_split": None}
+        config |= {"strip_accents": None, "tokenize_chinese_chars": True}
+        pieces = [piece for piece, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+        (path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    if tokenizer_class == "RobertaTokenizer":
+        tokenizer.model.save(str(path))  # vocab.json, merges.txt
+        config["add_prefix_space"] = False
+    write_json(path / "tokenizer_config.json", config)
+    write_json(path / "special_tokens_map.json", specials)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` indented, in UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,53 @@
+"""The options that all commands share, help, and how errors are told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rerank_integrations
+from rerank_integrations import IndexFormatError
+from rerank_integrations.cli import main
+
+Cli = Callable[..., Any]
+COMMANDS = ["demo", "index", "search", "rerank", "info", "verify"]
+
+
+def test_version(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.code, done.out) == (0, f"{rerank_integrations.__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    done = cli(command, "--help")
+    assert done.code == 0
+    assert f"rerank-integrations {command}" in done.out
+    assert command in cli("--help").out
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom rerank_integrations.cli import main\n"
+        "try: main(['--help'])\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "False"
+    assert "search" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("search",), ("info", "a", "b"), ("--nonsense",)])
+def test_wrong_usage_leaves_with_two(cli: Cli, arguments: tuple[str, ...]) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Usage:" in done.err
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path, cli: Cli) -> None:
+    with pytest.raises(IndexFormatError):
+        main(["--debug", "info", str(tmp_path)])

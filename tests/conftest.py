@@ -1,0 +1,67 @@
+"""Checkpoints and models that every test may use. Nothing here reaches for a network."""
+
+from __future__ import annotations
+
+import os
+
+# Before any library reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from rerank_integrations import ColBERTModel, CrossEncoderModel
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--frameworks",
+        default="langchain,llama-index",
+        help="comma-separated frameworks that this environment has; tests of the adapters run for these",
+    )
+
+
+@pytest.fixture(scope="session")
+def colbert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from checkpoints import write_multi_vector
+
+    return write_multi_vector(tmp_path_factory.mktemp("checkpoints") / "multi-vector")
+
+
+@pytest.fixture(scope="session")
+def stanford_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from checkpoints import write_stanford_colbert
+
+    return write_stanford_colbert(tmp_path_factory.mktemp("checkpoints") / "stanford")
+
+
+@pytest.fixture(scope="session")
+def pylate_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from checkpoints import write_pylate_colbert
+
+    return write_pylate_colbert(tmp_path_factory.mktemp("checkpoints") / "pylate")
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from checkpoints import write_cross_encoder
+
+    return write_cross_encoder(tmp_path_factory.mktemp("checkpoints") / "cross-encoder")
+
+
+@pytest.fixture(scope="session")
+def colbert(colbert_dir: Path) -> ColBERTModel:
+    from rerank_integrations import ColBERTModel
+
+    return ColBERTModel(str(colbert_dir), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(cross_encoder_dir: Path) -> CrossEncoderModel:
+    from rerank_integrations import CrossEncoderModel
+
+    return CrossEncoderModel(str(cross_encoder_dir), dtype="float32", device="cpu")

@@ -1,0 +1,178 @@
+"""`CrossEncoderModel`: the scores of sentence-transformers, for every family, on every scale."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import FAMILIES, write_cross_encoder
+from corpus import CHINESE, ENGLISH, LONG_TEXT, QUERIES
+from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder
+
+from rerank_integrations import CrossEncoderModel, InvalidInputError, TruncationWarning
+
+TEXTS = [
+    *ENGLISH[::4],
+    *CHINESE,
+    LONG_TEXT,
+    " ".join(ENGLISH[:9]),
+    " ".join(ENGLISH[20:24]),
+    "a",
+    "",
+    "?!... --",
+    "Naïve CAFÉ",
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cross_encoder(tmp_path_factory.mktemp("family") / request.param, request.param)
+
+
+def model_of(path: Path, **arguments: object) -> CrossEncoderModel:
+    return CrossEncoderModel(path, dtype="float32", device="cpu", **arguments)  # type: ignore[arg-type]
+
+
+def test_raw_scores_are_the_logits_of_sentence_transformers(family_dir: Path) -> None:
+    reference = CrossEncoder(str(family_dir), device="cpu")
+    model = model_of(family_dir, activation="raw")
+    for query in QUERIES[::3]:
+        expected = reference.predict([(query, text) for text in TEXTS], activation_fn=torch.nn.Identity())
+        scores = model.score(query, TEXTS)
+        assert all(type(score) is float for score in scores)
+        assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+        assert len({round(score, 4) for score in scores}) > len(TEXTS) // 2  # not one number for all
+
+
+def test_sigmoid_is_the_sigmoid_of_raw(family_dir: Path) -> None:
+    raw = model_of(family_dir, activation="raw").score(QUERIES[0], TEXTS)
+    scores = model_of(family_dir, activation="sigmoid").score(QUERIES[0], TEXTS)
+    assert scores == pytest.approx([1 / (1 + math.exp(-logit)) for logit in raw], abs=1e-12)
+
+
+def test_model_is_the_default_of_sentence_transformers(family_dir: Path) -> None:
+    expected = CrossEncoder(str(family_dir), device="cpu").predict([(QUERIES[1], text) for text in TEXTS])
+    assert model_of(family_dir).score(QUERIES[1], TEXTS) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "activation"),
+    [
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}, math.tanh),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.ReLU"}, lambda x: max(x, 0.0)),
+        ({}, lambda x: 1 / (1 + math.exp(-x))),
+    ],
+    ids=["recorded today", "recorded before version 4", "not recorded"],
+)
+def test_model_takes_the_recorded_activation(tmp_path: Path, recorded: dict[str, object], activation) -> None:  # type: ignore[no-untyped-def]
+    path = write_cross_encoder(tmp_path, "bert")
+    config = json.loads((path / "config.json").read_text())
+    del config["sentence_transformers"]
+    (path / "config.json").write_text(json.dumps(config | recorded))
+    raw = model_of(path, activation="raw").score(QUERIES[0], TEXTS)
+    assert model_of(path).score(QUERIES[0], TEXTS) == pytest.approx([activation(logit) for logit in raw], abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_score_does_not_depend_on_its_batch(family_dir: Path, batch_size: int) -> None:
+    texts = TEXTS[:12] + TEXTS[-4:]
+    together = model_of(family_dir).score(QUERIES[2], texts)
+    apart = model_of(family_dir, batch_size=batch_size).score(QUERIES[2], texts[::-1])[::-1]
+    assert apart == pytest.approx(together, abs=1e-5)
+
+
+def test_equal_texts_score_equal_to_the_last_bit(cross_encoder: CrossEncoderModel) -> None:
+    scores = cross_encoder.score(QUERIES[0], [ENGLISH[3], *TEXTS, ENGLISH[3]])
+    assert scores[0] == scores[-1]
+
+
+def test_old_weight_files_load_like_new_ones(tmp_path: Path, cross_encoder: CrossEncoderModel) -> None:
+    path = write_cross_encoder(tmp_path)
+    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    assert model_of(path).score(QUERIES[0], TEXTS) == cross_encoder.score(QUERIES[0], TEXTS)
+
+
+def test_a_checkpoint_saved_by_sentence_transformers_loads(tmp_path: Path, cross_encoder_dir: Path) -> None:
+    """Version 6 writes modules.json and its own configuration beside the classifier."""
+    reference = CrossEncoder(str(cross_encoder_dir), device="cpu")
+    reference.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    assert (tmp_path / "saved" / "modules.json").is_file()
+    expected = reference.predict([(QUERIES[0], text) for text in TEXTS])
+    assert model_of(tmp_path / "saved").score(QUERIES[0], TEXTS) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_no_texts_no_scores(cross_encoder: CrossEncoderModel) -> None:
+    assert cross_encoder.score(QUERIES[0], []) == []
+
+
+@pytest.mark.parametrize(("query", "texts"), [("q", "one string"), ("q", [1]), (None, ["a"]), ("q", [None, "a"])])
+def test_anything_but_strings_is_refused(cross_encoder: CrossEncoderModel, query: object, texts: object) -> None:
+    with pytest.raises(InvalidInputError, match="str"):
+        cross_encoder.score(query, texts)  # type: ignore[arg-type]
+
+
+def test_max_length_cuts_as_sentence_transformers_does(family_dir: Path) -> None:
+    reference = CrossEncoder(str(family_dir), device="cpu", max_length=40)
+    expected = reference.predict([(QUERIES[0], text) for text in TEXTS], activation_fn=torch.nn.Identity())
+    scores = model_of(family_dir, max_length=40, activation="raw").score(QUERIES[0], TEXTS)
+    assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_max_length_of_instances_that_share_a_copy_do_not_meet(cross_encoder_dir: Path) -> None:
+    short, long = model_of(cross_encoder_dir, max_length=24), model_of(cross_encoder_dir)
+    serial = short.score(QUERIES[0], [LONG_TEXT]), long.score(QUERIES[0], [LONG_TEXT])
+    assert serial[0] != serial[1]
+    assert (short.score(QUERIES[0], [LONG_TEXT]), long.score(QUERIES[0], [LONG_TEXT])) == serial
+
+
+@pytest.mark.filterwarnings("default::rerank_integrations.TruncationWarning")
+def test_truncation_is_told_once_with_counts(cross_encoder_dir: Path) -> None:
+    model = model_of(cross_encoder_dir, max_length=64)
+    with pytest.warns(TruncationWarning) as told:
+        model.score(QUERIES[0], [LONG_TEXT, "short", LONG_TEXT + "!"])
+    assert len(told) == 1
+    assert "2 of 3" in str(told[0].message)
+    assert "64" in str(told[0].message)
+    assert "max_length" in str(told[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.score(QUERIES[0], [LONG_TEXT])
+
+
+@pytest.mark.filterwarnings("error::rerank_integrations.TruncationWarning")
+def test_nothing_is_told_of_texts_that_fit(family_dir: Path) -> None:
+    model_of(family_dir).score(QUERIES[0], [*ENGLISH[:20], *CHINESE])
+
+
+def test_a_model_is_rebuilt_from_its_options_and_from_a_pickle(cross_encoder_dir: Path) -> None:
+    model = model_of(cross_encoder_dir, activation="raw", max_length=100, token="hf_secret")
+    options = json.loads(json.dumps(model.options()))
+    assert options == {
+        "name_or_path": str(cross_encoder_dir),
+        "dtype": "float32",
+        "device": "cpu",
+        "activation": "raw",
+        "max_length": 100,
+    }
+    for copy in (CrossEncoderModel(**options), pickle.loads(pickle.dumps(model))):
+        assert copy.options() == options
+        assert copy.score(QUERIES[0], TEXTS) == model.score(QUERIES[0], TEXTS)
+    assert b"hf_secret" not in pickle.dumps(model)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"activation": "softmax"}, {"max_length": 0}, {"dtype": "int4"}, {"batch_size": "many"}, {"name_or_path": None}],
+)
+def test_bad_arguments_are_refused_at_once(arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidInputError, match=str(next(iter(arguments.values())))):
+        CrossEncoderModel(**arguments)  # type: ignore[arg-type]

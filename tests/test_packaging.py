@@ -1,0 +1,85 @@
+"""The package as a whole: what importing it costs, its version, its size and its documentation."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rerank_integrations
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "rerank_integrations"
+HEAVY = ("torch", "transformers", "sentence_transformers", "langchain_core", "llama_index", "scipy", "sklearn")
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", ["rerank_integrations", "rerank_integrations.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import {module}, sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_version_is_that_of_pyproject() -> None:
+    lines = (ROOT / "pyproject.toml").read_text("utf-8").splitlines()
+    assert f'version = "{rerank_integrations.__version__}"' in lines
+
+
+def test_version_stands_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert rerank_integrations.__version__ in changelog
+
+
+def _undocumented(name: str, value: object) -> Iterator[str]:
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return
+    if not (value.__doc__ or "").strip():
+        yield name
+    if inspect.isclass(value):
+        for member_name, member in vars(value).items():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if inspect.isfunction(function) and not member_name.startswith("_") and not inspect.getdoc(function):
+                yield f"{name}.{member_name}"
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    missing = [
+        each for name in rerank_integrations.__all__ for each in _undocumented(name, getattr(rerank_integrations, name))
+    ]
+    assert missing == []
+
+
+def test_all_is_complete() -> None:
+    public = {
+        name
+        for name, value in vars(rerank_integrations).items()
+        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+    assert public == set(rerank_integrations.__all__)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    long = [
+        f"{node.name}: {length} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (length := _body_length(node)) > 50
+    ]
+    assert long == []
+
+
+def _body_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function from its signature to its end, its docstring left out."""
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    if ast.get_docstring(node, clean=False) is not None:
+        docstring = node.body[0]
+        length -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    return length
