@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+# By environment, so that it holds in the build environments too; the second name is for newer pips.
+PINNED = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+INSTALL = $(PINNED) $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: help demo test check bench constraints clean
 
@@ -30,7 +32,7 @@ bench: $(VENV)/.with-dev
 # Resolves anew for every Python that is supported, from metadata alone.
 constraints: $(VENV)/.with-dev
 	$(INSTALL) uv
-	printf '%s\n' build hatchling uv | $(BIN)/uv pip compile pyproject.toml - --extra dev --extra colbert-ai \
+	printf '%s\n' build editables hatchling uv | $(BIN)/uv pip compile pyproject.toml - --extra dev --extra colbert-ai \
 		--universal --python-version 3.10 --no-annotate --custom-compile-command "make constraints" \
 		--quiet --output-file constraints.txt
 

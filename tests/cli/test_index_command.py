@@ -71,6 +71,11 @@ def test_a_file_that_became_shorter_leaves_nothing_stale(cli: Cli, tmp_path: Pat
     assert _stored(made, "guide.md#1")["guide.md#1"][0] == "# One\n\nother text"
 
 
+def test_overwrite_keeps_the_model(cli: Cli, made: Path, corpus: Path, colbert_dir: Path) -> None:
+    assert cli("index", made, corpus, "--overwrite").code == 0
+    assert cli("info", made, "--json").json()["model"] == str(colbert_dir)
+
+
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_bad_line_is_named_and_changes_nothing(
     cli: Cli, made: Path, tmp_path: Path, colbert_dir: Path, overwrite: bool

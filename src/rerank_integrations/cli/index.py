@@ -13,9 +13,9 @@ from tqdm import tqdm
 from rerank_integrations.cli.output import console, error_console, write_json
 from rerank_integrations.cli.sources import SourceFile, find_files, read_passages
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.models import ColBERTModel
+from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage
-from rerank_integrations.errors import IndexExistsError
+from rerank_integrations.errors import IndexExistsError, IndexFormatError
 
 
 def index(
@@ -54,11 +54,19 @@ def index(
 
 
 def _open_or_create(path: Path, model: str | None, *, overwrite: bool) -> ColBERTIndex:
-    chosen = ColBERTModel() if model is None else ColBERTModel(model)
+    chosen = _recorded_model(path) if model is None else ColBERTModel(model)
     try:
         return ColBERTIndex.create(path, chosen, overwrite=overwrite)
     except IndexExistsError:
-        return ColBERTIndex.open(path, None if model is None else chosen)
+        return ColBERTIndex.open(path, chosen)
+
+
+def _recorded_model(path: Path) -> TokenEncoder:
+    try:
+        with ColBERTIndex.open(path, read_only=True) as existing:
+            return existing.model
+    except IndexFormatError:
+        return ColBERTModel()
 
 
 def _read_all(files: Iterable[SourceFile], last_chunk: Counter[str]) -> Iterator[Passage]:

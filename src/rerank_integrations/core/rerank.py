@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from rerank_integrations.core.types import Hit, PassageLike, Scorer, to_passage
+from rerank_integrations.core.types import Hit, PassageLike, Scorer, iter_passages, to_passage
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -42,7 +42,7 @@ def rerank(
     InvalidInputError
         For an empty query, a negative `top_n`, or a score that is not a number.
     """
-    items = [to_passage(item) for item in passages]
+    items = [to_passage(item) for item in iter_passages(passages)]
     order = rerank_order(query, [item.text for item in items], scorer, top_n=top_n, threshold=threshold)
     return [
         Hit(items[place].id, score, rank, items[place].text, dict(items[place].metadata))
@@ -63,7 +63,11 @@ def rerank_order(
     require_cut(top_n, threshold)
     if not texts or top_n == 0:
         return []
-    scores = [float(score) for score in scorer.score(query, list(texts))]
+    given = scorer.score(query, list(texts))
+    try:
+        scores = [float(score) for score in given]
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"the scorer gave {given!r}; expected a list of numbers") from error
     if len(scores) != len(texts):
         raise InvalidInputError(f"the scorer gave {len(scores)} scores for {len(texts)} texts; expected one each")
     return best_first(scores, range(len(scores)), top_n=top_n, threshold=threshold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -101,6 +101,19 @@ def to_passage(item: PassageLike) -> Passage:
     if isinstance(item, Mapping):
         return _from_mapping(item)
     raise InvalidInputError(f"a passage of type {type(item).__name__}; expected str, Passage or a mapping with 'text'")
+
+
+def iter_passages(passages: Iterable[PassageLike]) -> Iterator[PassageLike]:
+    """Iterate over `passages`.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is one passage, whose characters or keys would be taken for passages, or not iterable.
+    """
+    if isinstance(passages, str | bytes | Mapping | Passage | Hit) or not isinstance(passages, Iterable):
+        raise InvalidInputError(f"passages is one {type(passages).__name__}; expected an iterable of passages")
+    return iter(passages)
 
 
 def _from_mapping(item: Mapping[str, Any]) -> Passage:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rerank_integrations.core.types import Passage
 
-MAX_WORDS = 60
+MAX_WORDS = 40
 
 # Not for users of the library: its own tests, tools with a window, tables, and what was dropped or only jokes.
 _LEFT_OUT = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from llama_index.core.vector_stores.types import (
@@ -52,8 +53,7 @@ def _part(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
         return filters_to_where(part) or {}
     key, operator, value = part.key, part.operator, part.value
     if operator is FilterOperator.IS_EMPTY:
-        # A condition on None holds for an absent field, null and [].
-        return {"$or": [{key: None}, {key: ""}]}
+        return _is_empty(key)
     if value is None:
         raise InvalidInputError(
             f"the filter {operator.value!r} on {key!r} has the value None; "
@@ -61,15 +61,17 @@ def _part(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
         )
     if operator is FilterOperator.ALL:
         if not isinstance(value, list) or not value:
-            raise InvalidInputError(
-                f"the filter 'all' on {key!r} has the value {value!r}; expected a list of values"
-            )
+            raise InvalidInputError(f"the filter 'all' on {key!r} has the value {value!r}; expected a list of values")
         return {"$and": [{key: {"$eq": item}} for item in value]}
     if operator not in _OPERATORS:
-        known = ", ".join(
-            repr(known.value) for known in (*_OPERATORS, FilterOperator.ALL, FilterOperator.IS_EMPTY)
-        )
+        known = ", ".join(repr(known.value) for known in (*_OPERATORS, FilterOperator.ALL, FilterOperator.IS_EMPTY))
         raise InvalidInputError(
             f"the filter operator {operator.value!r} on {key!r} is not supported; expected one of {known}"
         )
     return {key: {_OPERATORS[operator]: value}}
+
+
+def _is_empty(key: str) -> dict[str, Any]:
+    # A condition on None or "" also holds for a list with such an item among others: hence the second part.
+    something = [{key: {"$gt": ""}}, {key: {"$gte": -sys.float_info.max}}, {key: {"$in": [True, False]}}]
+    return {"$and": [{"$or": [{key: None}, {key: ""}, {key: {"$eq": []}}]}, {"$not": {"$or": something}}]}

@@ -51,9 +51,7 @@ class ColBERTRetriever(BaseRetriever):
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self.index.search(
-            query_bundle.query_str, self.similarity_top_k, where=filters_to_where(self.filters)
-        )
+        hits = self.index.search(query_bundle.query_str, self.similarity_top_k, where=filters_to_where(self.filters))
         return [hit_to_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -1,6 +1,7 @@
 """Everything on disk: catalog, segments, search."""
 
-from rerank_integrations.core.index.colbert_index import ColBERTIndex, as_index
+from rerank_integrations.core.index.as_index import as_index
+from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport
 
 __all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "as_index"]

@@ -80,9 +80,9 @@ class Catalog:
             connection.execute("COMMIT")
 
     def reclaim(self) -> None:
-        """Give the pages of deleted rows back to the file system."""
+        """Give the space of deleted rows back to the file system; another atomic step of SQLite's."""
         with self._connection() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.execute("VACUUM")
 
     def close(self) -> None:
         """Close every connection, those in use when they are done; no new one is given."""
@@ -127,11 +127,7 @@ class Catalog:
     def _is_immutable(self) -> bool:
         # On a read-only medium SQLite cannot make its shared-memory file, and needs none. Asked anew each time: the
         # folder of someone else may get a writer at any moment.
-        return (
-            self._read_only
-            and not os.access(self._path.parent, os.W_OK)
-            and not Path(f"{self._path}-wal").exists()
-        )
+        return self._read_only and not os.access(self._path.parent, os.W_OK) and not Path(f"{self._path}-wal").exists()
 
     def _connect(self, immutable: bool) -> sqlite3.Connection:
         uri = self._path.resolve().as_uri()
@@ -142,7 +138,6 @@ class Catalog:
         try:
             if not self._read_only:
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
-                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
         except BaseException:

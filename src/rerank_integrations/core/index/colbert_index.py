@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,8 +28,8 @@ from rerank_integrations.core.rerank import require_count, require_text
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
-    IndexExistsError,
     IndexFormatError,
+    IndexLockedError,
     IndexReadOnlyError,
     InvalidInputError,
     ModelMismatchError,
@@ -62,6 +62,7 @@ class ColBERTIndex:
         self._writer = None if writer_lock is None else Writer(path, catalog)
         self._write_lock = threading.RLock()
         self._model_checked = False
+        self._pid = os.getpid()
         self._release = weakref.finalize(self, _release, catalog, writer_lock, path if temporary else None, os.getpid())
 
     @classmethod
@@ -98,27 +99,21 @@ class ColBERTIndex:
         if isinstance(nbits, bool) or nbits not in _NBITS:
             raise InvalidInputError(f"nbits is {nbits!r}; expected 1, 2 or 4")
         encoder: TokenEncoder = as_colbert_model(model)
-        temporary = path is None
-        folder = Path(tempfile.mkdtemp(prefix="colbert-index-")) if path is None else Path(path)
-        _require_free(folder, overwrite)
-        meta = {
-            "model": json.dumps(_recorded_options(encoder)),
-            "fingerprint": encoder.fingerprint,
-            "nbits": str(nbits),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
+        if path is not None:
+            require_free(index_folder(path), overwrite)
+        meta = {"model": model_record(encoder), "fingerprint": encoder.fingerprint, "nbits": str(nbits)}
+        folder = make_folder(path)
         writer_lock = lock.acquire(folder)
+        catalog = Catalog(folder / FILENAME, read_only=False)
         try:
             # Again under the lock: two processes may have come this far.
-            _require_free(folder, overwrite)
-            catalog = Catalog(folder / FILENAME, read_only=False)
+            require_free(folder, overwrite)
             catalog.create(meta)
+            index = cls(folder, encoder, catalog, writer_lock, temporary=path is None)
+            Writer(folder, catalog).sweep()
         except BaseException:
-            writer_lock.release()
+            _release(catalog, writer_lock, folder if path is None else None, os.getpid())
             raise
-        index = cls(folder, encoder, catalog, writer_lock, temporary=temporary)
-        if index._writer is not None:
-            index._writer.sweep()
         index._model_checked = True
         return index
 
@@ -150,23 +145,22 @@ class ColBERTIndex:
         IndexLockedError
             If another writer has it, unless `read_only`.
         """
-        folder = Path(path)
+        folder = index_folder(path)
         if not (folder / FILENAME).is_file():
             raise IndexFormatError(f"{folder} is not an index: it holds no {FILENAME}")
         writer_lock = None if read_only else lock.acquire(folder)
+        catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
-            catalog = Catalog(folder / FILENAME, read_only=read_only)
             with catalog.read() as connection:
                 meta = read_meta(connection, folder)
-            encoder = _recorded_model(meta) if model is None else as_colbert_model(model)
+            encoder = recorded_model(meta, folder) if model is None else as_colbert_model(model)
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
                 index._check_model()
             if index._writer is not None:
                 index._writer.sweep()
         except BaseException:
-            if writer_lock is not None:
-                writer_lock.release()
+            _release(catalog, writer_lock, None, os.getpid())
             raise
         return index
 
@@ -264,11 +258,13 @@ class ColBERTIndex:
         return self._search([query], k, where, ids)[0]
 
     def search_many(
-        self, queries: Sequence[str], k: int = 10, *, where: Mapping[str, Any] | None = None
+        self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """Search for several queries at once: encoded in batches, the vectors read once. One list a query."""
-        require_texts(queries, "query")
-        return self._search(list(queries), k, where, None)
+        # A list first, since the check would use an iterator up; one string alone is for the check to refuse.
+        asked = queries if isinstance(queries, str) else list(queries)
+        require_texts(asked, "query")
+        return self._search(list(asked), k, where, None)
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -283,6 +279,7 @@ class ColBERTIndex:
             How many to return; ``None`` for all.
         """
         require_text(query, "query")
+        require_texts([query], "query")
         if k is not None:
             require_count(k, "k")
         wanted = id_list(ids)
@@ -322,13 +319,13 @@ class ColBERTIndex:
             Listing every problem found.
         """
         self._require_open()
-        with self._catalog.read() as connection:
-            read_meta(connection, self._path)
-            return verify_index(connection, self._path)
+        return verify_index(self._catalog, self._path)
 
     def close(self) -> None:
         """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing."""
-        self._release()
+        # Not while another thread writes: the lock would go from under it.
+        with self._write_lock:
+            self._release()
 
     def __enter__(self) -> ColBERTIndex:
         return self
@@ -340,7 +337,7 @@ class ColBERTIndex:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where it is and what encodes for it, no vectors; the copy reads beside this one.
-        return _reopen, (str(self._path.resolve()), self._model)
+        return functools.partial(ColBERTIndex.open, read_only=True), (str(self._path), self._model)
 
     def __repr__(self) -> str:
         return f"ColBERTIndex({str(self._path)!r}, model={self._model.name!r})"
@@ -384,26 +381,12 @@ class ColBERTIndex:
         self._require_open()
         if self._writer is None:
             raise IndexReadOnlyError(f"{self._path} was opened with read_only=True; expected a writer")
+        if self._pid != os.getpid():
+            raise IndexLockedError(
+                f"{self._path} was opened for writing by process {self._pid}, which forked this one ({os.getpid()}); "
+                "write there, or open it here once that one has closed it"
+            )
         return self._writer
-
-
-def as_index(index: str | os.PathLike[str] | ColBERTIndex) -> ColBERTIndex:
-    """Return `index` itself, or the index at that path opened for reading.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is neither.
-    """
-    if isinstance(index, ColBERTIndex):
-        return index
-    if isinstance(index, str | os.PathLike):
-        return ColBERTIndex.open(index, read_only=True)
-    raise InvalidInputError(f"index is of type {type(index).__name__}; expected a path or a ColBERTIndex")
-
-
-def _reopen(path: str, model: TokenEncoder) -> ColBERTIndex:
-    return ColBERTIndex.open(path, model, read_only=True)
 
 
 def _release(catalog: Catalog, writer_lock: FileLock | None, temporary: Path | None, pid: int) -> None:

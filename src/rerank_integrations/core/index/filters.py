@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -19,7 +20,8 @@ def compile_filter(where: Mapping[str, Any]) -> Sql:
 
     The meaning is MongoDB's: ``$ne`` and ``$nin`` also hold where the field is absent; a condition on a list holds
     if it holds for one of its items; values of different types are never equal and never ordered; ``a.b`` is the
-    field ``b`` inside ``a``. ``{}`` matches all.
+    field ``b`` inside ``a``, not looked for in lists; ``$eq`` with ``[]``
+    is the empty list. ``{}`` matches all.
 
     Raises
     ------
@@ -79,7 +81,10 @@ def _not_operand(field: str, value: Any) -> Sql:
 
 def _equal(field: str, value: Any) -> Sql:
     if value is None:
-        return _negated(_some(field, "item.type <> 'null'", [], scalar_only=False))
+        return _join([_exists(field, False), _some(field, "item.type = 'null'", [])], "OR", "0")
+    if isinstance(value, list) and not value:
+        path = _path(field)
+        return "COALESCE(json_type(metadata, ?) = 'array' AND json_array_length(metadata, ?) = 0, 0)", [path, path]
     if isinstance(value, bool):
         return _some(field, "item.type = ?", ["true" if value else "false"])
     return _some(field, f"item.type IN {_types(field, value)} AND item.value = ?", [value])
@@ -109,40 +114,54 @@ def _member(field: str, operator: str, values: Any) -> Sql:
 def _exists(field: str, value: Any) -> Sql:
     if not isinstance(value, bool):
         raise InvalidInputError(f"$exists on {field!r} has the value {value!r}; expected True or False")
-    return f"json_type(metadata, ?) IS {'NOT ' if value else ''}NULL", [_path(field)]
+    return f"(json_type(metadata, ?) IS {'NOT ' if value else ''}NULL)", [_path(field)]
 
 
-def _some(field: str, condition: str, parameters: list[Any], *, scalar_only: bool = True) -> Sql:
+def _some(field: str, condition: str, parameters: list[Any]) -> Sql:
     # json_each gives a scalar as one row and a list as a row an item, but an object's values too: not meant.
-    guard = "json_type(metadata, ?) <> 'object' AND " if scalar_only else ""
     path = _path(field)
-    sql = f"{guard}EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {condition})"
+    sql = (
+        "json_type(metadata, ?) <> 'object' AND "
+        f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {condition})"
+    )
     # COALESCE, since an absent field makes the guard NULL and NOT NULL is not true.
-    return f"COALESCE({sql}, 0)", [path, *([path] if scalar_only else []), *parameters]
+    return f"COALESCE({sql}, 0)", [path, path, *parameters]
 
 
 def _types(field: str, value: Any) -> str:
     if isinstance(value, str):
+        _require_sql_text(value, f"the filter on {field!r} compares with")
         return "('text')"
-    if isinstance(value, int | float) and abs(value) < 2**63:
+    if (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value)):
         return "('integer', 'real')"
     raise InvalidInputError(
-        f"the filter on {field!r} compares with {value!r}; expected a string, a number below 2**63, a bool or None"
+        f"the filter on {field!r} compares with {value!r}; "
+        "expected a string, a finite number (whole ones below 2**63), a bool or None"
     )
 
 
 def _path(field: str) -> str:
+    _require_sql_text(field, "filter field")
     if '"' in field:
         raise InvalidInputError(f"filter field {field!r} holds a double quote; expected a plain field name")
-    return "$" + "".join(f'."{part}"' for part in field.split("."))
+    # Escaped as the stored JSON is: SQLite compares the two as they are written.
+    return "$" + "".join(f".{json.dumps(part, ensure_ascii=False)}" for part in field.split("."))
+
+
+def _require_sql_text(text: str, what: str) -> None:
+    # For SQLite a string of JSON ends at a NUL, so this one would match what it should not.
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidInputError(f"{what} {text!r}; expected text without NUL characters and lone surrogates")
 
 
 def _negated(clause: Sql) -> Sql:
-    return f"NOT {clause[0]}", clause[1]
+    return f"(NOT {clause[0]})", clause[1]
 
 
-def _join(clauses: list[Sql], operator: str, empty: str) -> Sql:
-    if not clauses:
-        return empty, []
-    sql = f" {operator} ".join(f"({clause})" for clause, _ in clauses)
-    return f"({sql})", [parameter for _, parameters in clauses for parameter in parameters]
+def _join(clauses: Sequence[Sql], operator: str, empty: str) -> Sql:
+    if len(clauses) < 2:
+        return clauses[0] if clauses else (empty, [])
+    # By halves: SQLite counts the depth of an expression, and a chain of a thousand is a thousand deep.
+    middle = len(clauses) // 2
+    left, right = _join(clauses[:middle], operator, empty), _join(clauses[middle:], operator, empty)
+    return f"({left[0]} {operator} {right[0]})", [*left[1], *right[1]]

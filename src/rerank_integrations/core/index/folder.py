@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from rerank_integrations.core.index import lock
@@ -19,8 +20,8 @@ def index_folder(path: str | os.PathLike[str]) -> Path:
     return Path(path).absolute()
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` unless it is there.
+def make_folder(path: str | os.PathLike[str] | None) -> Path:
+    """Make the folder at `path` unless it is there, or a temporary one for ``None``.
 
     Raises
     ------
@@ -28,9 +29,13 @@ def make_folder(folder: Path) -> None:
         If the operating system refuses.
     """
     try:
+        if path is None:
+            return Path(tempfile.mkdtemp(prefix="colbert-index-"))
+        folder = index_folder(path)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise IndexWriteError(f"cannot make the folder {folder}: {error}") from error
+        raise IndexWriteError(f"cannot make a folder for an index: {error}") from error
+    return folder
 
 
 def require_free(folder: Path, overwrite: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rerank_integrations.core.index.catalog import Catalog, read_meta
 from rerank_integrations.core.index.segments import check_segment
 from rerank_integrations.core.index.snapshot import segment_records
 from rerank_integrations.errors import IndexFormatError
@@ -60,7 +63,7 @@ class VerifyReport:
 def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], model: str) -> IndexStats:
     """Count what the catalog and the files hold."""
     passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = sum(_sizes(path))
     return IndexStats(
         passages=passages,
         tokens=tokens,
@@ -74,7 +77,7 @@ def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str,
     )
 
 
-def verify_index(connection: sqlite3.Connection, path: Path) -> VerifyReport:
+def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
     """Read everything and compare it with the catalog.
 
     Raises
@@ -82,20 +85,38 @@ def verify_index(connection: sqlite3.Connection, path: Path) -> VerifyReport:
     IndexFormatError
         Listing every problem found.
     """
-    problems = [
-        f"catalog: {row[0]}" for row in connection.execute("PRAGMA integrity_check").fetchall() if row[0] != "ok"
-    ]
-    records = segment_records(connection)
-    for record in records:
-        problems += check_segment(path, record)
-    query = (
+    while True:
+        with catalog.read() as connection:
+            generation = read_meta(connection, path)["generation"]
+            problems = list(_problems(connection, path))
+            passages, tokens, segments = connection.execute(
+                "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
+            ).fetchone()
+        if not problems:
+            return VerifyReport(passages=passages, tokens=tokens, segments=segments)
+        with catalog.read() as connection:
+            if read_meta(connection, path)["generation"] == generation:
+                raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
+        # A writer has committed meanwhile, and may have removed files that it no longer needs: not damage.
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            # A writer may remove files meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                yield (Path(folder) / name).stat().st_size
+
+
+def _problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    for (finding,) in connection.execute("PRAGMA integrity_check").fetchall():
+        if finding != "ok":
+            yield f"catalog: {finding}"
+    for record in segment_records(connection):
+        yield from check_segment(path, record)
+    lost = connection.execute(
         "SELECT count(*) FROM passages LEFT JOIN segments ON segment = name "
         "WHERE name IS NULL OR ordinal NOT BETWEEN 0 AND segments.passages - 1"
-    )
-    lost = connection.execute(query).fetchone()[0]
+    ).fetchone()[0]
     if lost:
-        problems.append(f"catalog: {lost} passages point to vectors that no segment holds")
-    if problems:
-        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
-    passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
-    return VerifyReport(passages=passages, tokens=tokens, segments=len(records))
+        yield f"catalog: {lost} passages point to vectors that no segment holds"

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.catalog import Catalog, read_meta
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
+from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.snapshot import Snapshot, take_snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Hit, Passage
-from rerank_integrations.errors import IndexFormatError, ModelMismatchError
+from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[int, str, str, str]
@@ -38,9 +39,12 @@ class Reader:
 
     def selection(self, where: Mapping[str, Any] | None, ids: Sequence[str] | None) -> Sql | None:
         """Compile what may be found to SQL; ``None`` for everything."""
-        clauses = [] if where is None else [compile_filter(where)]
+        try:
+            clauses = [] if where is None else [compile_filter(where)]
+        except RecursionError as error:
+            raise InvalidInputError("the filter is nested too deep; expected a flatter one") from error
         if ids is not None:
-            clauses.append(("id IN (SELECT value FROM json_each(?))", [json.dumps(ids)]))
+            clauses.append(("id IN (SELECT value FROM json_each(?))", [sql_ids(ids)]))
         if not clauses:
             return None
         return (
@@ -71,7 +75,7 @@ class Reader:
         """Return the passages with these `ids`, in that order, less the unknown ones."""
         query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         with self._catalog.read() as connection:
-            rows = connection.execute(query, (json.dumps(list(ids)),)).fetchall()
+            rows = connection.execute(query, (sql_ids(ids),)).fetchall()
         found = {row[0]: Passage(row[0], row[1], json.loads(row[2])) for row in rows}
         return [found[key] for key in ids if key in found]
 
@@ -81,12 +85,14 @@ class Reader:
             return int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
 
     def _at_one_commit(self, run: Callable[[sqlite3.Connection, Snapshot], T], fingerprint: str) -> T:
+        missing = None
         for _ in range(_TRIES):
             with self._catalog.read() as connection:
                 try:
                     snapshot = self._snapshot(connection)
-                except FileNotFoundError:
+                except FileNotFoundError as error:
                     # Compacted away between the catalog's answer and ours: the next commit names its successor.
+                    missing = error
                     continue
                 if snapshot.fingerprint != fingerprint:
                     raise ModelMismatchError(
@@ -94,7 +100,7 @@ class Reader:
                         f"this one has {fingerprint}. Open it again."
                     )
                 return run(connection, snapshot)
-        raise IndexFormatError(f"{self._path} is damaged: its catalog names segments that are not there")
+        raise IndexFormatError(f"{self._path} is damaged: {missing}") from missing
 
     def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
         meta = read_meta(connection, self._path)
@@ -110,7 +116,13 @@ class Reader:
 
 
 def _pids(connection: sqlite3.Connection, select: Sql) -> NDArray[np.int64]:
-    rows = connection.execute(f"SELECT pid FROM passages WHERE {select[0]}", select[1]).fetchall()
+    try:
+        rows = connection.execute(f"SELECT pid FROM passages WHERE {select[0]}", select[1]).fetchall()
+    except sqlite3.OperationalError as error:
+        # What SQLite cannot compile is the filter's fault; anything else is not.
+        if any(sign in str(error) for sign in ("too large", "too many", "stack overflow")):
+            raise InvalidInputError(f"the filter is too large: {error}; expected a smaller one, or $in") from error
+        raise
     return np.array([row[0] for row in rows], dtype=np.int64)
 
 

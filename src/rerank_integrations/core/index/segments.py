@@ -73,10 +73,13 @@ def write_segment(index_path: Path, vectors: Sequence[NDArray[Any]], dim: int) -
         temporary.mkdir(parents=True)
         tokens_crc = _write_array(temporary / _TOKENS, tokens)
         lengths_crc = _write_array(temporary / _LENGTHS, lengths)
+        _sync_folder(temporary)
         temporary.rename(final)
         _sync_folder(final.parent)
+        _sync_folder(index_path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
         raise IndexWriteError(
             f"cannot write {len(tokens)} tokens to {final}: {error}; the last commit stands"
         ) from error
@@ -94,16 +97,10 @@ def open_segment(index_path: Path, record: SegmentRecord) -> Segment:
         If its files are not what the catalog says.
     """
     folder = index_path / FOLDER / record.name
-    try:
-        tokens = _map(folder / _TOKENS)
-        lengths = np.load(folder / _LENGTHS, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise IndexFormatError(f"segment {folder} is damaged: {error}") from error
-    if len(lengths) != record.passages or len(tokens) != record.tokens or int(lengths.sum()) != record.tokens:
-        raise IndexFormatError(
-            f"segment {folder} holds {len(lengths)} passages and {len(tokens)} tokens; "
-            f"expected {record.passages} and {record.tokens}"
-        )
+    tokens = _load(folder / _TOKENS, np.float16, 2, record.tokens)
+    lengths = _load(folder / _LENGTHS, np.int32, 1, record.passages)
+    if int(lengths.sum(dtype=np.int64)) != record.tokens or (lengths < 0).any():
+        raise IndexFormatError(f"{folder / _LENGTHS} is damaged: the lengths do not sum to {record.tokens} tokens")
     return Segment(record.name, tokens, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
@@ -140,15 +137,20 @@ def sweep(index_path: Path, keep: set[str]) -> list[str]:
     return [path.name for path in orphans]
 
 
-def _map(path: Path) -> NDArray[np.float16]:
+def _load(path: Path, dtype: type[np.generic], ndim: int, rows: int) -> NDArray[Any]:
     try:
-        tokens: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
         # A file of zero rows cannot be mapped.
-        tokens = np.load(path, allow_pickle=False)
-        if len(tokens):
-            raise
-    return tokens
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if rows else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        # Of a damaged header NumPy raises many kinds.
+        raise IndexFormatError(f"{path} is damaged: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim or len(array) != rows:
+        raise IndexFormatError(f"{path} is damaged: expected {rows} rows of {np.dtype(dtype)} in {ndim} dimensions")
+    if isinstance(array, np.memmap) and array.offset + array.nbytes != path.stat().st_size:
+        raise IndexFormatError(f"{path} is damaged: it is {path.stat().st_size} bytes long, and not as its header says")
+    return array
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.segments import Segment, SegmentRecord, open_segment
+from rerank_integrations.errors import IndexFormatError
 
 DEAD = -1
 
@@ -49,6 +50,8 @@ def take_snapshot(
         ).fetchall()
         if rows:
             places = np.array(rows, dtype=np.int64)
+            if places[:, 0].min() < 0 or places[:, 0].max() >= record.passages:
+                raise IndexFormatError(f"{index_path} is damaged: passages point past segment {record.name}")
             pids[places[:, 0]] = places[:, 1]
         segments.append(LiveSegment(segment, pids))
     return Snapshot(int(meta["generation"]), meta["fingerprint"], tuple(segments))

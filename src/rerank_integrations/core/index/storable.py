@@ -37,8 +37,7 @@ def metadata_json(passage: Passage) -> str:
         raise
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"{what} is not JSON: {error}; "
-            "expected strings, numbers, bools, None, and lists and dictionaries of them"
+            f"{what} is not JSON: {error}; expected strings, numbers, bools, None, and lists and dictionaries of them"
         ) from error
     _require_unicode(written, what)
     # Filters run in SQLite, for which a string ends at a NUL. A backslash of the text's own is written as two.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import astuple
@@ -14,16 +16,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.segments import (
+    Segment,
     SegmentRecord,
+    check_segment,
     open_segment,
     sweep,
     write_segment,
 )
 from rerank_integrations.core.index.snapshot import segment_records
+from rerank_integrations.core.index.storable import metadata_json, require_vectors
 from rerank_integrations.core.models import TokenEncoder
-from rerank_integrations.core.types import Passage, PassageLike, to_passage
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.core.types import Passage, PassageLike, iter_passages, to_passage
+from rerank_integrations.errors import IndexFormatError, IndexWriteError, InvalidInputError, RerankError
+
+_LOGGER = logging.getLogger(__name__)
 
 # What one step holds in memory: its passages' texts and vectors (64 MB of float32 at 128 dimensions and 512 tokens).
 _CHUNK_PASSAGES = 256
@@ -50,7 +58,7 @@ class Writer:
             for chunk in _chunks(passages):
                 # All is checked before any is stored: a bad passage loses nothing of its own chunk.
                 checked = [to_passage(item) for item in chunk]
-                rows = [(passage, _json(passage)) for passage in checked]
+                rows = [(passage, metadata_json(passage)) for passage in checked]
                 self._store(rows, model)
                 ids += [passage.id for passage in checked]
                 self._merge_small()
@@ -61,7 +69,7 @@ class Writer:
         """Remove the passages with these ids in one commit; return how many there were."""
         with self._catalog.write() as connection:
             cursor = connection.execute(
-                "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+                "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))", (sql_ids(ids),)
             )
             removed = cursor.rowcount
             _forget_dead_segments(connection)
@@ -97,8 +105,9 @@ class Writer:
         unchanged = [row for key, row in latest.items() if known.get(key) == row[0].text]
         fresh = [row for key, row in latest.items() if known.get(key) != row[0].text]
         vectors = model.encode_documents([passage.text for passage, _ in fresh]) if fresh else []
+        require_vectors(vectors, len(fresh), model.dim if fresh else 0)
         record = write_segment(self._path, vectors, model.dim) if fresh else None
-        with self._catalog.write() as connection:
+        with self._change() as connection:
             connection.executemany(
                 "UPDATE passages SET metadata = ? WHERE id = ?", [(meta, p.id) for p, meta in unchanged]
             )
@@ -116,11 +125,26 @@ class Writer:
                 )
                 _forget_dead_segments(connection)
 
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._catalog.write() as connection:
+                yield connection
+        except RerankError:
+            # The segments written for it are of no use now; the disk may be full of them.
+            with contextlib.suppress(RerankError):
+                self.sweep()
+            raise
+
     def _merge_small(self) -> None:
         with self._catalog.read() as connection:
             small = [record for record in segment_records(connection) if record.tokens < _SMALL_TOKENS]
-        if len(small) >= _MANY_SMALL:
-            self._rewrite(small)
+        try:
+            if len(small) >= _MANY_SMALL:
+                self._rewrite(small)
+        except (IndexFormatError, IndexWriteError):
+            # The passages are stored; only the tidying has failed, and verify() tells of damage.
+            _LOGGER.warning("the small segments of %s could not be joined", self._path, exc_info=True)
         self.sweep()
 
     def _rewrite(self, records: Sequence[SegmentRecord]) -> None:
@@ -131,7 +155,7 @@ class Writer:
                 (json.dumps([record.name for record in records]),),
             ).fetchall()
         written = list(self._write_moved(records, places))
-        with self._catalog.write() as connection:
+        with self._change() as connection:
             for record, pids in written:
                 _insert_segment(connection, record)
                 connection.executemany(
@@ -143,7 +167,7 @@ class Writer:
     def _write_moved(
         self, records: Sequence[SegmentRecord], places: list[tuple[int, str, int]]
     ) -> Iterator[tuple[SegmentRecord, list[int]]]:
-        segments = {record.name: open_segment(self._path, record) for record in records}
+        segments = {record.name: _open_sound(self._path, record) for record in records}
         dim = next((segment.tokens.shape[1] for segment in segments.values()), 0)
         pids: list[int] = []
         vectors: list[NDArray[np.float16]] = []
@@ -162,26 +186,22 @@ class Writer:
 
 
 def _chunks(passages: Iterable[PassageLike]) -> Iterator[list[PassageLike]]:
-    if isinstance(passages, str | Passage):
-        raise InvalidInputError(f"passages is one {type(passages).__name__}; expected an iterable of them")
-    iterator = iter(passages)
+    iterator = iter_passages(passages)
     while chunk := list(itertools.islice(iterator, _CHUNK_PASSAGES)):
         yield chunk
 
 
-def _json(passage: Passage) -> str:
-    try:
-        return json.dumps(passage.metadata, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"metadata of passage {passage.id!r} is not JSON: {error}; "
-            "expected strings, numbers, bools, None, and lists and dictionaries of them"
-        ) from error
+def _open_sound(path: Path, record: SegmentRecord) -> Segment:
+    # A copy gets a checksum of its own, so damage would look sound ever after.
+    problems = list(check_segment(path, record))
+    if problems:
+        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
+    return open_segment(path, record)
 
 
 def _known_texts(connection: sqlite3.Connection, ids: list[str]) -> dict[str, str]:
     query = "SELECT id, text FROM passages WHERE id IN (SELECT value FROM json_each(?))"
-    return dict(connection.execute(query, (json.dumps(ids),)))
+    return dict(connection.execute(query, (sql_ids(ids),)))
 
 
 def _insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> None:

@@ -1,0 +1,43 @@
+"""What docs/langchain.md says is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.guides import run_guide
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
+    return run_guide("langchain.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+
+
+def ids(documents: Any) -> list[str]:
+    return [document.id for document in documents]
+
+
+def test_retrieval(guide: Any) -> None:
+    assert sorted(ids(guide["found"])) == ["tar", "zip"]
+    assert [sorted(document.metadata) for document in guide["found"]] == [
+        ["relevance_rank", "relevance_score", "year"]
+    ] * 2
+    assert ids(guide["one"]) == ids(guide["found"])[:1]
+    assert sorted(ids(guide["recent"])) == ["csv", "zip"]
+    assert guide["none_found"] == []
+
+
+def test_reranking(guide: Any) -> None:
+    assert len(guide["best"]) == 2
+    assert all("previous_relevance_score" in document.metadata for document in guide["best"])
+    assert all(document.metadata["relevance_score"] >= 2.0 for document in guide["kept"])
+    assert sorted(ids(guide["best_two"])) == ["tar", "zip"]
+    assert all(set(document.metadata) == {"year"} for document in guide["documents"])
+
+
+def test_async_and_saving(guide: Any, tmp_path: Path) -> None:
+    assert [ids(answer) for answer in guide["answers"]] == [
+        ids(guide["two_stages"].invoke(question)) for question in guide["questions"]
+    ]
+    assert guide["dumps"](guide["again"]) == guide["text"]

@@ -1,0 +1,38 @@
+"""Adapters stand alone, and importing or constructing loads nothing heavy; each case in a fresh interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.interpreter import MODULES, PACKAGES, run, without
+
+from rerank_integrations import ColBERTIndex
+
+
+@pytest.mark.slow
+def test_an_adapter_works_without_the_other_framework(harness: Any, index: ColBERTIndex) -> None:
+    extra = harness.extra
+    others = "".join(without(package) for name, package in PACKAGES.items() if name != extra)
+    code = f"""
+import {MODULES[extra]} as adapter
+retriever = adapter.ColBERTRetriever(index={str(index.path)!r})
+print(len(retriever.{"invoke" if extra == "langchain" else "retrieve"}("why is Mars red")))
+"""
+    assert run(others + code) == "10"
+
+
+def test_importing_and_constructing_load_no_weights(
+    harness: Any, index: ColBERTIndex, colbert_dir: Path, cross_encoder_dir: Path
+) -> None:
+    code = f"""
+import sys
+import {MODULES[harness.extra]} as adapter
+adapter.ColBERTRetriever(index={str(index.path)!r})
+adapter.ColBERTRerank(model={str(colbert_dir)!r})
+adapter.ColBERTRerank(index={str(index.path)!r})
+adapter.CrossEncoderRerank(model={str(cross_encoder_dir)!r})
+print("torch" in sys.modules, "sentence_transformers" in sys.modules)
+"""
+    assert run(code) == "False False"

@@ -1,0 +1,41 @@
+"""What docs/llama_index.md says is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.guides import run_guide
+from llama_index.core.schema import MetadataMode
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
+    return run_guide("llama_index.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+
+
+def ids(found: Any) -> list[str]:
+    return [item.node_id for item in found]
+
+
+def test_retrieval(guide: Any) -> None:
+    assert sorted(ids(guide["found"])) == ["tar", "zip"]
+    assert all(type(item.score) is float for item in guide["found"])
+    assert sorted(ids(guide["recent_nodes"])) == ["csv", "zip"]
+
+
+def test_reranking(guide: Any) -> None:
+    assert sorted(ids(guide["response"].source_nodes)) == ["tar", "zip"]
+    (best,) = guide["best"]
+    before = {item.node_id: item.score for item in guide["found"]}
+    assert best.metadata["retrieval_score"] == before[best.node_id]
+    assert "retrieval_score" not in best.node.get_content(MetadataMode.LLM)
+    assert all("retrieval_score" not in item.metadata for item in guide["found"])
+
+
+def test_async_and_saving(guide: Any) -> None:
+    assert [ids(answer.source_nodes) for answer in guide["answers"]] == [
+        ids(guide["engine"].query(question).source_nodes) for question in guide["questions"]
+    ]
+    assert guide["again"].to_json() == guide["text"]

@@ -1,0 +1,580 @@
+"""An index through its public interface, against brute force over the same vectors."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus import SENTENCES
+from toy import ToyEncoder, check_hits, child_env
+
+from rerank_integrations import (
+    ColBERTIndex,
+    Hit,
+    IndexClosedError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexReadOnlyError,
+    Passage,
+)
+from rerank_integrations.core.index import IndexStats, VerifyReport, as_index
+
+QUERIES = ["read a zip file", "interest rates", "the same face to the earth", "zzz unknown words", "zip"]
+
+
+@pytest.fixture
+def encoder() -> ToyEncoder:
+    return ToyEncoder()
+
+
+@pytest.fixture
+def index(tmp_path: Path, encoder: ToyEncoder) -> Iterator[ColBERTIndex]:
+    with ColBERTIndex.create(tmp_path / "index", encoder) as index:
+        yield index
+
+
+def corpus() -> dict[str, str]:
+    """Sentences, three of them twice or more under other ids, and passages without words."""
+    texts = [*SENTENCES, SENTENCES[2], SENTENCES[0], SENTENCES[0], "", "   \n", "...!"]
+    return {f"p{number:03}": text for number, text in enumerate(texts)}
+
+
+def as_passages(texts: dict[str, str]) -> list[Passage]:
+    return [Passage(key, text, {"number": place}) for place, (key, text) in enumerate(texts.items())]
+
+
+# --- search ---
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("k", [1, 3, 10, 1000])
+def test_search_is_brute_force_maxsim(index: ColBERTIndex, encoder: ToyEncoder, query: str, k: int) -> None:
+    index.upsert(as_passages(corpus()))
+    hits = index.search(query, k)
+    check_hits(encoder, query, corpus(), k, hits)
+    assert all(type(hit.score) is float for hit in hits)
+
+
+def test_search_over_many_segments_and_blocks_is_brute_force(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    """Long passages: several blocks a segment, several segments, and passages that were replaced in each."""
+    random = np.random.default_rng(5)
+    words = np.array([f"word{number}" for number in range(500)])
+    texts = {f"p{number:04}": " ".join(random.choice(words, random.integers(0, 150))) for number in range(700)}
+    index.upsert(
+        as_passages({key: "an older text" if number % 7 == 0 else texts[key] for number, key in enumerate(texts)})
+    )
+    index.upsert(as_passages({key: text for number, (key, text) in enumerate(texts.items()) if number % 7 == 0}))
+    assert index.stats().segments > 1
+    for query in ["word1 word2 word3", "word499"]:
+        check_hits(encoder, query, texts, 25, index.search(query, 25))
+        odd = {key: text for number, (key, text) in enumerate(texts.items()) if number % 3 == 1}
+        check_hits(encoder, query, odd, 25, index.search(query, 25, ids=odd))
+
+
+def test_equal_texts_tie_by_id_wherever_they_are_stored(index: ColBERTIndex) -> None:
+    """A different neighbourhood, segment and offset each: the score must be the same to the last bit."""
+    random = np.random.default_rng(1)
+    text = " ".join(f"w{number}" for number in range(23))
+    ids = [f"same{number:02}" for number in range(12)]
+    for number in random.permutation(len(ids)):
+        filler = [" ".join(f"f{word}" for word in random.integers(0, 99, random.integers(1, 40))) for _ in range(9)]
+        index.upsert([*filler, Passage(ids[number], text)])
+    for query in ("w3", "w3 w4 nothing", " ".join(f"w{number} x{number}" for number in range(40))):
+        hits = index.search(query, len(ids))
+        assert [hit.id for hit in hits] == ids
+        assert len({hit.score for hit in hits}) == 1
+        # A cut through the tie keeps the first ids.
+        assert [hit.id for hit in index.search(query, 5)] == ids[:5]
+
+
+def test_search_many_is_a_loop_of_search(index: ColBERTIndex) -> None:
+    index.upsert(as_passages(corpus()))
+    queries = [*QUERIES, "", QUERIES[0], " \t"]
+    for where in (None, {"number": {"$lt": 20}}):
+        expected = [index.search(query, 7, where=where) for query in queries]
+        assert index.search_many(queries, 7, where=where) == expected
+        assert index.search_many((query for query in queries), 7, where=where) == expected
+    assert index.search_many([]) == []
+
+
+def test_k_is_a_ceiling(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    index.upsert(as_passages(corpus()))
+    assert len(index.search("zip")) == 10
+    assert index.search("zip", 0) == []
+    assert index.search_many(["zip", "rain"], 0) == [[], []]
+    assert encoder.asked == ["zip"]
+    assert len(index.search("zip", 10**9)) == len(corpus())
+
+
+@pytest.mark.parametrize("query", ["", "  ", "\n\t "])
+def test_a_query_without_text_finds_nothing(index: ColBERTIndex, query: str) -> None:
+    index.upsert(["a text"])
+    assert index.search(query) == []
+    assert index.search_many([query, "text"])[0] == []
+
+
+def test_a_query_without_vectors_ranks_by_id(index: ColBERTIndex) -> None:
+    index.upsert([Passage("b", "one"), Passage("a", "two"), Passage("c", "...")])
+    assert [(hit.id, hit.score) for hit in index.search("?!", 2)] == [("a", 0.0), ("b", 0.0)]
+
+
+def test_an_empty_index_answers(index: ColBERTIndex) -> None:
+    assert index.search("anything") == []
+    assert index.search_many(["anything", "else"]) == [[], []]
+    assert index.search("anything", where={"a": 1}, ids=["b"]) == []
+    assert index.rerank("anything", ["a"]) == []
+    assert index.get(["a"]) == []
+    assert len(index) == 0
+    assert "a" not in index
+    assert index.delete(["a"]) == 0
+    index.compact()
+    assert index.verify() == VerifyReport(passages=0, tokens=0, segments=0)
+    assert index.upsert([]) == []
+
+
+def test_where_and_ids_restrict_before_scoring(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    texts = corpus()
+    index.upsert(as_passages(texts))
+    late = {key: text for place, (key, text) in enumerate(texts.items()) if place >= 40}
+    some = {key: texts[key] for key in list(texts)[::3]}
+    for query in QUERIES:
+        check_hits(encoder, query, late, 8, index.search(query, 8, where={"number": {"$gte": 40}}))
+        check_hits(encoder, query, some, 8, index.search(query, 8, ids=some))
+        check_hits(encoder, query, some, 8, index.search(query, 8, ids=[*some, *some, "unknown"]))
+        both = {key: text for key, text in late.items() if key in some}
+        check_hits(encoder, query, both, 8, index.search(query, 8, where={"number": {"$gte": 40}}, ids=iter(some)))
+    assert index.search("zip", ids=[]) == []
+    assert index.search("zip", where={"number": -1}) == []
+    assert index.search("zip", 3, where={}) == index.search("zip", 3)
+    assert index.search("zip", 3, exact=True) == index.search("zip", 3)
+
+
+def test_rerank_scores_stored_vectors_as_search_does(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    texts = corpus()
+    index.upsert(as_passages(texts))
+    encoder.encoded.clear()
+    for query in QUERIES:
+        everything = index.search(query, len(texts))
+        assert index.rerank(query, texts) == everything
+        assert index.rerank(query, texts, k=4) == everything[:4]
+        some = list(texts)[5:30:4]
+        assert [(hit.id, hit.score) for hit in index.rerank(query, [*some, "unknown", *some])] == [
+            (hit.id, hit.score) for hit in everything if hit.id in some
+        ]
+    assert index.rerank("zip", []) == []
+    assert index.rerank("zip", texts, k=0) == []
+    assert encoder.encoded == []
+
+
+def test_hits_are_json_and_their_own(index: ColBERTIndex) -> None:
+    index.upsert([Passage("a", "one", {"tags": ["x"], "n": {"m": None}})])
+    hit = index.search("one")[0]
+    assert json.loads(json.dumps(hit.to_dict())) == hit.to_dict() == {
+        "id": "a", "score": pytest.approx(1.0, abs=1e-3), "rank": 1, "text": "one",
+        "metadata": {"tags": ["x"], "n": {"m": None}},
+    }  # fmt: skip
+    hit.metadata["tags"].append("y")
+    assert index.search("one")[0].metadata == {"tags": ["x"], "n": {"m": None}}
+
+
+# --- upsert, delete, get ---
+
+
+def test_upsert_takes_what_a_passage_can_be_and_returns_the_ids(index: ColBERTIndex) -> None:
+    given = [
+        Passage("a", "first", {"n": 1}),
+        {"text": "second", "id": "b", "metadata": {"n": 2}},
+        {"text": "third", "id": "c", "metadata": None},
+        Hit("d", 0.5, 3, "fourth", {"n": 4}),
+        "fifth",
+        {"text": "fifth"},
+    ]
+    ids = index.upsert(given)
+    assert ids[:4] == ["a", "b", "c", "d"]
+    assert ids[4] == ids[5]
+    assert len(index) == 5
+    assert [passage.metadata for passage in index.get(ids[:4])] == [{"n": 1}, {"n": 2}, {}, {"n": 4}]
+    assert index.upsert(["fifth"]) == [ids[4]]
+    assert len(index) == 5
+
+
+def test_the_same_id_is_replaced(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    index.upsert([Passage("a", "red fox", {"n": 1, "old": True}), Passage("b", "blue whale")])
+    index.upsert([Passage("a", "green frog", {"n": 2})])
+    assert len(index) == 2
+    assert index.get(["a"]) == [Passage("a", "green frog", {"n": 2})]
+    check_hits(encoder, "red fox", {"a": "green frog", "b": "blue whale"}, 5, index.search("red fox", 5))
+    assert index.search("red", where={"old": True}) == []
+
+
+def test_of_equal_ids_in_one_call_the_last_stays(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    assert index.upsert([Passage("a", "one"), Passage("b", "two"), Passage("a", "three")]) == ["a", "b", "a"]
+    assert index.get(["a"]) == [Passage("a", "three")]
+    assert len(index) == 2
+    many = [Passage("a", f"text {number}") for number in range(600)]
+    assert index.upsert(many) == ["a"] * 600
+    assert index.get(["a"]) == [many[-1]]
+    check_hits(encoder, "text 3", {"a": "text 599", "b": "two"}, 5, index.search("text 3", 5))
+
+
+def test_a_stored_text_is_not_encoded_again(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    index.upsert([Passage("a", "one"), Passage("b", "two")])
+    encoder.encoded.clear()
+    index.upsert([Passage("a", "one", {"n": 1}), Passage("b", "two"), Passage("c", "three")])
+    assert encoder.encoded == ["three"]
+    assert index.get(["a"])[0].metadata == {"n": 1}
+    assert [hit.id for hit in index.search("one", where={"n": 1})] == ["a"]
+
+
+def test_upsert_streams(index: ColBERTIndex) -> None:
+    """It takes from the iterator what the next commit needs, and no more."""
+    taken = 0
+    ahead = []
+
+    def endless() -> Iterator[Passage]:
+        nonlocal taken
+        for number in range(2000):
+            ahead.append(taken - len(index))
+            taken += 1
+            yield Passage(f"p{number}", f"text number {number}")
+
+    assert index.upsert(endless()) == [f"p{number}" for number in range(2000)]
+    assert max(ahead) <= 256
+    assert len(index) == 2000
+
+
+def test_a_bad_passage_keeps_the_commits_before_it(index: ColBERTIndex) -> None:
+    def passages() -> Iterator[object]:
+        yield from (Passage(f"p{number}", "text") for number in range(256))
+        yield Passage("late", "text")
+        yield 7
+
+    with pytest.raises(ValueError, match="int"):
+        index.upsert(passages())
+    assert len(index) == 256
+    assert "late" not in index
+    index.verify()
+
+
+def test_an_error_of_the_callers_iterator_passes_through(index: ColBERTIndex) -> None:
+    def passages() -> Iterator[str]:
+        yield "one"
+        raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError, match="the caller's own"):
+        index.upsert(passages())
+    assert len(index) == 0
+    index.upsert(["two"])
+    assert len(index) == 1
+
+
+def test_upsert_reads_from_the_index_it_writes(index: ColBERTIndex) -> None:
+    index.upsert([Passage(f"p{number}", f"text {number}") for number in range(300)])
+    ids = [f"p{number}" for number in range(300)]
+    index.upsert(Passage(key, index.get([key])[0].text + " more") for key in ids)
+    assert index.get(["p7"])[0].text == "text 7 more"
+    assert len(index) == 300
+
+
+def test_no_progress_bar_away_from_a_terminal(index: ColBERTIndex, capfd: pytest.CaptureFixture[str]) -> None:
+    index.upsert(["one", "two"])
+    index.upsert(["three"], show_progress=False)
+    assert capfd.readouterr() == ("", "")
+    index.upsert(["four"], show_progress=True)
+    assert "passage" in capfd.readouterr().err
+
+
+def test_delete_counts_what_went(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    texts = corpus()
+    index.upsert(as_passages(texts))
+    gone = list(texts)[::2]
+    assert index.delete([*gone, "unknown", gone[0]]) == len(gone)
+    assert index.delete(gone) == 0
+    assert index.delete([]) == 0
+    left = {key: text for key, text in texts.items() if key not in gone}
+    assert len(index) == len(left)
+    assert index.get(gone) == []
+    check_hits(encoder, "zip file", left, 100, index.search("zip file", 100))
+    index.upsert(as_passages({gone[0]: texts[gone[0]]}))
+    assert gone[0] in index
+
+
+def test_get_keeps_the_order_asked(index: ColBERTIndex) -> None:
+    texts = corpus()
+    index.upsert(as_passages(texts))
+    asked = ["p007", "unknown", "p003", "p007", "p000"]
+    assert [passage.id for passage in index.get(iter(asked))] == ["p007", "p003", "p000"]
+    assert [passage.text for passage in index.get(["p003"])] == [texts["p003"]]
+    assert "p003" in index
+    assert "unknown" not in index
+    assert 3 not in index
+    assert [] not in index
+
+
+# --- the files ---
+
+
+def test_many_small_upserts_keep_few_segments(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    texts = {}
+    for number in range(60):
+        texts[f"p{number % 45:02}"] = f"text number {number}"
+        index.upsert([Passage(f"p{number % 45:02}", f"text number {number}")])
+        assert index.stats().segments <= 16
+    folders = list((index.path / "segments").iterdir())
+    assert len(folders) == index.stats().segments
+    check_hits(encoder, "number 3", texts, 100, index.search("number 3", 100))
+
+
+def test_compact_gives_space_back_and_changes_no_answer(index: ColBERTIndex) -> None:
+    passages = [Passage(f"p{number:04}", f"text {number} " * 30, {"n": number}) for number in range(1500)]
+    index.upsert(passages)
+    index.delete([passage.id for passage in passages if passage.metadata["n"] % 5])
+    before = index.stats()
+    answers = [index.search(f"text {number}", 20, where={"n": {"$gt": 100}}) for number in (0, 5, 700)]
+    index.compact()
+    after = index.stats()
+    assert [index.search(f"text {number}", 20, where={"n": {"$gt": 100}}) for number in (0, 5, 700)] == answers
+    assert after.segments == 1
+    assert after.passages == before.passages == 300
+    assert after.tokens == before.tokens
+    assert sum(file.stat().st_size for file in (index.path / "segments").rglob("*.npy")) < before.bytes / 3
+    segments = set((index.path / "segments").iterdir())
+    index.compact()
+    assert set((index.path / "segments").iterdir()) == segments
+    index.close()
+    assert (index.path / "catalog.sqlite").stat().st_size < 400_000
+    with ColBERTIndex.open(index.path, index.model) as again:
+        assert again.search("text 5", 20, where={"n": {"$gt": 100}}) == answers[1]
+        again.verify()
+
+
+def test_stats_count(index: ColBERTIndex, encoder: ToyEncoder) -> None:
+    empty = index.stats()
+    assert (empty.passages, empty.tokens, empty.segments, empty.dim) == (0, 0, 0, None)
+    assert (empty.bytes_per_token, empty.bytes_per_passage) == (0.0, 0.0)
+    index.upsert([Passage("a", "one two three"), Passage("b", "four"), Passage("c", "")])
+    index.upsert([Passage("a", "five six")])
+    stats = index.stats()
+    assert isinstance(stats, IndexStats)
+    assert (stats.passages, stats.tokens, stats.segments, stats.dim) == (3, 3, 2, encoder.dim)
+    assert (stats.model, stats.kind) == ("toy", "exact")
+    assert stats.bytes == sum(file.stat().st_size for file in index.path.rglob("*") if file.is_file())
+    assert stats.bytes_per_passage == stats.bytes / 3
+    assert stats.bytes_per_token == stats.bytes / 3
+    assert json.loads(json.dumps(stats.to_dict())) == stats.to_dict()
+    assert index.verify() == VerifyReport(passages=3, tokens=3, segments=2)
+
+
+# --- opening and closing ---
+
+
+def test_everything_is_there_after_reopening(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "a folder with ü, ?, # and %20" / "deeper"
+    with ColBERTIndex.create(path, encoder) as index:
+        index.upsert(as_passages(corpus()))
+        answers = index.search_many(QUERIES, 12)
+    with ColBERTIndex.open(str(path), encoder) as index:
+        assert index.path == path
+        assert index.model is encoder
+        assert index.search_many(QUERIES, 12) == answers
+        assert index.verify().passages == len(index) == len(corpus())
+        index.upsert(["one more"])
+    with ColBERTIndex.open(path, encoder, read_only=True) as index:
+        assert len(index) == len(corpus()) + 1
+
+
+def test_an_index_can_be_moved(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(tmp_path / "here", encoder) as index:
+        index.upsert(["a text"])
+        answer = index.search("text")
+    (tmp_path / "here").rename(tmp_path / "there")
+    with ColBERTIndex.open(tmp_path / "there", encoder) as index:
+        assert index.search("text") == answer
+        index.verify()
+
+
+def test_a_relative_path_stays_where_it_was(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ColBERTIndex.create("index", encoder) as index:
+        index.upsert(["a text"])
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        index.upsert(["another text"])
+        assert len(index.search("text")) == 2
+        assert index.path == tmp_path / "index"
+        index.verify()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_create_leaves_an_index_that_is_there(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "index"
+    with ColBERTIndex.create(path, encoder) as index:
+        index.upsert(["precious"])
+        with pytest.raises(IndexExistsError, match="overwrite"):
+            ColBERTIndex.create(path, encoder)
+    with pytest.raises(IndexExistsError, match=str(path)):
+        ColBERTIndex.create(path, encoder)
+    with ColBERTIndex.open(path, encoder) as index:
+        assert len(index) == 1
+
+
+def test_overwrite_empties_an_index(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "index"
+    with ColBERTIndex.create(path, encoder) as index:
+        index.upsert([Passage("a", "old text")])
+    other = ToyEncoder("other", dim=24)
+    with ColBERTIndex.create(path, other, overwrite=True, nbits=4) as index:
+        assert len(index) == 0
+        assert list((path / "segments").iterdir()) == []
+        index.upsert([Passage("a", "new text")])
+        assert [hit.text for hit in index.search("text")] == ["new text"]
+        index.verify()
+    with ColBERTIndex.open(path, other) as index:
+        assert index.stats().dim == 24
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, encoder: ToyEncoder, overwrite: bool) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(IndexFormatError, match=r"thesis\.txt"):
+        ColBERTIndex.create(tmp_path, encoder, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(IndexFormatError, match="is a file"):
+        ColBERTIndex.create(tmp_path / "thesis.txt", encoder, overwrite=overwrite)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_empty_folder_becomes_an_index(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(tmp_path, encoder) as index:
+        index.upsert(["a text"])
+    with ColBERTIndex.open(tmp_path, encoder) as index:
+        assert len(index) == 1
+
+
+def test_a_closed_index_says_so(tmp_path: Path, encoder: ToyEncoder) -> None:
+    index = ColBERTIndex.create(tmp_path / "index", encoder)
+    index.upsert([Passage("a", "text")])
+    index.close()
+    index.close()
+    calls = [
+        lambda: index.search("text"),
+        lambda: index.search(""),
+        lambda: index.search_many(["text"]),
+        lambda: index.rerank("text", ["a"]),
+        lambda: index.rerank("text", []),
+        lambda: index.get(["a"]),
+        lambda: index.upsert(["more"]),
+        lambda: index.delete(["a"]),
+        lambda: index.delete([]),
+        lambda: "a" in index,
+        lambda: len(index),
+        index.compact,
+        index.stats,
+        index.verify,
+    ]
+    for call in calls:
+        with pytest.raises(IndexClosedError, match="closed"):
+            call()
+    with ColBERTIndex.open(tmp_path / "index", encoder) as again:
+        assert len(again) == 1
+
+
+def test_an_index_closed_by_the_callers_own_iterator_stores_nothing_more(tmp_path: Path, encoder: ToyEncoder) -> None:
+    index = ColBERTIndex.create(tmp_path / "index", encoder)
+
+    def passages() -> Iterator[str]:
+        yield "one"
+        index.close()
+        yield "two"
+
+    with pytest.raises(IndexClosedError):
+        index.upsert(passages())
+    with ColBERTIndex.open(tmp_path / "index", encoder) as again:
+        assert len(again) == 0
+        again.verify()
+
+
+def test_read_only_writes_nothing(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(tmp_path / "index", encoder) as index:
+        index.upsert([Passage("a", "text")])
+    with ColBERTIndex.open(tmp_path / "index", encoder, read_only=True) as reader:
+        for write in (
+            lambda: reader.upsert(["b"]),
+            lambda: reader.delete(["a"]),
+            lambda: reader.delete([]),
+            reader.compact,
+        ):
+            with pytest.raises(IndexReadOnlyError, match="read_only"):
+                write()
+        assert [hit.id for hit in reader.search("text")] == ["a"]
+        assert reader.verify().passages == reader.stats().passages == 1
+
+
+def test_a_temporary_index_goes_at_close(encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(None, encoder) as index:
+        index.upsert(["a text"])
+        path = index.path
+        assert len(index.search("text")) == 1
+        assert path.is_dir()
+    assert not path.exists()
+
+
+def test_a_temporary_index_goes_with_its_last_reference(encoder: ToyEncoder) -> None:
+    index = ColBERTIndex.create(None, encoder)
+    index.upsert(["a text"])
+    path = index.path
+    del index
+    gc.collect()
+    assert not path.exists()
+
+
+def test_a_temporary_index_goes_with_its_process() -> None:
+    code = (
+        "from toy import ToyEncoder; from rerank_integrations import ColBERTIndex\n"
+        "index = ColBERTIndex.create(None, ToyEncoder()); index.upsert(['text']); print(index.path)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, env=child_env()
+    )
+    assert ran.stderr == ""
+    assert not Path(ran.stdout.strip()).exists()
+
+
+def test_a_forgotten_index_gives_its_lock_back(tmp_path: Path, encoder: ToyEncoder) -> None:
+    index = ColBERTIndex.create(tmp_path / "index", encoder)
+    index.upsert(["a text"])
+    del index
+    gc.collect()
+    with ColBERTIndex.open(tmp_path / "index", encoder) as again:
+        again.upsert(["another"])
+        assert len(again) == 2
+
+
+def test_a_pickled_index_reads_beside_its_original(index: ColBERTIndex) -> None:
+    index.upsert([Passage("a", "text")])
+    plain = ColBERTIndex.open(index.path, ToyEncoder(), read_only=True)
+    with pickle.loads(pickle.dumps(plain)) as copy:
+        index.upsert([Passage("b", "text")])
+        assert [hit.id for hit in copy.search("text")] == ["a", "b"]
+        with pytest.raises(IndexReadOnlyError):
+            copy.delete(["a"])
+
+
+def test_as_index_opens_a_path_for_reading(index: ColBERTIndex) -> None:
+    assert as_index(index) is index
+    for path in (index.path, str(index.path)):
+        with as_index(path) as opened, pytest.raises(IndexReadOnlyError):
+            opened.upsert(["text"])
+
+
+def test_repr_names_path_and_model(index: ColBERTIndex) -> None:
+    assert repr(index) == f"ColBERTIndex({str(index.path)!r}, model='toy')"

@@ -1,0 +1,154 @@
+"""Any sequence of changes leaves the index that would have been built at once from what is left."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from toy import ToyEncoder, check_hits
+
+from rerank_integrations import ColBERTIndex, Passage
+
+# Where there is one, a file system that need not wait for a disk.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+WORDS = ["red", "green", "blue", "fox", "frog", "whale", "the", "a"]
+QUERIES = ["red fox", "the whale", "unknown", "green green blue a", "!"]
+WHERES: list[dict[str, Any]] = [{"n": {"$gte": 2}}, {"tag": "x"}, {"$or": [{"n": 0}, {"tag": {"$exists": False}}]}]
+
+IDS = st.sampled_from([f"p{number}" for number in range(12)])
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
+METADATA = st.fixed_dictionaries({"n": st.integers(0, 3)}, optional={"tag": st.sampled_from(["x", "y"])})
+PASSAGES = st.builds(Passage, IDS, TEXTS, METADATA)
+
+
+class Changes(RuleBasedStateMachine):
+    """The model is a dictionary; the reference is an index made at once from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ToyEncoder()
+        self.folder = Path(tempfile.mkdtemp(prefix="changes-", dir=MEMORY))
+        self.kept: dict[str, Passage] = {}
+        self.index = ColBERTIndex.create(self.folder / "index", self.encoder)
+        self.reader = ColBERTIndex.open(self.folder / "index", self.encoder, read_only=True)
+
+    def teardown(self) -> None:
+        self.index.close()
+        self.reader.close()
+        shutil.rmtree(self.folder)
+
+    @rule(passages=st.lists(PASSAGES, min_size=1, max_size=6))
+    def upsert(self, passages: list[Passage]) -> None:
+        assert self.index.upsert(passages) == [passage.id for passage in passages]
+        self.kept.update((passage.id, passage) for passage in passages)
+
+    @rule(passages=st.lists(PASSAGES, min_size=17, max_size=20))
+    def upsert_one_by_one(self, passages: list[Passage]) -> None:
+        """More than the number of small segments that are joined."""
+        for passage in passages:
+            self.index.upsert([passage])
+        self.kept.update((passage.id, passage) for passage in passages)
+
+    @rule(first=st.integers(0, 300), count=st.integers(250, 270))
+    def upsert_several_commits(self, first: int, count: int) -> None:
+        passages = [
+            Passage(f"m{n}", f"{WORDS[n % 7]} {WORDS[n % 5]}", {"n": n % 4}) for n in range(first, first + count)
+        ]
+        self.index.upsert(passages)
+        self.kept.update((passage.id, passage) for passage in passages)
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data(), metadata=METADATA)
+    def change_metadata(self, data: st.DataObject, metadata: dict[str, Any]) -> None:
+        old = data.draw(st.sampled_from(sorted(self.kept.values(), key=lambda passage: passage.id)))
+        self.encoder.encoded.clear()
+        self.index.upsert([Passage(old.id, old.text, metadata)])
+        assert self.encoder.encoded == []
+        self.kept[old.id] = Passage(old.id, old.text, metadata)
+
+    @rule(ids=st.lists(IDS, max_size=6))
+    def delete(self, ids: list[str]) -> None:
+        assert self.index.delete(ids) == len(set(ids) & set(self.kept))
+        self.kept = {key: passage for key, passage in self.kept.items() if key not in ids}
+
+    @rule(third=st.integers(0, 2))
+    def delete_a_third(self, third: int) -> None:
+        ids = [f"m{n}" for n in range(third, 600, 3)]
+        assert self.index.delete(ids) == len(set(ids) & set(self.kept))
+        self.kept = {key: passage for key, passage in self.kept.items() if key not in set(ids)}
+
+    @rule()
+    def compact(self) -> None:
+        self.index.compact()
+
+    @rule()
+    def reopen(self) -> None:
+        self.index.close()
+        self.index = ColBERTIndex.open(self.folder / "index", self.encoder)
+
+    @rule()
+    def reopen_reader(self) -> None:
+        self.reader.close()
+        self.reader = ColBERTIndex.open(self.folder / "index", self.encoder, read_only=True)
+
+    @rule()
+    def start_over(self) -> None:
+        self.index.close()
+        self.index = ColBERTIndex.create(self.folder / "index", self.encoder, overwrite=True)
+        self.kept = {}
+
+    @invariant()
+    def sound(self) -> None:
+        report = self.index.verify()
+        stats = self.index.stats()
+        assert report.passages == stats.passages == len(self.index) == len(self.reader) == len(self.kept)
+        assert report.segments == stats.segments == len(list((self.folder / "index" / "segments").glob("*")))
+
+    @invariant()
+    def like_a_fresh_one(self) -> None:
+        """The open index and a reader that was opened long before answer as an index made at once."""
+        with ColBERTIndex.create(self.folder / "fresh", self.encoder, overwrite=True) as fresh:
+            fresh.upsert(self.kept.values())
+            some = [f"p{number}" for number in range(0, 12, 2)] + [f"m{number}" for number in range(0, 600, 7)]
+            for index in (self.index, self.reader):
+                assert index.get([*some, "p1"]) == [self.kept[key] for key in [*some, "p1"] if key in self.kept]
+                assert index.search_many(QUERIES, 1000) == fresh.search_many(QUERIES, 1000)
+                for where in WHERES:
+                    assert index.search_many(QUERIES, 5, where=where) == fresh.search_many(QUERIES, 5, where=where)
+                assert index.search("red fox", 5, ids=some) == fresh.search("red fox", 5, ids=some)
+                assert index.rerank("blue whale", some) == fresh.rerank("blue whale", some)
+            texts = {key: passage.text for key, passage in self.kept.items()}
+            check_hits(self.encoder, "red fox", texts, 7, fresh.search("red fox", 7))
+
+
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def test_any_sequence_of_changes() -> None:
+    run_state_machine_as_test(
+        Changes,
+        settings=settings(
+            max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=QUIET, derandomize=True
+        ),
+    )
+
+
+@pytest.mark.slow
+def test_any_sequence_of_changes_at_length() -> None:
+    run_state_machine_as_test(
+        Changes,
+        settings=settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=QUIET),
+    )
