@@ -65,6 +65,7 @@ def test_prints_what_it_promises(example: str) -> None:
         assert "retrieval_score" not in answer
 
 
+@pytest.mark.slow
 def test_takes_a_question(example: str) -> None:
     if example == "shared_index.py":
         return

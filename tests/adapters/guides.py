@@ -13,13 +13,13 @@ CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 
 def run_guide(name: str, folder: Path, cross_encoder: Path) -> dict[str, Any]:
-    """Return the names that the blocks define.
+    """Return the names that the blocks define, and the ``folder``.
 
     Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the guide takes from the hub.
     """
     shutil.copytree(cross_encoder, folder / CROSS_ENCODER)
     text = (DOCS / name).read_text(encoding="utf-8")
-    names: dict[str, Any] = {"__name__": "guide"}
+    names: dict[str, Any] = {"__name__": "guide", "folder": folder}
     before = Path.cwd()
     os.chdir(folder)
     try:

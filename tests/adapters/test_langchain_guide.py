@@ -36,7 +36,8 @@ def test_reranking(guide: Any) -> None:
     assert all(set(document.metadata) == {"year"} for document in guide["documents"])
 
 
-def test_async_and_saving(guide: Any, tmp_path: Path) -> None:
+def test_async_and_saving(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(guide["folder"])
     assert [ids(answer) for answer in guide["answers"]] == [
         ids(guide["two_stages"].invoke(question)) for question in guide["questions"]
     ]

@@ -15,9 +15,8 @@ class TestColBERTRetriever(RetrieversIntegrationTests):
     library: ClassVar[ColBERTIndex]
 
     @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def _library(cls, index: ColBERTIndex) -> None:
-        cls.library = index
+    def _library(self, request: pytest.FixtureRequest, index: ColBERTIndex) -> None:
+        request.cls.library = index
 
     @property
     def retriever_constructor(self) -> type[ColBERTRetriever]:

@@ -34,7 +34,8 @@ def test_reranking(guide: Any) -> None:
     assert all("retrieval_score" not in item.metadata for item in guide["found"])
 
 
-def test_async_and_saving(guide: Any) -> None:
+def test_async_and_saving(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(guide["folder"])
     assert [ids(answer.source_nodes) for answer in guide["answers"]] == [
         ids(guide["engine"].query(question).source_nodes) for question in guide["questions"]
     ]

@@ -43,10 +43,8 @@ def tokens_of(model: ColBERTModel, text: str) -> list[str]:
 
 
 def naive_maxsim(query: np.ndarray, passage: np.ndarray) -> float:
-    total = 0.0
-    for query_row in query.astype(np.float64):
-        total += max(float(query_row @ row) for row in passage.astype(np.float64))
-    return total
+    similarities = np.einsum("qd,td->qt", query.astype(np.float64), passage.astype(np.float64))
+    return float(similarities.max(axis=1).sum())
 
 
 # --- vectors ---
@@ -281,6 +279,15 @@ def test_nothing_is_told_of_texts_that_fit(any_colbert: ColBERTModel) -> None:
         warnings.simplefilter("error")
         fresh.encode_documents(list(SENTENCES))
         fresh.encode_queries(list(QUERIES))
+
+
+def test_a_text_is_cut_from_one_token_past_the_limit_on(colbert_dir: Path) -> None:
+    model = ColBERTModel(colbert_dir, dtype="float32", device="cpu", document_length=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(model.encode_documents(["cat " * 28])[0]) == 30  # with [CLS] and [SEP]
+    with pytest.warns(TruncationWarning, match="1 of 1"):
+        assert len(model.encode_documents(["cat " * 29])[0]) == 30
 
 
 def test_the_checkpoints_own_lengths_hold(any_colbert: ColBERTModel) -> None:

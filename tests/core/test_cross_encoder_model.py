@@ -18,8 +18,8 @@ from sentence_transformers import CrossEncoder
 from rerank_integrations import CrossEncoderModel, InvalidInputError, TruncationWarning
 
 TEXTS = [
-    *ENGLISH[::4],
-    *CHINESE,
+    *ENGLISH[::8],
+    *CHINESE[::3],
     LONG_TEXT,
     " ".join(ENGLISH[:9]),
     " ".join(ENGLISH[20:24]),
@@ -44,7 +44,7 @@ def model_of(path: Path, **arguments: object) -> CrossEncoderModel:
 def test_raw_scores_are_the_logits_of_sentence_transformers(family_dir: Path) -> None:
     reference = CrossEncoder(str(family_dir), device="cpu")
     model = model_of(family_dir, activation="raw")
-    for query in QUERIES[::3]:
+    for query in QUERIES[2:4]:
         expected = reference.predict([(query, text) for text in TEXTS], activation_fn=torch.nn.Identity())
         scores = model.score(query, TEXTS)
         assert all(type(score) is float for score in scores)

@@ -91,6 +91,16 @@ def test_another_dtype_is_another_copy(make: Callable[..., Model], checkpoint: P
         score(make(checkpoint, dtype="float16"))
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="what the processor can do is read from /proc/cpuinfo")
+def test_auto_computes_in_bfloat16_where_the_processor_does(make: Callable[..., Model], checkpoint: Path) -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    native = bool({"avx512_bf16", "amx_tile"} & flags)
+    expected, other = ("bfloat16", "float32") if native else ("float32", "bfloat16")
+    auto = score(make(checkpoint, dtype="auto"))
+    assert auto == score(make(checkpoint, dtype=expected))
+    assert auto != score(make(checkpoint, dtype=other))
+
+
 def test_unload_lets_go_for_every_sharer_and_use_loads_again(make: Callable[..., Model], checkpoint: Path) -> None:
     first, second = make(checkpoint), make(checkpoint)
     expected = score(first)

@@ -96,7 +96,7 @@ class ColBERTIndex:
         IndexLockedError
             If another writer has it.
         """
-        if isinstance(nbits, bool) or nbits not in _NBITS:
+        if type(nbits) is not int or nbits not in _NBITS:
             raise InvalidInputError(f"nbits is {nbits!r}; expected 1, 2 or 4")
         encoder: TokenEncoder = as_colbert_model(model)
         if path is not None:

@@ -109,14 +109,15 @@ def check_segment(index_path: Path, record: SegmentRecord) -> Iterator[str]:
     folder = index_path / FOLDER / record.name
     try:
         segment = open_segment(index_path, record)
-    except FileNotFoundError as error:
-        yield f"segment {folder} is missing: {error}"
+        found_crcs = {filename: _file_crc(folder / filename) for filename in (_TOKENS, _LENGTHS)}
+    except OSError as error:
+        yield f"segment {folder} is missing or cannot be read: {error}"
         return
     except IndexFormatError as error:
         yield str(error)
         return
     for filename, expected in ((_TOKENS, record.tokens_crc), (_LENGTHS, record.lengths_crc)):
-        found = _file_crc(folder / filename)
+        found = found_crcs[filename]
         if found != expected:
             yield f"{folder / filename} has the checksum {found:08x}; expected {expected:08x}"
     for start in range(0, len(segment.tokens), 1 << 16):

@@ -1,0 +1,319 @@
+"""Bad arguments, models and paths: a clear error or the natural empty answer, and nothing lost."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harm import PASSAGES, answers, check_unharmed, make_two_segments
+from toy import ToyEncoder, child_env
+
+from rerank_integrations import (
+    ColBERTIndex,
+    IndexLockedError,
+    InvalidInputError,
+    ModelMismatchError,
+    Passage,
+)
+from rerank_integrations.core.index import as_index
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def index(path: Path) -> Iterator[ColBERTIndex]:
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(PASSAGES)
+        before = answers(index)
+        yield index
+        check_unharmed(index, before)
+
+
+@pytest.fixture
+def made(path: Path) -> Path:
+    return make_two_segments(path)
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+DEEP: Any = {}
+for _ in range(150):
+    DEEP = {"a": [DEEP]}
+
+BAD_METADATA: dict[str, Any] = {
+    "object": {"a": object()},
+    "bytes": {"a": b"raw"},
+    "NaN": {"a": math.nan},
+    "infinity inside": {"a": [{"b": -math.inf}]},
+    "set": {"a": {1, 2}},
+    "array": {"a": np.zeros(3)},
+    "tuple as key": {("a", "b"): 1},
+    "circle": {"a": CIRCLE},
+    "too deep": DEEP,
+    "lone surrogate": {"a": "\ud800"},
+    "lone surrogate in a key": {"\udfff": 1},
+    "NUL": {"a": ["x\0y"]},
+    "NUL in a key": {"a\0": 1},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_METADATA)
+def test_metadata_that_is_not_json(index: ColBERTIndex, kind: str) -> None:
+    with pytest.raises(InvalidInputError, match="'bad'"):
+        index.upsert([Passage("good", "text"), Passage("bad", "text", BAD_METADATA[kind])])
+
+
+def test_metadata_at_the_border_is_kept(path: Path) -> None:
+    deep: Any = 1
+    for _ in range(45):
+        deep = {"a": [deep]}
+    border = {
+        "backslash": "\\u0000 \\", "control": "\x01\x7f\u2028", "emoji 😀 \\ key": "😀",
+        "big": 2**80, "small": 1e-300, "deep": deep, "empty": {}, "none": None, "": "no name",
+    }  # fmt: skip
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert([Passage("a", "text", border), Passage("b", "text", {"n": (1, 2)})])
+        assert index.get(["a", "b"]) == [Passage("a", "text", border), Passage("b", "text", {"n": [1, 2]})]
+        assert [hit.id for hit in index.search("text", where={"control": "\x01\x7f\u2028"})] == ["a"]
+        assert [hit.id for hit in index.search("text", where={"emoji 😀 \\ key": "😀"})] == ["a"]
+
+
+BAD_PASSAGES: dict[str, Any] = {
+    "number": 7,
+    "none": None,
+    "bytes": b"raw",
+    "list": ["text"],
+    "mapping without text": {"id": "a"},
+    "mapping with another key": {"text": "x", "meta": {}},
+    "text a number": {"text": 7},
+    "id a number": {"text": "x", "id": 7},
+    "id empty": {"text": "x", "id": ""},
+    "metadata a list": {"text": "x", "metadata": [1]},
+    "lone surrogate in the text": {"text": "x \ud83d"},
+    "lone surrogate in a plain string": "x \udc00",
+    "lone surrogate in the id": {"text": "x", "id": "\ud83d"},
+    "NUL in the id": {"text": "x", "id": "p1\0"},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PASSAGES)
+def test_something_that_is_no_passage(index: ColBERTIndex, kind: str) -> None:
+    with pytest.raises(InvalidInputError):
+        index.upsert([Passage("good", "text"), BAD_PASSAGES[kind]])
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["one string", b"bytes", {"text": "one mapping"}, PASSAGES[0], 7, None],
+    ids=lambda given: type(given).__name__,
+)
+def test_upsert_of_something_that_is_no_list(index: ColBERTIndex, given: Any) -> None:
+    with pytest.raises(InvalidInputError, match=type(given).__name__):
+        index.upsert(given)
+
+
+@pytest.mark.parametrize("k", [-1, True, False, 2.0, "3", None, math.nan])
+def test_k_that_is_no_count(index: ColBERTIndex, k: Any) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: index.search("text", k),
+        lambda: index.search("", k),
+        lambda: index.search_many(["text"], k),
+        lambda: index.search_many([], k),
+        lambda: index.rerank("text", ["p1"], k),
+    ]
+    for call in calls[: -1 if k is None else None]:
+        with pytest.raises(InvalidInputError, match="k is"):
+            call()
+
+
+@pytest.mark.parametrize("query", [None, 7, b"text", ["text"], "lone \ud800 surrogate"])
+def test_a_query_that_is_no_text(index: ColBERTIndex, query: Any) -> None:
+    for call in (lambda: index.search(query), lambda: index.search_many([query]), lambda: index.rerank(query, ["p1"])):
+        with pytest.raises(InvalidInputError, match="query"):
+            call()
+
+
+def test_one_string_for_many_queries(index: ColBERTIndex) -> None:
+    with pytest.raises(InvalidInputError, match="one string"):
+        index.search_many("text")
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_rerank_wants_a_query(index: ColBERTIndex, query: str) -> None:
+    with pytest.raises(InvalidInputError, match="query"):
+        index.rerank(query, ["p1"])
+
+
+@pytest.mark.parametrize("ids", ["p1", 7, None, [7], ["p1", None], [["p1"]], [b"p1"]])
+def test_ids_that_are_no_ids(index: ColBERTIndex, ids: Any) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: index.delete(ids),
+        lambda: index.get(ids),
+        lambda: index.rerank("text", ids),
+        lambda: index.search("text", ids=ids),
+    ]
+    for call in calls[: -1 if ids is None else None]:
+        with pytest.raises(InvalidInputError, match="id"):
+            call()
+
+
+@pytest.mark.parametrize("strange", ["p1\0", "p1\0x", "\0", "\ud800", "", "p1' OR 1=1 --", '"', "p" * 10**6])
+def test_an_id_that_cannot_be_there_is_unknown(index: ColBERTIndex, strange: str) -> None:
+    assert index.delete([strange]) == 0
+    assert index.get([strange]) == []
+    assert strange not in index
+    assert index.rerank("text", [strange]) == []
+    assert index.search("text", ids=[strange]) == []
+
+
+def test_strange_ids_and_texts_are_kept(path: Path) -> None:
+    ids = ["i" * 100_000, "' OR 1=1 --", '"quoted"', "😀\n\t", "é", "e\u0301", " ", "\x01", "NULL", "1", "1.0", "[]"]
+    texts = ["nul \0 inside", "\0", "\x1f\x7f", "😀 emoji", "long " * 5000]
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert([Passage(key, "text") for key in ids] + [Passage(f"t{n}", text) for n, text in enumerate(texts)])
+        assert [passage.id for passage in index.get(ids)] == ids
+        assert sorted(hit.id for hit in index.rerank("text", ids)) == sorted(ids)
+        assert [passage.text for passage in index.get([f"t{n}" for n in range(5)])] == texts
+        assert {hit.text for hit in index.search("inside", 100, ids=[f"t{n}" for n in range(5)])} == set(texts)
+        assert index.upsert([Passage("t0", texts[0])]) == ["t0"]
+        assert index.model.encoded.count(texts[0]) == 1  # type: ignore[attr-defined]
+        for number, key in enumerate(ids):
+            assert index.delete([key]) == 1
+            assert len(index) == len(ids) + len(texts) - number - 1
+
+
+@pytest.mark.parametrize("nbits", [0, 3, 8, True, "2", None, 2.0, [2]])
+def test_nbits_that_is_none(path: Path, nbits: Any) -> None:
+    with pytest.raises(InvalidInputError, match="nbits"):
+        ColBERTIndex.create(path, ToyEncoder(), nbits=nbits)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("model", [None, 7, object(), ["colbert"]])
+def test_a_model_that_is_none(path: Path, model: Any) -> None:
+    with pytest.raises(InvalidInputError, match="model"):
+        ColBERTIndex.create(path, model)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("where", [7, b"x", "nul\0", "", ["a"]])
+def test_a_path_that_is_none(where: Any) -> None:
+    for call in (
+        lambda: ColBERTIndex.create(where, ToyEncoder()),
+        lambda: ColBERTIndex.open(where, ToyEncoder()),
+    ):
+        with pytest.raises(InvalidInputError, match="path"):
+            call()
+
+
+def test_as_index_of_something_else() -> None:
+    with pytest.raises(InvalidInputError, match="int"):
+        as_index(7)  # type: ignore[arg-type]
+
+
+# --- a model that misbehaves ---
+
+
+class BrokenEncoder(ToyEncoder):
+    def __init__(self, break_it: Callable[[list[Any]], list[Any]]) -> None:
+        super().__init__()
+        self.break_it = break_it
+
+    def encode_documents(self, texts: Any, show_progress: bool = False) -> list[Any]:
+        return self.break_it(super().encode_documents(texts))
+
+
+BROKEN: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "NaN": lambda vectors: [*vectors[:-1], vectors[-1] * np.float32(np.nan)],
+    "infinite": lambda vectors: [vectors[0] / np.float32(0), *vectors[1:]],
+    "beyond float16": lambda vectors: [vector * np.float32(1e6) for vector in vectors],
+    "one too few": lambda vectors: vectors[1:],
+    "one too many": lambda vectors: [*vectors, vectors[0]],
+    "of another dim": lambda vectors: [vector[:, :8] for vector in vectors],
+    "flat": lambda vectors: [vector[0] for vector in vectors],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_vectors_that_mean_nothing_are_not_stored(path: Path, kind: str) -> None:
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(PASSAGES)
+    with np.errstate(all="ignore"), ColBERTIndex.open(path, BrokenEncoder(BROKEN[kind])) as index:
+        with pytest.raises(InvalidInputError, match="the model gave"):
+            index.upsert([Passage("p1", "a new text"), Passage("new", "another new text")])
+        assert index.verify().passages == len(index) == len(PASSAGES)
+        assert index.get(["p1"]) == [PASSAGES[1]]
+
+
+# --- the model of another index ---
+
+
+def test_an_index_of_another_model(made: Path) -> None:
+    other = ToyEncoder("other")
+    for read_only in (False, True):
+        with pytest.raises(ModelMismatchError, match=f"{ToyEncoder().fingerprint}.*other.*{other.fingerprint}"):
+            ColBERTIndex.open(made, other, read_only=read_only)
+    with ColBERTIndex.open(made, ToyEncoder()) as index:
+        assert answers(index)[-1] == len(PASSAGES)
+        index.verify()
+
+
+def test_a_reader_of_an_index_that_another_model_has_overwritten(made: Path) -> None:
+    with ColBERTIndex.open(made, ToyEncoder(), read_only=True) as reader:
+        assert len(reader.search("text", 50)) == len(PASSAGES)
+        with ColBERTIndex.create(made, ToyEncoder("other"), overwrite=True) as index:
+            index.upsert(["text"])
+            for call in (
+                lambda: reader.search("text"),
+                lambda: reader.search_many(["text"]),
+                lambda: reader.rerank("text", ["p1"]),
+            ):
+                with pytest.raises(ModelMismatchError, match="Open it again"):
+                    call()
+
+
+# --- a second writer ---
+
+
+def test_a_second_writer_in_this_process(index: ColBERTIndex) -> None:
+    with pytest.raises(IndexLockedError, match="read_only=True"):
+        ColBERTIndex.open(index.path, ToyEncoder())
+    with pytest.raises(IndexLockedError):
+        ColBERTIndex.create(index.path, ToyEncoder(), overwrite=True)
+    with ColBERTIndex.open(index.path, ToyEncoder(), read_only=True) as reader:
+        assert len(reader) == len(PASSAGES)
+
+
+HOLD = """
+import sys, time
+from toy import ToyEncoder
+from rerank_integrations import ColBERTIndex
+index = ColBERTIndex.open(sys.argv[1], ToyEncoder())
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_writer_in_another_process_until_that_one_is_killed(made: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(made)], stdout=subprocess.PIPE, env=child_env())
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"open\n"
+        with pytest.raises(IndexLockedError, match=str(made)):
+            ColBERTIndex.open(made, ToyEncoder())
+        with pytest.raises(IndexLockedError):
+            ColBERTIndex.create(made, ToyEncoder(), overwrite=True)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    with ColBERTIndex.open(made, ToyEncoder()) as index:
+        assert index.verify().passages == len(PASSAGES)

@@ -1,0 +1,32 @@
+"""An index to be harmed, and what it must answer however it is harmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toy import ToyEncoder
+
+from rerank_integrations import ColBERTIndex, Passage
+
+PASSAGES = [Passage(f"p{number}", f"text number {number}", {"n": number}) for number in range(20)]
+
+
+def answers(index: ColBERTIndex) -> list[Any]:
+    return [index.search_many(["number 3", "text"], 30), index.search("text", where={"n": {"$gt": 12}}), len(index)]
+
+
+def make_two_segments(path: Path) -> Path:
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(PASSAGES[:15])
+        index.upsert(PASSAGES[15:])
+    return path
+
+
+def check_unharmed(index: ColBERTIndex, before: list[Any]) -> None:
+    """It is sound and answers as before, now and when opened again."""
+    assert answers(index) == before
+    assert index.verify().passages == len(PASSAGES)
+    index.close()
+    with ColBERTIndex.open(index.path, ToyEncoder()) as again:
+        assert answers(again) == before

@@ -1,0 +1,26 @@
+"""File systems that one child process sees: full ones, and ones that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from toy import child_env
+
+
+def run_mounted(mount: str, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python code with something mounted that nobody else sees; needs Linux's user namespaces, or root."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    shell = f'{mount} && exec "$PYTHON" -c "$CODE" "$@"'
+    return subprocess.run(
+        ["unshare", *user, "--mount", "sh", "-c", shell, "sh", *map(str, arguments)],
+        capture_output=True, text=True, check=False, env={**child_env(), "PYTHON": sys.executable, "CODE": code},
+    )  # fmt: skip
+
+
+def require_mounts() -> None:
+    if shutil.which("unshare") is None or run_mounted("true", "").returncode != 0:
+        pytest.skip("this system lets nobody mount a file system of their own")
