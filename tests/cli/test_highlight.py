@@ -13,12 +13,13 @@ def _match(start: int, end: int, score: float = 0.9) -> TokenMatch:
 
 
 def test_spans_are_widened_to_words_and_joined() -> None:
-    matches = [_match(22, 23), _match(0, 3), _match(3, 7), _match(8, 11), _match(17, 21)]
-    assert [TEXT[start:end] for start, end in matched_spans(TEXT, matches)] == ["zipfile", "ZipFile", "read", "a"]
+    matches = [_match(22, 23), _match(0, 3), _match(3, 7), _match(8, 11), _match(17, 21), _match(24, 28)]
+    assert [TEXT[start:end] for start, end in matched_spans(TEXT, matches)] == ["zipfile", "ZipFile", "read", "file"]
 
 
-def test_weak_matches_and_markers_are_left_out() -> None:
-    assert matched_spans(TEXT, [_match(17, 21, 0.49), _match(0, 0)]) == []
+def test_weak_matches_markers_and_function_words_are_left_out() -> None:
+    of_the_query = TokenMatch("without", "read", 0.9, 17, 21)
+    assert matched_spans(TEXT, [_match(17, 21, 0.59), _match(0, 0), _match(22, 23), of_the_query]) == []
 
 
 def test_without_style_the_words_stand_between_marks() -> None:

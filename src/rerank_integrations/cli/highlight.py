@@ -8,18 +8,27 @@ from rich.text import Text
 
 from rerank_integrations.core.models import TokenMatch
 
-MATCHED = 0.5  # a cosine; below it the best token of a text is seldom related
+MATCHED = 0.6  # a cosine; below it the best token of a text is seldom related
+_ENGLISH = (
+    "a an and are as at be by can do for from how i if in into is it its not of on or the this that to was what "
+    "when where which will with without you"
+)
+# They match each other in every text and say nothing about it.
+_FUNCTION_WORDS = frozenset(_ENGLISH.split())
 
 
 def matched_spans(text: str, matches: Iterable[TokenMatch], minimum: float = MATCHED) -> list[tuple[int, int]]:
     """Return the character spans of the words that were matched with a cosine of at least `minimum`.
 
-    The span of a word piece is widened to its word; spans neither overlap nor touch, and come in order.
+    The span of a word piece is widened to its word; spans neither overlap nor touch, and come in order. Matches of
+    or with function words (the, of, is...) are left out.
     """
     spans = sorted(
         _whole_word(text, match.start, match.end)
         for match in matches
-        if match.score >= minimum and match.end > match.start
+        if match.score >= minimum
+        and match.end > match.start
+        and not {match.query_token.lower(), match.text_token.lower()} & _FUNCTION_WORDS
     )
     joined: list[tuple[int, int]] = []
     for start, end in spans:

@@ -169,4 +169,4 @@ def _summary(docstring: str) -> str:
         if kept and len(kept) + len(words) > MAX_WORDS:
             break
         kept += words
-    return " ".join(kept[:MAX_WORDS])
+    return " ".join(kept if len(kept) <= MAX_WORDS else [*kept[:MAX_WORDS], "..."])

@@ -61,6 +61,10 @@ def read_json(options: LoadOptions, filename: str) -> Any:
 
 def find_file(options: LoadOptions, filename: str) -> str | None:
     """Return the local path of a checkpoint's file, fetched from the hub if need be; ``None`` if there is none."""
+    if Path(options.name_or_path).is_dir():
+        # Without the libraries below: this way an index opens with a local model, and torch is not imported.
+        local = Path(options.name_or_path, filename)
+        return str(local) if local.exists() else None
     from sentence_transformers.util import load_file_path
 
     try:
