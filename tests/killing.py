@@ -185,9 +185,12 @@ def _run_traced(line: int, action: Callable[[Callable[[], None]], None], send: i
             os.kill(os.getpid(), signal.SIGKILL)
         return count
 
+    def done() -> None:
+        os.write(send, b"done ")
+
     sys.settrace(count)
     try:
-        action(lambda: os.write(send, b"done ") and None)
+        action(done)
         os.write(send, b"%d" % seen)
     finally:
         os._exit(0)

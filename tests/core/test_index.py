@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_hits_are_json_and_their_own(index: ColBERTIndex) -> None:
 
 
 def test_upsert_takes_what_a_passage_can_be_and_returns_the_ids(index: ColBERTIndex) -> None:
-    given = [
+    given: list[Any] = [
         Passage("a", "first", {"n": 1}),
         {"text": "second", "id": "b", "metadata": {"n": 2}},
         {"text": "third", "id": "c", "metadata": None},
@@ -251,7 +252,7 @@ def test_upsert_streams(index: ColBERTIndex) -> None:
 
 
 def test_a_bad_passage_keeps_the_commits_before_it(index: ColBERTIndex) -> None:
-    def passages() -> Iterator[object]:
+    def passages() -> Iterator[Any]:
         yield from (Passage(f"p{number}", "text") for number in range(256))
         yield Passage("late", "text")
         yield 7

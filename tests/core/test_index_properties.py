@@ -141,7 +141,7 @@ def test_any_sequence_of_changes() -> None:
     run_state_machine_as_test(
         Changes,
         settings=settings(
-            max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=QUIET, derandomize=True
+            max_examples=10, stateful_step_count=10, deadline=None, suppress_health_check=QUIET, derandomize=True
         ),
     )
 

@@ -326,6 +326,7 @@ with ColBERTIndex.open(sys.argv[1], ToyEncoder(), read_only=True) as index:
 
         def ask() -> list[str]:
             print("?", file=child.stdin, flush=True)
+            assert child.stdout is not None
             answer: list[str] = json.loads(child.stdout.readline())
             return answer
 

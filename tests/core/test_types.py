@@ -62,7 +62,7 @@ def test_what_is_taken_for_a_passage() -> None:
     assert to_passage(MappingProxyType({"id": "a", "text": "text", "metadata": MappingProxyType({"n": 1})})) == passage
     expected = Passage(hashlib.sha256("grün".encode()).hexdigest()[:32], "grün")
     for given in ("grün", {"text": "grün"}, {"text": "grün", "id": None, "metadata": None}):
-        assert to_passage(given) == expected  # type: ignore[arg-type]
+        assert to_passage(given) == expected
 
 
 @pytest.mark.parametrize(

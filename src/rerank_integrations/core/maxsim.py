@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.blas import one_thread
+
 Floats: TypeAlias = NDArray[np.float32]
 
 
@@ -58,4 +60,5 @@ def maxsim_block(query: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Fl
 
 def maxsim_many(query: Floats, passages: Sequence[Floats]) -> list[float]:
     """Score each passage by `maxsim`."""
-    return [maxsim(query, passage) for passage in passages]
+    with one_thread:
+        return [maxsim(query, passage) for passage in passages]

