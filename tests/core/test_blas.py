@@ -1,4 +1,4 @@
-"""Small matrix products take one BLAS thread, and leave the caller's setting as it was."""
+"""Small matrix products take one BLAS thread, and leave the process's setting as it was."""
 
 from __future__ import annotations
 
@@ -27,34 +27,47 @@ def _blas_that_can_be_set() -> None:
         pytest.skip("the number of threads of this NumPy's BLAS cannot be read")
 
 
-def test_nested_and_overlapping_uses_put_back_what_was() -> None:
-    entered, leave = threading.Barrier(5), threading.Event()
-
-    def inside() -> set[int]:
-        with one_thread, one_thread:
-            entered.wait(10)
-            leave.wait(10)
-            return blas_threads()
-
+def test_one_thread_inside_and_what_was_outside() -> None:
     with threadpool_limits(limits=2, user_api="blas"):
         before = blas_threads()
-        with ThreadPoolExecutor(4) as pool:
-            running = [pool.submit(inside) for _ in range(4)]
-            entered.wait(10)
+        with one_thread(), one_thread():
             assert blas_threads() == {1}
-            leave.set()
-            assert all(future.result(10) == {1} for future in running)
         assert blas_threads() == before
-        with pytest.raises(KeyError), one_thread:
+        with pytest.raises(KeyError), one_thread():
             raise KeyError
         assert blas_threads() == before
 
 
-def test_searching_leaves_the_callers_threads() -> None:
-    with threadpool_limits(limits=2, user_api="blas"), ColBERTIndex.create(None, ToyEncoder()) as index:
-        before = blas_threads()
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_overlapping_uses_put_back_what_was(order: list[int]) -> None:
+    """Whoever comes and goes first, and in other threads than the one that looks."""
+    before = blas_threads()
+    entered = [threading.Event() for _ in order]
+    leave = [threading.Event() for _ in order]
+
+    def inside(number: int) -> set[int]:
+        with one_thread():
+            entered[number].set()
+            leave[number].wait(10)
+            return blas_threads()
+
+    with ThreadPoolExecutor(len(order)) as pool:
+        running = []
+        for number in range(len(order)):
+            running.append(pool.submit(inside, number))
+            assert entered[number].wait(10)
+        assert blas_threads() == {1}
+        for number in order:
+            leave[number].set()
+            running[number].result(10)
+    assert blas_threads() == before
+
+
+def test_searching_leaves_the_threads_as_they_were() -> None:
+    before = blas_threads()
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
         index.upsert([f"text number {number}" for number in range(50)])
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: index.search("text", 50), range(40)))
         assert all(answer == answers[0] for answer in answers)
-        assert blas_threads() == before
+    assert blas_threads() == before

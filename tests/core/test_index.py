@@ -75,6 +75,10 @@ def test_search_over_many_segments_and_blocks_is_brute_force(index: ColBERTIndex
     assert index.stats().segments > 1
     for query in ["word1 word2 word3", "word499"]:
         check_hits(encoder, query, texts, 25, index.search(query, 25))
+        # Scores that nearly tie are cut by their exact order, the same for every k.
+        everything = index.search(query, len(texts))
+        for k in range(1, 80):
+            assert index.search(query, k) == everything[:k]
         odd = {key: text for number, (key, text) in enumerate(texts.items()) if number % 3 == 1}
         check_hits(encoder, query, odd, 25, index.search(query, 25, ids=odd))
 
@@ -305,6 +309,9 @@ def test_delete_counts_what_went(index: ColBERTIndex, encoder: ToyEncoder) -> No
     check_hits(encoder, "zip file", left, 100, index.search("zip file", 100))
     index.upsert(as_passages({gone[0]: texts[gone[0]]}))
     assert gone[0] in index
+    index.delete(texts)
+    assert (len(index), index.stats().segments) == (0, 0)
+    assert list((index.path / "segments").iterdir()) == []
 
 
 def test_get_keeps_the_order_asked(index: ColBERTIndex) -> None:

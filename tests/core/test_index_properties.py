@@ -125,7 +125,8 @@ class Changes(RuleBasedStateMachine):
             some = [f"p{number}" for number in range(0, 12, 2)] + [f"m{number}" for number in range(0, 600, 7)]
             for index in (self.index, self.reader):
                 assert index.get([*some, "p1"]) == [self.kept[key] for key in [*some, "p1"] if key in self.kept]
-                assert index.search_many(QUERIES, 1000) == fresh.search_many(QUERIES, 1000)
+                for k in (2, 1000):
+                    assert index.search_many(QUERIES, k) == fresh.search_many(QUERIES, k)
                 for where in WHERES:
                     assert index.search_many(QUERIES, 5, where=where) == fresh.search_many(QUERIES, 5, where=where)
                 assert index.search("red fox", 5, ids=some) == fresh.search("red fox", 5, ids=some)

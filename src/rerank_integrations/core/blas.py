@@ -7,41 +7,32 @@ with other processes on the same cores, 600 ms and 41 ms.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+_TURN = threading.Lock()
 
-class _OneThread:
-    """A context in which BLAS takes one thread; any number of threads may be inside, at any depth."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        # The number of threads is the process's: the first one in sets it, the last one out puts it back.
-        with self._lock:
-            if self._inside == 0:
-                self._limit = _controller().limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let NumPy's BLAS take one thread, and put back what was."""
+    # The number is the process's, and who sets it must put it back: so one caller at a time, and none waits. The
+    # others share its setting, and are no worse off than without if it ends before they do.
+    if not _TURN.acquire(blocking=False):
+        yield
+        return
+    try:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _TURN.release()
 
 
 @functools.cache
 def _controller() -> Any:
     return ThreadpoolController()
-
-
-one_thread = _OneThread()

@@ -60,5 +60,5 @@ def maxsim_block(query: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Fl
 
 def maxsim_many(query: Floats, passages: Sequence[Floats]) -> list[float]:
     """Score each passage by `maxsim`."""
-    with one_thread:
+    with one_thread():
         return [maxsim(query, passage) for passage in passages]

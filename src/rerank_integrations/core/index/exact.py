@@ -42,21 +42,21 @@ def exact_candidates(
         Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
     """
     work = len(queries) * sum(len(live.segment.tokens) for live in snapshot.segments)
-    with one_thread if work < _ALONE_TOKENS else contextlib.nullcontext():
+    with one_thread() if work < _ALONE_TOKENS else contextlib.nullcontext():
         found = [_scan(live, queries, allowed) for live in snapshot.segments]
     if not found:
         return [{} for _ in queries]
     owners = np.concatenate([np.full(len(places), number) for number, (places, _) in enumerate(found)])
     places = np.concatenate([places for places, _ in found])
     scores = np.concatenate([scores for _, scores in found], axis=1)
-    with one_thread:
+    with one_thread():
         return [_settled(snapshot, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
 
 
 def stored_scores(snapshot: Snapshot, query: Floats, wanted: NDArray[np.int64]) -> dict[int, float]:
     """Return the MaxSim of each passage of `wanted` (catalog numbers) that the snapshot holds."""
     scores: dict[int, float] = {}
-    with one_thread:
+    with one_thread():
         for live in snapshot.segments:
             for ordinal in np.flatnonzero(np.isin(live.pids, wanted)):
                 scores[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(int(ordinal)))
