@@ -10,9 +10,7 @@ from rerank_integrations.core.types import Hit
 
 def hit_to_document(hit: Hit) -> Document:
     """Return a document with the passage's id, text and metadata, and the hit's score and rank."""
-    return scored(
-        Document(id=hit.id, page_content=hit.text, metadata=dict(hit.metadata)), hit.score, hit.rank
-    )
+    return scored(Document(id=hit.id, page_content=hit.text, metadata=dict(hit.metadata)), hit.score, hit.rank)
 
 
 def scored(document: Document, score: float, rank: int) -> Document:

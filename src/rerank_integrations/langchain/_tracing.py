@@ -28,9 +28,7 @@ def traced(name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks |
 
 
 @asynccontextmanager
-async def atraced(
-    name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks | None
-) -> AsyncIterator[Report]:
+async def atraced(name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks | None) -> AsyncIterator[Report]:
     """Do as `traced`, with asynchronous handlers awaited."""
     manager = AsyncCallbackManager.configure(_inherited(callbacks), inheritable_metadata=_ls_params(model))
     run = await manager.on_chain_start(None, inputs, name=name)

@@ -149,8 +149,6 @@ class CrossEncoderRerank(_Reranker):
         Keep only documents of at least this score (inclusive), on the scale of the model's ``activation``.
     """
 
-    def __init__(
-        self, *, model: CrossEncoderLike, top_n: int | None = 3, score_threshold: float | None = None
-    ) -> None:
+    def __init__(self, *, model: CrossEncoderLike, top_n: int | None = 3, score_threshold: float | None = None) -> None:
         require_cut(top_n, score_threshold)
         super().__init__(model=load_cross_encoder(model), top_n=top_n, score_threshold=score_threshold)

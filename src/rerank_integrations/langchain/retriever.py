@@ -98,9 +98,7 @@ class ColBERTRetriever(BaseRetriever):
         return await run_blocking(self._search, query, k, filter)
 
     def _search(self, query: str, k: int | None, where: Mapping[str, Any] | None) -> list[Document]:
-        hits = self.index.search(
-            query, self.k if k is None else k, where=self.filter if where is None else where
-        )
+        hits = self.index.search(query, self.k if k is None else k, where=self.filter if where is None else where)
         return [hit_to_document(hit) for hit in hits]
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 PROJECTION = Path(__file__).with_name("projection.safetensors")
 
-_LENGTH = 256
+# All positions that the encoder has. Its pooled use stops at 256; its token vectors are good beyond that.
+_LENGTH = 512
 
 
 def colbert_modules(*, model_kwargs: dict[str, Any] | None = None) -> list[nn.Module]:
