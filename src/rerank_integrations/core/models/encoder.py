@@ -11,6 +11,7 @@ import numpy as np
 
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
+from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
@@ -103,16 +104,20 @@ class LoadedEncoder:
         ]
 
     def _forward(self, texts: list[str], task: Task, limit: int) -> tuple[Any, Any, Any]:
-        import torch
-        from sentence_transformers.util import batch_to_device
-
         with self._tokenizer_lock, self._reading(task, limit):
             features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         ids = features["input_ids"].numpy()
+        vectors, mask = on_compute_thread(task, lambda: self._compute(features, task))
+        return vectors, mask, ids
+
+    def _compute(self, features: dict[str, Any], task: Task) -> tuple[Any, Any]:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
         with torch.inference_mode():
             output = self._model(batch_to_device(features, self._device), task=task)
-        vectors = output["token_embeddings"].float().cpu().numpy()
-        return vectors, output["attention_mask"].bool().cpu().numpy(), ids
+            vectors = output["token_embeddings"].float().cpu().numpy()
+            return vectors, output["attention_mask"].bool().cpu().numpy()
 
     @contextlib.contextmanager
     def _reading(self, task: Task, limit: int) -> Iterator[None]:

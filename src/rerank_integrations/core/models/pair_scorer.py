@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, require_filled
+from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
@@ -41,16 +42,19 @@ class LoadedPairScorer:
 
     def logits(self, query: str, texts: list[str], limit: int) -> list[float]:
         """Return the logit of each pair of one batch."""
-        import torch
-        from sentence_transformers.util import batch_to_device
-
         with self._tokenizer_lock:
             features = self._model.preprocess(
                 [(query, text) for text in texts], processing_kwargs={"text": {"max_length": limit}}
             )
+        return on_compute_thread("document", lambda: self._compute(features))
+
+    def _compute(self, features: dict[str, Any]) -> list[float]:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
         with torch.inference_mode():
             scores = self._model(batch_to_device(features, self._device))["scores"]
-        return [float(score) for score in scores.float().cpu().reshape(len(texts))]
+            return [float(score) for score in scores.float().cpu().flatten()]
 
     def activate(self, logits: list[float]) -> list[float]:
         """Apply the activation that the checkpoint asks for."""
