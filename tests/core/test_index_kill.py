@@ -79,8 +79,8 @@ def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kills_at_five_hundred_lines_of_the_writer(tmp_path: Path) -> None:
-    assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=500, seed=3, changes=14)") == 500
+def test_kills_at_a_hundred_and_fifty_lines_of_the_writer(tmp_path: Path) -> None:
+    assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=150, seed=3, changes=14)") == 150
 
 
 def test_a_killed_create_left_an_index_or_nothing_in_the_way(tmp_path: Path) -> None:

@@ -151,5 +151,5 @@ def test_any_sequence_of_changes() -> None:
 def test_any_sequence_of_changes_at_length() -> None:
     run_state_machine_as_test(
         Changes,
-        settings=settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=QUIET),
+        settings=settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=QUIET),
     )
