@@ -98,8 +98,8 @@ def resolve_device(device: str | None) -> str:
 def resolve_dtype(dtype: str, device: str) -> torch.dtype:
     """Return the torch dtype; ``"auto"`` is bfloat16 where the processor computes in it, else float32.
 
-    On a CPU that means AVX-512 BF16 or AMX (2.0 to 2.6 times faster than float32 on encoders of 22 to 110
-    million parameters: ``python benchmarks/dtype.py``); without them bfloat16 is emulated, and slower.
+    On a CPU that means AVX-512 BF16 or AMX (with AMX 3 to 4 times as fast as float32 on encoders of 22 to 110 million
+    parameters, by ``python benchmarks/dtype.py``); without them bfloat16 is emulated, and slower.
     """
     import torch
 
