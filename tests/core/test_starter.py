@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from rerank_integrations import ColBERTModel, starter
+from rerank_integrations import ColBERTModel, InvalidInputError, starter
 
 QUESTIONS = {
     "how do I unpack a zip archive": "The module reads and writes compressed zip files.",
@@ -57,6 +57,11 @@ def test_projection_is_small_and_of_full_rank() -> None:
     weight = load_file(starter.PROJECTION)["linear.weight"].astype(np.float64)
     assert weight.shape == (128, 384)
     assert np.linalg.matrix_rank(weight) == 128
+
+
+def test_another_backend_is_refused_at_once() -> None:
+    with pytest.raises(InvalidInputError, match="openvino"):
+        ColBERTModel("starter", backend="openvino")
 
 
 def test_fingerprint_is_that_of_the_files_and_the_same_each_time() -> None:

@@ -42,6 +42,8 @@ class LoadOptions:
             raise InvalidInputError(f"dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
         if self.backend not in _BACKENDS:
             raise InvalidInputError(f"backend is {self.backend!r}; expected one of {', '.join(_BACKENDS)}")
+        if self.is_starter and self.backend != "torch":
+            raise InvalidInputError(f"backend is {self.backend!r}; expected 'torch', all that the starter model has")
 
     @property
     def is_starter(self) -> bool:
