@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus import SENTENCES
 from toy import ToyEncoder, check_hits
+from toy_corpus import QUERIES, as_passages, corpus
 
 from rerank_integrations import (
     ColBERTIndex,
@@ -18,8 +18,6 @@ from rerank_integrations import (
     Passage,
 )
 from rerank_integrations.core.index import VerifyReport
-
-QUERIES = ["read a zip file", "interest rates", "the same face to the earth", "zzz unknown words", "zip"]
 
 
 @pytest.fixture
@@ -31,16 +29,6 @@ def encoder() -> ToyEncoder:
 def index(tmp_path: Path, encoder: ToyEncoder) -> Iterator[ColBERTIndex]:
     with ColBERTIndex.create(tmp_path / "index", encoder) as index:
         yield index
-
-
-def corpus() -> dict[str, str]:
-    """Sentences, three of them twice or more under other ids, and passages without words."""
-    texts = [*SENTENCES, SENTENCES[2], SENTENCES[0], SENTENCES[0], "", "   \n", "...!"]
-    return {f"p{number:03}": text for number, text in enumerate(texts)}
-
-
-def as_passages(texts: dict[str, str]) -> list[Passage]:
-    return [Passage(key, text, {"number": place}) for place, (key, text) in enumerate(texts.items())]
 
 
 # --- search ---
