@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from grown import KEPT, WORD_ERROR, large_copy, many, small_copy
 from toy import ToyEncoder, check_hits
 
 import rerank_integrations
@@ -19,7 +20,7 @@ from rerank_integrations import ColBERTIndex, IndexExistsError, Passage
 
 State = dict[str, Passage]
 
-IDS = [f"p{number}" for number in range(400)]
+IDS = [*(f"p{number}" for number in range(400)), *KEPT]
 WORDS = ["red", "green", "blue", "fox", "frog", "whale"]
 # What one upsert commits at once.
 COMMIT = 256
@@ -30,7 +31,7 @@ def change(seed: int, number: int) -> tuple[str, list[Any]]:
     drawn = random.Random(f"{seed}-{number}")
 
     def passage(name: int) -> Passage:
-        return Passage(IDS[name], f"{drawn.choice(WORDS)} {drawn.choice(WORDS)} {number}", {"n": number})
+        return Passage(IDS[name], f"{drawn.choice(WORDS)} {drawn.choice(WORDS)} {number % 40}", {"n": number})
 
     kind = drawn.choices(["upsert", "long upsert", "delete", "compact"], [6, 1, 2, 1])[0]
     if kind == "upsert":
@@ -70,16 +71,32 @@ def state_of(index: ColBERTIndex) -> State:
 
 
 def require_sound(index: ColBERTIndex, state: State) -> None:
+    """Files as the catalog says and no others; answers as the vectors say, which compression may have changed a bit."""
     assert index.verify().passages == len(state)
-    folder = index.path / "segments"
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    assert len(names) == index.stats().segments, names
+    stats = index.stats()
+    compressed = stats.kind == "plaid"
+    assert [len(_names(index.path / kind)) for kind in ("segments", "codecs")] == [stats.segments, compressed]
     texts = {key: passage.text for key, passage in state.items()}
-    check_hits(ToyEncoder(), "red fox 3", texts, 20, index.search("red fox 3", 20))
+    tolerance = 3 * WORD_ERROR if compressed else 1e-5
+    check_hits(ToyEncoder(), "red fox 3", texts, 20, index.search("red fox 3", 20), tolerance=tolerance)
+    everything = index.search("red fox 3", len(state))
+    assert everything == index.search("red fox 3", len(state), exact=True)
+    assert {hit.id: Passage(hit.id, hit.text, hit.metadata) for hit in everything} == state
 
 
-def write_until_killed(path: str, seed: int, first: int) -> None:
-    """Open the index and change it for ever; a line on stdout for each change that has returned."""
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def write_until_killed(path: str, seed: int, first: int, warm: str | None) -> None:
+    """Open the index and change it for ever; a line on stdout for each change that has returned.
+
+    Before that, change the index `warm`, if any: what a compressed one needs takes a second to load.
+    """
+    if warm is not None:
+        with ColBERTIndex.open(warm, ToyEncoder()) as index:
+            index.upsert([Passage("warm", f"text {first}")])
+            assert len(index.search("text")) == 10
     with ColBERTIndex.open(path, ToyEncoder()) as index:
         os.write(1, b"open\n")
         number = first
@@ -92,26 +109,60 @@ def write_until_killed(path: str, seed: int, first: int) -> None:
 # What follows forks, so it runs in a process that has no threads.
 
 
-def changes_at_lines(path: Path, points: int, seed: int, changes: int) -> None:
+def changes_at_lines(path: Path, points: int, seed: int, changes: int, *, compressed: bool = False) -> None:
     """Make the same changes again and again, each time killed at a later line of the package's index code."""
     assert {change(seed, number)[0] for number in range(changes)} == {"upsert", "long upsert", "delete", "compact"}
-    ColBERTIndex.create(path / "empty", ToyEncoder()).close()
+    begun: State = dict(KEPT) if compressed else {}
+    if compressed:
+        small_copy(path / "begun")
+    else:
+        ColBERTIndex.create(path / "begun", ToyEncoder()).close()
     (path / "whole").mkdir()
-    done, lines = _die_at_line(-1, _changing(path / "empty", path / "whole" / "index", seed, changes))
+    done, lines = die_at_line(-1, _changing(path / "begun", path / "whole" / "index", seed, changes))
     assert done == changes + 1
     for point in range(points):
         folder = path / f"killed-{point}"
         line = 1 + lines * point // points
-        done, end = _die_at_line(line, _changing(path / "empty", folder, seed, changes))
+        done, end = die_at_line(line, _changing(path / "begun", folder, seed, changes))
         assert not end, f"line {line} was not reached"
         with ColBERTIndex.open(folder, ToyEncoder()) as index:
             state = state_of(index)
-            assert state in _possible(seed, changes, done), f"killed at line {line}"
+            assert state in _possible(begun, seed, changes, done), f"killed at line {line}"
             require_sound(index, state)
-            index.upsert([*state.values(), Passage(IDS[-1], "one more")])
+            index.upsert([*state.values(), Passage("p399", "one more")])
             index.compact()
-            assert index.verify().passages == len({*state, IDS[-1]})
+            assert index.verify().passages == len({*state, "p399"})
         shutil.rmtree(folder)
+    print(points)
+
+
+def growth_at_lines(path: Path, points: int) -> None:
+    """Let an upsert make an index large enough to be compressed, each time killed at a line that is new by then."""
+    # What is imported and made once a process is so before the children are.
+    large_copy(path / "large")
+    before, more = many(4000), many(4100)[4000:]
+    with ColBERTIndex.create(path / "begun", ToyEncoder()) as index:
+        index.upsert(before)
+    (path / "whole").mkdir()
+    done, lines = die_at_line(-1, _growing(path / "begun", path / "whole" / "index", more), again=False)
+    assert done == 1
+    kinds = set()
+    for point in range(points):
+        folder = path / f"killed-{point}"
+        line = 1 + lines * point // points
+        _, end = die_at_line(line, _growing(path / "begun", folder, more), again=False)
+        assert not end, f"line {line} was not reached"
+        with ColBERTIndex.open(folder, ToyEncoder()) as index:
+            # The passages first, then what they are made into.
+            committed = len(index) > len(before)
+            assert index.get(passage.id for passage in [*before, *more]) == [*before, *(more if committed else [])]
+            kinds.add((committed, index.stats().kind))
+            require_sound(index, {passage.id: passage for passage in [*before, *(more if committed else [])]})
+            index.upsert([*more, Passage("one more", "red fox")])
+            assert (index.stats().kind, len(index)) == ("plaid", 4101)
+            require_sound(index, {passage.id: passage for passage in [*before, *more, Passage("one more", "red fox")]})
+        shutil.rmtree(folder)
+    assert {(False, "exact"), (True, "exact")} <= kinds, kinds
     print(points)
 
 
@@ -120,7 +171,7 @@ def creates_at_lines(path: Path, step: int) -> None:
     line, end = 1, 0
     while not end:
         folder = path / f"index-{line}"
-        _, end = _die_at_line(line, lambda done: ColBERTIndex.create(folder, ToyEncoder()).close())  # noqa: B023
+        _, end = die_at_line(line, lambda done: ColBERTIndex.create(folder, ToyEncoder()).close())  # noqa: B023
         try:
             index = ColBERTIndex.create(folder, ToyEncoder())
         except IndexExistsError:
@@ -132,8 +183,20 @@ def creates_at_lines(path: Path, step: int) -> None:
     print(line)
 
 
-def _changing(empty: Path, folder: Path, seed: int, changes: int) -> Callable[[Callable[[], None]], None]:
-    shutil.copytree(empty, folder)
+def _growing(begun: Path, folder: Path, more: list[Passage]) -> Callable[[Callable[[], None]], None]:
+    shutil.copytree(begun, folder)
+
+    def action(done: Callable[[], None]) -> None:
+        with ColBERTIndex.open(folder, ToyEncoder()) as index:
+            index.upsert(more)
+            assert index.stats().kind == "plaid"
+            done()
+
+    return action
+
+
+def _changing(begun: Path, folder: Path, seed: int, changes: int) -> Callable[[Callable[[], None]], None]:
+    shutil.copytree(begun, folder)
 
     def action(done: Callable[[], None]) -> None:
         with ColBERTIndex.open(folder, ToyEncoder()) as index:
@@ -146,9 +209,8 @@ def _changing(empty: Path, folder: Path, seed: int, changes: int) -> Callable[[C
     return action
 
 
-def _possible(seed: int, changes: int, done: int) -> list[State]:
+def _possible(state: State, seed: int, changes: int, done: int) -> list[State]:
     # `changes` changes, then an overwrite that empties; `done` of them have returned, the next may have committed.
-    state: State = {}
     for number in range(min(done, changes)):
         state = states_of(state, *change(seed, number))[-1]
     if done == changes + 1:
@@ -156,13 +218,16 @@ def _possible(seed: int, changes: int, done: int) -> list[State]:
     return [state, *([{}] if done == changes else states_of(state, *change(seed, done)))]
 
 
-def _die_at_line(line: int, action: Callable[[Callable[[], None]], None]) -> tuple[int, int]:
-    """Fork, and kill the child at that line of the index code; how often it said done, and the lines of a full run."""
+def die_at_line(line: int, action: Callable[[Callable[[], None]], None], *, again: bool = True) -> tuple[int, int]:
+    """Fork, and kill the child at that line of the index code; how often it said done, and the lines of a full run.
+
+    `again` counts a line each time that it runs, else only the first time.
+    """
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receive)
-        _run_traced(line, action, send)
+        _run_traced(line, action, send, again)
     os.close(send)
     with os.fdopen(receive) as stream:
         told = stream.read().split()
@@ -172,15 +237,18 @@ def _die_at_line(line: int, action: Callable[[Callable[[], None]], None]) -> tup
     return told.count("done"), sum(ended)
 
 
-def _run_traced(line: int, action: Callable[[Callable[[], None]], None], send: int) -> None:
+def _run_traced(line: int, action: Callable[[Callable[[], None]], None], send: int, again: bool) -> None:
     ours = str(Path(rerank_integrations.__file__).parent / "core" / "index")
     seen = 0
+    met: set[tuple[Any, int]] = set()
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal seen
         if not frame.f_code.co_filename.startswith(ours):
             return None
-        seen += event == "line"
+        place = frame.f_code, frame.f_lineno
+        seen += event == "line" and (again or place not in met)
+        met.add(place)
         if seen == line:
             os.kill(os.getpid(), signal.SIGKILL)
         return count

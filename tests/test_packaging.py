@@ -15,7 +15,17 @@ import rerank_integrations
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "rerank_integrations"
-HEAVY = ("torch", "transformers", "sentence_transformers", "langchain_core", "llama_index", "scipy", "sklearn")
+HEAVY = (
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "langchain_core",
+    "llama_index",
+    "scipy",
+    "sklearn",
+    "numba",
+    "faiss",
+)
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

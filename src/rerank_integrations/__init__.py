@@ -3,7 +3,7 @@
 The names here need no framework. Importing this package loads neither torch nor a model.
 """
 
-from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.rerank import rerank
 from rerank_integrations.core.types import Hit, Passage
@@ -42,5 +42,7 @@ __all__ = [
     "Passage",
     "RerankError",
     "TruncationWarning",
+    "export_colbert",
+    "import_colbert",
     "rerank",
 ]

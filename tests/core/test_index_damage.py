@@ -107,7 +107,7 @@ def change_catalog(path: Path, *statements: str) -> None:
 
 def test_a_format_of_the_future(made: Path) -> None:
     change_catalog(made, "UPDATE meta SET value = '99' WHERE key = 'format'")
-    with pytest.raises(IndexFormatError, match=r"'99'.*reads 1"):
+    with pytest.raises(IndexFormatError, match=r"'99'.*reads 2"):
         ColBERTIndex.open(made, ToyEncoder())
     with pytest.raises(IndexExistsError):
         ColBERTIndex.create(made, ToyEncoder())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grown import ENOUGH, many
 from harm import PASSAGES, answers, check_unharmed
 from mounts import require_mounts, run_mounted
 from toy import ToyEncoder
@@ -67,6 +68,26 @@ def test_a_catalog_that_finds_no_room(index: ColBERTIndex) -> None:
     index.upsert([Passage("new", "there is room again")])
     assert "new" in index
     index.delete(["new"])
+
+
+@pytest.mark.parametrize(("room", "without"), [(100_000, "codecs"), (150_000, "segments")])
+def test_a_compression_that_finds_no_room(path: Path, room: int, without: str) -> None:
+    """For the centroids, or for the codes. The passages were stored first; nothing of the attempt stays."""
+    passages, encoder = many(ENOUGH), ToyEncoder(dim=64)
+    with ColBERTIndex.create(path, encoder) as index:
+        index.upsert(passages[:-2])
+    # Opened anew, the catalog's log is short.
+    with ColBERTIndex.open(path, encoder) as index:
+        with files_limited_to(room), pytest.raises(IndexWriteError, match=f"{without}/.*last commit stands"):
+            index.upsert(passages[-2:])
+        assert (index.stats().kind, index.verify().passages) == ("exact", ENOUGH)
+        assert len(list((path / "segments").iterdir())) == index.stats().segments
+        assert list((path / "codecs").iterdir()) == []
+        ids = [passage.id for passage in passages]
+        assert index.search("red fox", 10**6) == index.rerank("red fox", ids)
+        index.upsert(passages[-1:])
+        assert (index.stats().kind, index.verify().passages) == ("plaid", ENOUGH)
+        assert index.search("red fox", 10**6) == index.rerank("red fox", ids)
 
 
 FILL = """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from grown import KEPT, small_copy
 from killing import State, change, require_sound, state_of, states_of
 from toy import ToyEncoder, child_env
 
@@ -17,9 +19,9 @@ from rerank_integrations import ColBERTIndex
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither SIGKILL nor fork")
 
 
-def kill_a_writer(path: Path, seed: int, first: int, delay: float) -> list[int]:
+def kill_a_writer(path: Path, seed: int, first: int, delay: float, warm: Path | None) -> list[int]:
     """Let a child write for `delay` seconds from its opening on; return the changes it said were made."""
-    code = f"import killing; killing.write_until_killed({str(path)!r}, {seed}, {first})"
+    code = f"import killing; killing.write_until_killed({str(path)!r}, {seed}, {first}, {warm and str(warm)!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=child_env())
     assert child.stdout is not None
     with child.stdout:
@@ -33,14 +35,19 @@ def kill_a_writer(path: Path, seed: int, first: int, delay: float) -> list[int]:
     return [int(number) for number in told]
 
 
-def kill_often(path: Path, times: int, seed: int) -> int:
+def kill_often(path: Path, times: int, seed: int, *, compressed: bool = False) -> int:
     """Kill writers at random moments, one after the other on the same index; return how many changes were made."""
     moments = random.Random(seed)
-    ColBERTIndex.create(path, ToyEncoder()).close()
-    state: State = {}
+    state: State = dict(KEPT) if compressed else {}
+    warm = None
+    if compressed:
+        small_copy(path)
+        warm = Path(shutil.copytree(path, f"{path}-warm"))
+    else:
+        ColBERTIndex.create(path, ToyEncoder()).close()
     number = 0
     for _ in range(times):
-        told = kill_a_writer(path, seed, number, moments.uniform(0, 0.5))
+        told = kill_a_writer(path, seed, number, moments.uniform(0, 0.5), warm)
         assert told == list(range(number, number + len(told)))
         for _ in told:
             state = states_of(state, *change(seed, number))[-1]
@@ -58,9 +65,10 @@ def kill_often(path: Path, times: int, seed: int) -> int:
 
 
 def run_killing(call: str) -> int:
-    """Run a function of `killing` in a process without threads, since it forks; return what it printed."""
+    """Run a function of `killing` in a process without threads, OpenMP's included, since it forks."""
     code = f"from pathlib import Path; import killing; killing.{call}"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_env(), check=False)
+    env = {**child_env(), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert ran.returncode == 0, ran.stderr
     return int(ran.stdout)
 
@@ -69,18 +77,39 @@ def test_five_kills(tmp_path: Path) -> None:
     assert kill_often(tmp_path / "index", 5, seed=1) > 0
 
 
+def test_two_kills_of_a_compressed_index(tmp_path: Path) -> None:
+    assert kill_often(tmp_path / "index", 2, seed=4, compressed=True) > 0
+
+
 @pytest.mark.slow
-def test_fifty_kills(tmp_path: Path) -> None:
-    assert kill_often(tmp_path / "index", 50, seed=2) > 50
+@pytest.mark.parametrize("compressed", [False, True])
+def test_fifty_kills(tmp_path: Path, compressed: bool) -> None:
+    assert kill_often(tmp_path / "index", 50, seed=2, compressed=compressed) > 50
 
 
 def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
     assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=20, seed=3, changes=14)") == 20
 
 
+def test_kills_at_lines_of_the_writer_of_a_compressed_index(tmp_path: Path) -> None:
+    call = f"changes_at_lines(Path({str(tmp_path)!r}), points=8, seed=3, changes=14, compressed=True)"
+    assert run_killing(call) == 8
+
+
 @pytest.mark.slow
-def test_kills_at_a_hundred_and_fifty_lines_of_the_writer(tmp_path: Path) -> None:
-    assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=150, seed=3, changes=14)") == 150
+@pytest.mark.parametrize("compressed", [False, True])
+def test_kills_at_a_hundred_and_fifty_lines_of_the_writer(tmp_path: Path, compressed: bool) -> None:
+    call = f"changes_at_lines(Path({str(tmp_path)!r}), points=150, seed=3, changes=14, compressed={compressed})"
+    assert run_killing(call) == 150
+
+
+def test_kills_at_lines_of_the_first_compression(tmp_path: Path) -> None:
+    assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=8)") == 8
+
+
+@pytest.mark.slow
+def test_kills_at_many_lines_of_the_first_compression(tmp_path: Path) -> None:
+    assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=120)") == 120
 
 
 def test_a_killed_create_left_an_index_or_nothing_in_the_way(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
-"""Any sequence of changes leaves the index that would have been built at once from what is left."""
+"""Any sequence of changes leaves the index that one would make at once of what is left, exact or compressed."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grown import KEPT, check_nearly, small_copy
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +21,7 @@ from hypothesis.stateful import (
 )
 from toy import ToyEncoder, check_hits
 
-from rerank_integrations import ColBERTIndex, Passage
+from rerank_integrations import ColBERTIndex, Hit, Passage
 
 # Where there is one, a file system that need not wait for a disk.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -27,6 +29,12 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 WORDS = ["red", "green", "blue", "fox", "frog", "whale", "the", "a"]
 QUERIES = ["red fox", "the whale", "unknown", "green green blue a", "!"]
 WHERES: list[dict[str, Any]] = [{"n": {"$gte": 2}}, {"tag": "x"}, {"$or": [{"n": 0}, {"tag": {"$exists": False}}]}]
+# The same in Python.
+KEEP: list[Callable[[dict[str, Any]], bool]] = [
+    lambda metadata: metadata["n"] >= 2,
+    lambda metadata: metadata.get("tag") == "x",
+    lambda metadata: metadata["n"] == 0 or "tag" not in metadata,
+]
 
 IDS = st.sampled_from([f"p{number}" for number in range(12)])
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
@@ -34,13 +42,20 @@ METADATA = st.fixed_dictionaries({"n": st.integers(0, 3)}, optional={"tag": st.s
 PASSAGES = st.builds(Passage, IDS, TEXTS, METADATA)
 
 
+SOME = [f"p{number}" for number in range(0, 12, 2)] + [f"m{number}" for number in range(0, 600, 7)]
+
+
 class Changes(RuleBasedStateMachine):
-    """The model is a dictionary; the reference is an index made at once from it."""
+    """The model is a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = ToyEncoder()
         self.folder = Path(tempfile.mkdtemp(prefix="changes-", dir=MEMORY))
+        self.begin()
+
+    def begin(self) -> None:
+        """Set `kept`, and open `index` and `reader` on an index of just that."""
         self.kept: dict[str, Passage] = {}
         self.index = ColBERTIndex.create(self.folder / "index", self.encoder)
         self.reader = ColBERTIndex.open(self.folder / "index", self.encoder, read_only=True)
@@ -104,12 +119,6 @@ class Changes(RuleBasedStateMachine):
         self.reader.close()
         self.reader = ColBERTIndex.open(self.folder / "index", self.encoder, read_only=True)
 
-    @rule()
-    def start_over(self) -> None:
-        self.index.close()
-        self.index = ColBERTIndex.create(self.folder / "index", self.encoder, overwrite=True)
-        self.kept = {}
-
     @invariant()
     def sound(self) -> None:
         report = self.index.verify()
@@ -118,38 +127,111 @@ class Changes(RuleBasedStateMachine):
         assert report.segments == stats.segments == len(list((self.folder / "index" / "segments").glob("*")))
 
     @invariant()
+    def holds_what_is_kept(self) -> None:
+        """The open index and a reader that was opened long before."""
+        for index in (self.index, self.reader):
+            assert index.get([*SOME, "p1"]) == [self.kept[key] for key in [*SOME, "p1"] if key in self.kept]
+
+
+class ExactChanges(Changes):
+    """The reference is an index made at once from the dictionary."""
+
+    @rule()
+    def start_over(self) -> None:
+        self.index.close()
+        self.index = ColBERTIndex.create(self.folder / "index", self.encoder, overwrite=True)
+        self.kept = {}
+
+    @invariant()
     def like_a_fresh_one(self) -> None:
-        """The open index and a reader that was opened long before answer as an index made at once."""
         with ColBERTIndex.create(self.folder / "fresh", self.encoder, overwrite=True) as fresh:
             fresh.upsert(self.kept.values())
-            some = [f"p{number}" for number in range(0, 12, 2)] + [f"m{number}" for number in range(0, 600, 7)]
             for index in (self.index, self.reader):
-                assert index.get([*some, "p1"]) == [self.kept[key] for key in [*some, "p1"] if key in self.kept]
                 for k in (2, 1000):
                     assert index.search_many(QUERIES, k) == fresh.search_many(QUERIES, k)
                 for where in WHERES:
                     assert index.search_many(QUERIES, 5, where=where) == fresh.search_many(QUERIES, 5, where=where)
-                assert index.search("red fox", 5, ids=some) == fresh.search("red fox", 5, ids=some)
-                assert index.rerank("blue whale", some) == fresh.rerank("blue whale", some)
+                assert index.search("red fox", 5, ids=SOME) == fresh.search("red fox", 5, ids=SOME)
+                assert index.rerank("blue whale", SOME) == fresh.rerank("blue whale", SOME)
             texts = {key: passage.text for key, passage in self.kept.items()}
             check_hits(self.encoder, "red fox", texts, 7, fresh.search("red fox", 7))
+
+
+class CompressedChanges(Changes):
+    """One built at once has other centroids, so the references are the dictionary and each passage's own scores."""
+
+    def begin(self) -> None:
+        path = small_copy(self.folder / "index")
+        self.kept = dict(KEPT)
+        self.index = ColBERTIndex.open(path, self.encoder)
+        self.reader = ColBERTIndex.open(path, self.encoder, read_only=True)
+
+    @rule()
+    def compact(self) -> None:
+        before = self.index.search_many(QUERIES, 1000)
+        self.index.compact()
+        assert self.index.search_many(QUERIES, 1000) == before
+
+    @rule()
+    def another(self) -> None:
+        self.index.close()
+        self.reader.close()
+        shutil.rmtree(self.folder / "index")
+        self.begin()
+
+    @invariant()
+    def stays_compressed(self) -> None:
+        assert self.index.stats().kind == "plaid"
+
+    @invariant()
+    def like_the_dictionary(self) -> None:
+        for index in (self.index, self.reader):
+            everything = index.search_many(QUERIES, 1000)
+            for query, hits in zip(QUERIES, everything, strict=True):
+                assert [hit.id for hit in hits[:7]] == [hit.id for hit in index.search(query, 7, exact=True)]
+                assert index.search(query, 1000, exact=True) == hits
+                assert index.search(query, 7) == hits[:7]
+            for query, hits in zip(QUERIES[:2], everything, strict=False):
+                assert index.rerank(query, self.kept) == hits
+                self.restricted(index, query, hits)
+            check_nearly("red fox", self.kept, 1000, index)
+
+    def restricted(self, index: ColBERTIndex, query: str, hits: list[Hit]) -> None:
+        score = {hit.id: hit.score for hit in hits}
+        for where, keeps in zip(WHERES, KEEP, strict=True):
+            left = [hit.id for hit in hits if keeps(hit.metadata)]
+            found = index.search(query, 5, where=where)
+            assert [(hit.id, hit.score) for hit in found] == [(key, score[key]) for key in left[:5]]
+        some = [hit.id for hit in hits if hit.id in SOME]
+        assert [hit.id for hit in index.search(query, 5, ids=SOME)] == some[:5]
+        assert [hit.id for hit in index.rerank(query, SOME)] == some
 
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def test_any_sequence_of_changes() -> None:
-    run_state_machine_as_test(
-        Changes,
-        settings=settings(
-            max_examples=10, stateful_step_count=10, deadline=None, suppress_health_check=QUIET, derandomize=True
-        ),
-    )
+    run(ExactChanges, max_examples=10, steps=10)
+
+
+def test_any_sequence_of_changes_of_a_compressed_index() -> None:
+    run(CompressedChanges, max_examples=5, steps=8)
 
 
 @pytest.mark.slow
-def test_any_sequence_of_changes_at_length() -> None:
+@pytest.mark.parametrize("machine", [ExactChanges, CompressedChanges])
+def test_any_sequence_of_changes_at_length(machine: type[Changes]) -> None:
+    run(machine, max_examples=40, steps=40, derandomize=False)
+
+
+def run(machine: type[Changes], *, max_examples: int, steps: int, derandomize: bool = True) -> None:
     run_state_machine_as_test(
-        Changes,
-        settings=settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=QUIET),
+        machine,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=QUIET,
+            derandomize=derandomize,
+        ),
     )

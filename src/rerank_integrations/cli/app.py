@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import rerank_integrations
+from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
 from rerank_integrations.cli.demo import demo
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, index, search, rerank, info, verify):
+for command in (demo, index, search, rerank, info, verify, import_colbert, export_colbert):
     app.command()(command)
 
 

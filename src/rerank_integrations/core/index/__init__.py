@@ -2,6 +2,8 @@
 
 from rerank_integrations.core.index.as_index import as_index
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
+from rerank_integrations.core.index.exporting import export_colbert
+from rerank_integrations.core.index.importing import import_colbert
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport
 
-__all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "as_index"]
+__all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "as_index", "export_colbert", "import_colbert"]

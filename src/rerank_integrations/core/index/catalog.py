@@ -6,22 +6,26 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rerank_integrations.errors import IndexClosedError, IndexFormatError, IndexWriteError, RerankError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILENAME = "catalog.sqlite"
 
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE codecs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, tokens INTEGER NOT NULL,
+    centroids INTEGER NOT NULL, step REAL NOT NULL, whole INTEGER NOT NULL, checksums TEXT NOT NULL
+);
 CREATE TABLE segments (
-    name TEXT PRIMARY KEY, passages INTEGER NOT NULL, tokens INTEGER NOT NULL,
-    tokens_crc INTEGER NOT NULL, lengths_crc INTEGER NOT NULL
-) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, passages INTEGER NOT NULL,
+    tokens INTEGER NOT NULL, codec TEXT REFERENCES codecs(name), checksums TEXT NOT NULL
+);
 CREATE TABLE passages (
     pid INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL,
     segment TEXT NOT NULL REFERENCES segments(name), ordinal INTEGER NOT NULL, tokens INTEGER NOT NULL
@@ -45,20 +49,25 @@ class Catalog:
         self._pid = os.getpid()
         self._closed = False
 
-    def create(self, meta: dict[str, str]) -> None:
-        """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds."""
+    def create(self, meta: dict[str, str], fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds.
+
+        `fill` may name segments, codecs and passages in it.
+        """
         with self.write() as connection:
             had_index = "meta" in table_names(connection)
             version = connection.execute(
                 "SELECT value FROM meta WHERE key = 'generation'" if had_index else "SELECT 0"
             ).fetchone()
-            for table in ("passages", "segments", "meta"):
+            for table in ("passages", "segments", "codecs", "meta"):
                 connection.execute(f"DROP TABLE IF EXISTS {table}")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             # Open readers compare generations, so the count goes on.
             rows = {**meta, "format": str(FORMAT_VERSION), "generation": str(version[0] if version else 0)}
             connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+            if fill is not None:
+                fill(connection)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -154,13 +163,15 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     IndexFormatError
         If they are absent or of a format that this version does not read.
     """
-    if not table_names(connection) >= {"meta", "segments", "passages"}:
+    if not table_names(connection) >= {"meta", "passages"}:
         raise IndexFormatError(f"{path} is not an index: its catalog holds no tables of one")
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if meta.get("format") != str(FORMAT_VERSION):
         raise IndexFormatError(
             f"{path} is an index of format {meta.get('format')!r}; this version reads {FORMAT_VERSION}"
         )
+    if not table_names(connection) >= {"segments", "codecs"}:
+        raise IndexFormatError(f"{path} is damaged: its catalog lacks tables")
     missing = {"fingerprint", "generation", "model"} - set(meta)
     if missing:
         raise IndexFormatError(f"{path} is damaged: its catalog lacks {', '.join(sorted(missing))}")

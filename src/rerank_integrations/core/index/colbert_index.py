@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,8 @@ from filelock import FileLock
 
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
-from rerank_integrations.core.index.folder import index_folder, make_folder, require_free
+from rerank_integrations.core.index.effort import Effort, search_device
+from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
@@ -63,7 +63,7 @@ class ColBERTIndex:
         self._write_lock = threading.RLock()
         self._model_checked = False
         self._pid = os.getpid()
-        self._release = weakref.finalize(self, _release, catalog, writer_lock, path if temporary else None, os.getpid())
+        self._release = weakref.finalize(self, release, catalog, writer_lock, path if temporary else None, os.getpid())
 
     @classmethod
     def create(
@@ -83,7 +83,7 @@ class ColBERTIndex:
         model
             A `ColBERTModel`, or the name or path of one.
         nbits
-            Bits a dimension of a stored residual, 1, 2 or 4. Recorded; takes effect with the compressed index.
+            Bits a dimension of a compressed token vector, 1, 2 or 4. Past some 4,000 passages all are compressed.
         overwrite
             Empty the index that stands at `path`, in one transaction. Anything else there is left alone.
 
@@ -112,7 +112,7 @@ class ColBERTIndex:
             index = cls(folder, encoder, catalog, writer_lock, temporary=path is None)
             Writer(folder, catalog).sweep()
         except BaseException:
-            _release(catalog, writer_lock, folder if path is None else None, os.getpid())
+            release(catalog, writer_lock, folder if path is None else None, os.getpid())
             raise
         index._model_checked = True
         return index
@@ -160,7 +160,7 @@ class ColBERTIndex:
             if index._writer is not None:
                 index._writer.sweep()
         except BaseException:
-            _release(catalog, writer_lock, None, os.getpid())
+            release(catalog, writer_lock, None, os.getpid())
             raise
         return index
 
@@ -224,6 +224,8 @@ class ColBERTIndex:
         where: Mapping[str, Any] | None = None,
         ids: Iterable[str] | None = None,
         exact: bool = False,
+        n_probe: int | None = None,
+        n_candidates: int | None = None,
     ) -> list[Hit]:
         """Return the best passages for a query.
 
@@ -239,7 +241,12 @@ class ColBERTIndex:
         ids
             Only these may be found; unknown ones are passed over.
         exact
-            Score every passage that may be found. An index of float16 vectors always does.
+            Score every passage that may be found. An index that is not compressed always does.
+        n_probe
+            Centroids a query token, whose passages become candidates; more find more, and take longer. By default
+            every passage is one while few enough tokens may be found.
+        n_candidates
+            How many candidates are scored exactly; by default 128, or more for a large index or `k`.
 
         Returns
         -------
@@ -253,9 +260,8 @@ class ColBERTIndex:
         ModelMismatchError
             If the model is not the one that made the index.
         """
-        del exact
         require_texts([query], "query")
-        return self._search([query], k, where, ids)[0]
+        return self._search([query], k, where, ids, Effort(n_probe, n_candidates, exact))[0]
 
     def search_many(
         self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
@@ -264,7 +270,7 @@ class ColBERTIndex:
         # A list first, since the check would use an iterator up; one string alone is for the check to refuse.
         asked = queries if isinstance(queries, str) else list(queries)
         require_texts(asked, "query")
-        return self._search(list(asked), k, where, None)
+        return self._search(list(asked), k, where, None, Effort())
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -288,7 +294,7 @@ class ColBERTIndex:
             return []
         self._check_model()
         vectors = self._model.encode_queries([query])[0]
-        return self._reader.rerank(vectors, wanted, k, self._model.fingerprint)
+        return self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
         """Return the passages with these ids, in the order asked; unknown ids are left out."""
@@ -348,6 +354,7 @@ class ColBERTIndex:
         k: int,
         where: Mapping[str, Any] | None,
         ids: Iterable[str] | None,
+        effort: Effort,
     ) -> list[list[Hit]]:
         require_count(k, "k")
         allowed = None if ids is None else id_list(ids)
@@ -358,7 +365,8 @@ class ColBERTIndex:
             return [[] for _ in queries]
         self._check_model()
         vectors = self._model.encode_queries(asked)
-        found = iter(self._reader.search(vectors, k, select, self._model.fingerprint))
+        fingerprint, device = self._model.fingerprint, search_device(self._model)
+        found = iter(self._reader.search(vectors, k, select, fingerprint, effort, device))
         return [next(found) if query.strip() else [] for query in queries]
 
     def _check_model(self) -> None:
@@ -387,14 +395,3 @@ class ColBERTIndex:
                 "write there, or open it here once that one has closed it"
             )
         return self._writer
-
-
-def _release(catalog: Catalog, writer_lock: FileLock | None, temporary: Path | None, pid: int) -> None:
-    if pid != os.getpid():
-        # A forked child must not close what its parent still uses.
-        return
-    catalog.close()
-    if writer_lock is not None:
-        writer_lock.release()
-    if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.blas import one_thread
-from rerank_integrations.core.index.snapshot import DEAD, LiveSegment, Snapshot
+from rerank_integrations.core.index.segments import FloatSegment
+from rerank_integrations.core.index.snapshot import Part, Places
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
 
 # Small enough for the cache of one core, large enough for BLAS.
@@ -20,54 +21,50 @@ _ALONE_TOKENS = 1 << 19
 _MARGIN = 1e-3
 
 
-def exact_candidates(
-    snapshot: Snapshot, queries: Sequence[Floats], k: int, allowed: NDArray[np.int64] | None
-) -> list[dict[int, float]]:
+def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floats], k: int) -> list[dict[int, float]]:
     """Return, for each query, the scores of every passage that could be among the best `k`.
 
     Parameters
     ----------
-    snapshot
+    parts
         What to search.
     queries
         Float32, *Shape:* (query tokens, dim) each.
     k
         At least 1.
-    allowed
-        Catalog numbers of the passages that may be found; ``None`` for all.
 
     Returns
     -------
     list of dict
         Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
     """
-    work = len(queries) * sum(len(live.segment.tokens) for live in snapshot.segments)
+    work = len(queries) * sum(part.tokens for part in parts)
     with one_thread() if work < _ALONE_TOKENS else contextlib.nullcontext():
-        found = [_scan(live, queries, allowed) for live in snapshot.segments]
+        found = [_scan(part, queries) for part in parts]
     if not found:
         return [{} for _ in queries]
-    owners = np.concatenate([np.full(len(places), number) for number, (places, _) in enumerate(found)])
-    places = np.concatenate([places for places, _ in found])
-    scores = np.concatenate([scores for _, scores in found], axis=1)
+    owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
+    places = np.concatenate([part.places for part in parts])
+    scores = np.concatenate(found, axis=1)
     with one_thread():
-        return [_settled(snapshot, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
+        return [_settled(parts, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
 
 
-def stored_scores(snapshot: Snapshot, query: Floats, wanted: NDArray[np.int64]) -> dict[int, float]:
-    """Return the MaxSim of each passage of `wanted` (catalog numbers) that the snapshot holds."""
-    scores: dict[int, float] = {}
+def stored_scores(parts: Sequence[Part[FloatSegment]], query: Floats) -> dict[int, float]:
+    """Return the MaxSim of each passage of `parts`, by catalog number."""
     with one_thread():
-        for live in snapshot.segments:
-            for ordinal in np.flatnonzero(np.isin(live.pids, wanted)):
-                scores[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(int(ordinal)))
-    return scores
+        return {
+            int(part.pids[place]): maxsim(query, part.segment.vectors(int(place)))
+            for part in parts
+            for place in part.places
+        }
 
 
 def _settled(
-    snapshot: Snapshot,
+    parts: Sequence[Part[FloatSegment]],
     query: Floats,
     owners: NDArray[np.int64],
-    places: NDArray[np.int64],
+    places: Places,
     scores: Floats,
     k: int,
 ) -> dict[int, float]:
@@ -78,33 +75,28 @@ def _settled(
         chosen = np.arange(len(scores))
     settled = {}
     for place in chosen:
-        live = snapshot.segments[int(owners[place])]
+        part = parts[int(owners[place])]
         ordinal = int(places[place])
         # Again alone: a score must not depend on which passages lie beside this one.
-        settled[int(live.pids[ordinal])] = maxsim(query, live.segment.vectors(ordinal))
+        settled[int(part.pids[ordinal])] = maxsim(query, part.segment.vectors(ordinal))
     return settled
 
 
-def _scan(
-    live: LiveSegment, queries: Sequence[Floats], allowed: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], Floats]:
-    wanted = live.pids != DEAD
-    if allowed is not None:
-        wanted &= np.isin(live.pids, allowed)
-    places = np.flatnonzero(wanted).astype(np.int64)
+def _scan(part: Part[FloatSegment], queries: Sequence[Floats]) -> Floats:
+    places = part.places
     scores = np.empty((len(queries), len(places)), dtype=np.float32)
-    lengths = np.diff(live.segment.offsets)[places]
+    lengths = np.diff(part.segment.offsets)[places]
     for chosen in _blocks(lengths):
         full = chosen[lengths[chosen] > 0]
         for row, query in enumerate(queries):
             scores[row, chosen] = -len(query)
         if not len(full):
             continue
-        tokens = _gather(live, places[full])
+        tokens = _gather(part.segment, places[full])
         starts = np.concatenate([[0], np.cumsum(lengths[full])[:-1]]).astype(np.int64)
         for row, query in enumerate(queries):
             scores[row, full] = maxsim_block(query, tokens, starts)
-    return places, scores
+    return scores
 
 
 def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -117,8 +109,8 @@ def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start = end
 
 
-def _gather(live: LiveSegment, places: NDArray[np.int64]) -> Floats:
-    offsets, tokens = live.segment.offsets, live.segment.tokens
+def _gather(segment: FloatSegment, places: Places) -> Floats:
+    offsets, tokens = segment.offsets, segment.tokens
     first, last = int(places[0]), int(places[-1])
     start, end = int(offsets[first]), int(offsets[last + 1])
     run = np.asarray(tokens[start:end])

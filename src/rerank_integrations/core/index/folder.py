@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+from filelock import FileLock
 
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, table_names
@@ -59,6 +62,18 @@ def require_free(folder: Path, overwrite: bool) -> None:
     # Without tables it is what a create that was killed left: nothing was in it.
     if tables and not overwrite:
         raise IndexExistsError(f"{folder} holds an index; open it, or pass overwrite=True to empty it")
+
+
+def release(catalog: Catalog, writer_lock: FileLock | None, temporary: Path | None, pid: int) -> None:
+    """Close what an index holds open, and remove a temporary one's folder."""
+    if pid != os.getpid():
+        # A forked child must not close what its parent still uses.
+        return
+    catalog.close()
+    if writer_lock is not None:
+        writer_lock.release()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _tables(folder: Path) -> set[str]:

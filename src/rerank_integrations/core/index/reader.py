@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
 from rerank_integrations.core.index.ids import sql_ids
-from rerank_integrations.core.index.snapshot import Snapshot, take_snapshot
+from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Hit, Passage
@@ -26,6 +24,9 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[int, str, str, str]
 
 _TRIES = 5
+_BY_ID = "id IN (SELECT value FROM json_each(?))"
+# Filters whose passages are remembered until the next commit; an application has few that come again and again.
+_REMEMBERED = 64
 
 
 class Reader:
@@ -44,7 +45,7 @@ class Reader:
         except RecursionError as error:
             raise InvalidInputError("the filter is nested too deep; expected a flatter one") from error
         if ids is not None:
-            clauses.append(("id IN (SELECT value FROM json_each(?))", [sql_ids(ids)]))
+            clauses.append((_BY_ID, [sql_ids(ids)]))
         if not clauses:
             return None
         return (
@@ -52,24 +53,47 @@ class Reader:
             [value for _, parameters in clauses for value in parameters],
         )
 
-    def search(self, queries: Sequence[Floats], k: int, select: Sql | None, fingerprint: str) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Sequence[Floats],
+        k: int,
+        select: Sql | None,
+        fingerprint: str,
+        effort: Effort,
+        device: str = "cpu",
+    ) -> list[list[Hit]]:
         """Return the best `k` passages of those that `select` keeps, for each query (`k` at least 1)."""
 
         def run(connection: sqlite3.Connection, snapshot: Snapshot) -> list[list[Hit]]:
-            allowed = None if select is None else _pids(connection, select)
-            return [_hits(connection, scores, k) for scores in exact_candidates(snapshot, queries, k, allowed)]
+            selection = _selection(connection, snapshot, select)
+            found = exact_candidates(selection.floats, queries, k)
+            for group in selection.groups:
+                from rerank_integrations.core.index.plaid.search import search_group
 
-        return self._at_one_commit(run, fingerprint)
+                found = [
+                    {**scores, **search_group(group, query, k, effort, device)}
+                    for scores, query in zip(found, queries, strict=True)
+                ]
+            return [_hits(connection, scores, k) for scores in found]
 
-    def rerank(self, query: Floats, ids: Sequence[str], k: int | None, fingerprint: str) -> list[Hit]:
+        return self.at_one_commit(run, fingerprint)
+
+    def rerank(
+        self, query: Floats, ids: Sequence[str], k: int | None, fingerprint: str, device: str = "cpu"
+    ) -> list[Hit]:
         """Return the passages with these `ids`, best first."""
         select = self.selection(None, ids)
 
         def run(connection: sqlite3.Connection, snapshot: Snapshot) -> list[Hit]:
-            wanted = _pids(connection, select) if select else np.empty(0, dtype=np.int64)
-            return _hits(connection, stored_scores(snapshot, query, wanted), k)
+            selection = _selection(connection, snapshot, select)
+            scores = stored_scores(selection.floats, query)
+            for group in selection.groups:
+                from rerank_integrations.core.index.plaid import search
 
-        return self._at_one_commit(run, fingerprint)
+                scores.update(search.stored_scores(group, query, device))
+            return _hits(connection, scores, k)
+
+        return self.at_one_commit(run, fingerprint)
 
     def get(self, ids: Sequence[str]) -> list[Passage]:
         """Return the passages with these `ids`, in that order, less the unknown ones."""
@@ -84,7 +108,14 @@ class Reader:
         with self._catalog.read() as connection:
             return int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
 
-    def _at_one_commit(self, run: Callable[[sqlite3.Connection, Snapshot], T], fingerprint: str) -> T:
+    def at_one_commit(self, run: Callable[[sqlite3.Connection, Snapshot], T], fingerprint: str | None) -> T:
+        """Return what `run` makes of the last commit; its segments stay readable until then, whatever is written.
+
+        Raises
+        ------
+        ModelMismatchError
+            If that commit is of a model other than `fingerprint` (``None``: of any model).
+        """
         missing = None
         for _ in range(_TRIES):
             with self._catalog.read() as connection:
@@ -94,7 +125,7 @@ class Reader:
                     # Compacted away between the catalog's answer and ours: the next commit names its successor.
                     missing = error
                     continue
-                if snapshot.fingerprint != fingerprint:
+                if fingerprint not in (None, snapshot.fingerprint):
                     raise ModelMismatchError(
                         f"{self._path} now holds vectors of a model of fingerprint {snapshot.fingerprint}; "
                         f"this one has {fingerprint}. Open it again."
@@ -108,6 +139,9 @@ class Reader:
         if last is not None and last.generation == int(meta["generation"]):
             return last
         with self._lock:
+            last = self._last
+            if last is not None and last.generation == int(meta["generation"]):
+                return last
             # Generations differ between threads only for a moment; the newest is kept.
             snapshot = take_snapshot(connection, self._path, meta, self._last)
             if self._last is None or self._last.generation < snapshot.generation:
@@ -115,15 +149,31 @@ class Reader:
         return snapshot
 
 
-def _pids(connection: sqlite3.Connection, select: Sql) -> NDArray[np.int64]:
+def _selection(connection: sqlite3.Connection, snapshot: Snapshot, select: Sql | None) -> Selection:
+    if select is None:
+        return snapshot.everything
+    # Ids differ from call to call, filters come again.
+    if _BY_ID in select[0]:
+        return narrowed(snapshot, _places(connection, select))
+    key = json.dumps(select)
+    found = snapshot.chosen.get(key)
+    if found is None:
+        found = narrowed(snapshot, _places(connection, select))
+        if len(snapshot.chosen) >= _REMEMBERED:
+            snapshot.chosen.clear()
+        # One of several threads that store the same is as good as another.
+        snapshot.chosen[key] = found
+    return found
+
+
+def _places(connection: sqlite3.Connection, select: Sql) -> list[tuple[str, int]]:
     try:
-        rows = connection.execute(f"SELECT pid FROM passages WHERE {select[0]}", select[1]).fetchall()
+        return connection.execute(f"SELECT segment, ordinal FROM passages WHERE {select[0]}", select[1]).fetchall()
     except sqlite3.OperationalError as error:
         # What SQLite cannot compile is the filter's fault; anything else is not.
         if any(sign in str(error) for sign in ("too large", "too many", "stack overflow")):
             raise InvalidInputError(f"the filter is too large: {error}; expected a smaller one, or $in") from error
         raise
-    return np.array([row[0] for row in rows], dtype=np.int64)
 
 
 def _hits(connection: sqlite3.Connection, scores: Mapping[int, float], k: int | None) -> list[Hit]:

@@ -3,61 +3,179 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.segments import Segment, SegmentRecord, open_segment
+from rerank_integrations.core.index.segments import (
+    FloatSegment,
+    PlaidSegment,
+    Segment,
+    SegmentRecord,
+    open_segment,
+    segment_records,
+)
 from rerank_integrations.errors import IndexFormatError
+
+if TYPE_CHECKING:
+    # Its module imports numba and faiss, which an exact index has no use for.
+    from rerank_integrations.core.index.plaid.codec import Codec
+
+S = TypeVar("S", FloatSegment, PlaidSegment)
+Places: TypeAlias = NDArray[np.int32]
 
 DEAD = -1
 
 
-@dataclass(frozen=True)
-class LiveSegment:
-    """A segment and the catalog number of each passage in it, `DEAD` for replaced and deleted ones.
+@dataclass(frozen=True, eq=False)
+class Part(Generic[S]):
+    """Passages of one segment that may be found.
 
-    `pids`: int64, *Shape:* (passages,).
+    Parameters
+    ----------
+    pids
+        The catalog number of each passage of the segment, `DEAD` for replaced and deleted ones; int64.
+    places
+        The ordinals of those that may be found, rising; int32.
+    tokens
+        How many tokens those have.
     """
 
-    segment: Segment
+    segment: S
     pids: NDArray[np.int64]
+    places: Places
+    tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The segments that one codec made."""
+
+    codec: Codec
+    parts: tuple[Part[PlaidSegment], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What may be found of a snapshot."""
+
+    floats: tuple[Part[FloatSegment], ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The state after one commit; immutable, shared by all the threads that search it."""
+    """The state after one commit; immutable but for its memory of selections; shared by all the threads that search."""
 
     generation: int
     fingerprint: str
-    segments: tuple[LiveSegment, ...]
+    everything: Selection
+    alive: Mapping[str, int]
+    chosen: dict[str, Selection] = field(default_factory=dict)
 
 
 def take_snapshot(
     connection: sqlite3.Connection, index_path: Path, meta: Mapping[str, str], last: Snapshot | None
 ) -> Snapshot:
-    """Read the state that `connection`'s transaction sees; segments that `last` has open are taken over."""
-    already = {live.segment.name: live.segment for live in last.segments} if last else {}
-    segments = []
+    """Read the state that `connection`'s transaction sees; what `last` has open and is unchanged is taken over."""
+    known = {part.segment.name: part for part in _parts(last.everything)} if last else {}
+    alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
+    floats: list[Part[FloatSegment]] = []
+    compressed: dict[str, list[Part[PlaidSegment]]] = defaultdict(list)
     for record in segment_records(connection):
-        segment = already.get(record.name) or open_segment(index_path, record)
-        pids = np.full(record.passages, DEAD, dtype=np.int64)
-        rows = connection.execute(
-            "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal", (record.name,)
-        ).fetchall()
-        if rows:
-            places = np.array(rows, dtype=np.int64)
-            if places[:, 0].min() < 0 or places[:, 0].max() >= record.passages:
-                raise IndexFormatError(f"{index_path} is damaged: passages point past segment {record.name}")
-            pids[places[:, 0]] = places[:, 1]
-        segments.append(LiveSegment(segment, pids))
-    return Snapshot(int(meta["generation"]), meta["fingerprint"], tuple(segments))
+        part = known.get(record.name)
+        # A segment's passages only ever die, so the same count is the same passages.
+        if part is None or last is None or last.alive.get(record.name) != alive.get(record.name):
+            segment = part.segment if part else open_segment(index_path, record)
+            part = _part(connection, index_path, record, segment)
+        if isinstance(part.segment, FloatSegment):
+            floats.append(part)
+        else:
+            compressed[part.segment.codec].append(part)
+    codecs = {group.codec.name: group.codec for group in last.everything.groups} if last else {}
+    groups = [
+        Group(codec, tuple(_fitting(part, codec, index_path) for part in compressed[codec.name]))
+        for codec in _codecs(connection, index_path, compressed, codecs)
+    ]
+    return Snapshot(int(meta["generation"]), meta["fingerprint"], Selection(tuple(floats), tuple(groups)), alive)
 
 
-def segment_records(connection: sqlite3.Connection) -> list[SegmentRecord]:
-    """Return what the catalog says of each segment, by name."""
-    query = "SELECT name, passages, tokens, tokens_crc, lengths_crc FROM segments ORDER BY name"
-    return [SegmentRecord(*row) for row in connection.execute(query)]
+def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection:
+    """Narrow a snapshot down to passages given as (segment's name, ordinal)."""
+    by_segment: dict[str, list[int]] = defaultdict(list)
+    for name, ordinal in wanted:
+        by_segment[name].append(ordinal)
+    everything = snapshot.everything
+    return Selection(
+        tuple(_narrowed(part, by_segment[part.segment.name]) for part in everything.floats),
+        tuple(
+            Group(group.codec, tuple(_narrowed(part, by_segment[part.segment.name]) for part in group.parts))
+            for group in everything.groups
+        ),
+    )
+
+
+def _narrowed(part: Part[S], ordinals: Sequence[int]) -> Part[S]:
+    return _of(part.segment, part.pids, np.sort(np.array(ordinals, dtype=np.int32)))
+
+
+def _of(segment: S, pids: NDArray[np.int64], places: Places) -> Part[S]:
+    tokens = int((segment.offsets[places + 1] - segment.offsets[places]).sum())
+    return Part(segment, pids, places, tokens)
+
+
+def _parts(selection: Selection) -> Iterable[Part[FloatSegment] | Part[PlaidSegment]]:
+    yield from selection.floats
+    for group in selection.groups:
+        yield from group.parts
+
+
+def _part(
+    connection: sqlite3.Connection, index_path: Path, record: SegmentRecord, segment: Segment
+) -> Part[FloatSegment] | Part[PlaidSegment]:
+    pids = np.full(record.passages, DEAD, dtype=np.int64)
+    query = "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal"
+    rows = connection.execute(query, (record.name,)).fetchall()
+    places = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    if len(places) and (places[:, 0].min() < 0 or places[:, 0].max() >= record.passages):
+        raise IndexFormatError(f"{index_path} is damaged: passages point past segment {record.name}")
+    pids[places[:, 0]] = places[:, 1]
+    alive = places[:, 0].astype(np.int32)
+    if isinstance(segment, FloatSegment):
+        return _of(segment, pids, alive)
+    return _of(segment, pids, alive)
+
+
+def _fitting(part: Part[PlaidSegment], codec: Codec, index_path: Path) -> Part[PlaidSegment]:
+    """Return `part`, whose arrays must be as its codec makes them: the search loops do not look."""
+    segment = part.segment
+    sound = segment.residuals.shape[1] == codec.residual_bytes and segment.scales.dtype == codec.scale_type
+    if sound and segment.list_starts is not None and segment.listed is not None:
+        starts = segment.list_starts
+        sound = len(starts) == len(codec.centroids) + 1 and starts[0] == 0 and starts[-1] == len(segment.listed)
+        sound = sound and bool((np.diff(starts) >= 0).all()) and segment.listed.dtype in (np.uint16, np.uint32)
+    if not sound:
+        raise IndexFormatError(f"{index_path} is damaged: segment {segment.name} is not as its codec makes them")
+    return part
+
+
+def _codecs(
+    connection: sqlite3.Connection, index_path: Path, wanted: Mapping[str, object], known: Mapping[str, Codec]
+) -> list[Codec]:
+    if not wanted:
+        return []
+    from rerank_integrations.core.index.plaid.records import codec_records, open_codec
+
+    codecs = [
+        known.get(record.name) or open_codec(index_path, record)
+        for record in codec_records(connection)
+        if record.name in wanted
+    ]
+    if missing := set(wanted) - {codec.name for codec in codecs}:
+        raise IndexFormatError(f"{index_path} is damaged: its catalog lacks the codecs {sorted(missing)}")
+    return codecs

@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index import arrays, growth, segments
+from rerank_integrations.core.index.catalog import Catalog, read_meta
 from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.rewriting import commit_rewrite, rewrite
 from rerank_integrations.core.index.segments import (
-    Segment,
     SegmentRecord,
-    check_segment,
-    open_segment,
-    sweep,
-    write_segment,
+    forget_unused,
+    insert_segment,
+    segment_records,
+    write_floats,
 )
-from rerank_integrations.core.index.snapshot import segment_records
 from rerank_integrations.core.index.storable import metadata_json, require_vectors
+from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.types import Passage, PassageLike, iter_passages, to_passage
 from rerank_integrations.errors import IndexFormatError, IndexWriteError, InvalidInputError, RerankError
+
+if TYPE_CHECKING:
+    from rerank_integrations.core.index.plaid.codec import Codec
 
 _LOGGER = logging.getLogger(__name__)
 
 # What one step holds in memory: its passages' texts and vectors (64 MB of float32 at 128 dimensions and 512 tokens).
 _CHUNK_PASSAGES = 256
-# A segment that a rewrite makes: 64 MB of float16 at 128 dimensions.
-_SEGMENT_TOKENS = 1 << 18
-_SMALL_TOKENS = 1 << 16
+# Segments below each size are joined when there are many: each token moves as often as there are sizes.
+_SMALL_TOKENS = (1 << 16, 1 << 20)
 _MANY_SMALL = 16
+# Within one upsert: what is to be compressed at its end need not be joined first.
+_MANY_UNDER_WAY = 128
 
 
 class Writer:
@@ -47,6 +50,7 @@ class Writer:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self._path = path
         self._catalog = catalog
+        self._codec: Codec | None = None
 
     def upsert(self, passages: Iterable[PassageLike], model: TokenEncoder, show_progress: bool | None) -> list[str]:
         """Store `passages`, chunk by chunk, each chunk one commit; return the id of each."""
@@ -61,8 +65,11 @@ class Writer:
                 rows = [(passage, metadata_json(passage)) for passage in checked]
                 self._store(rows, model)
                 ids += [passage.id for passage in checked]
-                self._merge_small()
+                self._merge_small(_MANY_UNDER_WAY)
+                self._grow(show_progress, finished=False)
                 bar.update(len(chunk))
+        self._grow(show_progress, finished=True)
+        self._merge_small(_MANY_SMALL)
         return ids
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -72,30 +79,33 @@ class Writer:
                 "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))", (sql_ids(ids),)
             )
             removed = cursor.rowcount
-            _forget_dead_segments(connection)
+            forget_unused(connection)
         self.sweep()
         return removed
 
     def compact(self) -> None:
-        """Rewrite what is alive of every segment that holds dead passages or is small, in one commit."""
+        """Rewrite what is alive of every segment that holds dead passages or is small, a commit for each kind."""
         with self._catalog.read() as connection:
             alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
             records = segment_records(connection)
-        wanted = [
-            record
-            for record in records
-            if record.passages != alive.get(record.name, 0) or record.tokens < _SMALL_TOKENS
-        ]
-        if len(wanted) > 1 or any(record.passages != alive.get(record.name, 0) for record in wanted):
-            self._rewrite(wanted)
+        for codec, of_kind in _by_codec(records):
+            wanted = [
+                record
+                for record in of_kind
+                if record.passages != alive.get(record.name, 0) or record.tokens < _SMALL_TOKENS[-1]
+            ]
+            if len(wanted) > 1 or any(record.passages != alive.get(record.name, 0) for record in wanted):
+                self._rewrite(wanted, codec)
         self.sweep()
         self._catalog.reclaim()
 
     def sweep(self) -> None:
-        """Remove the segment folders that the catalog does not name."""
+        """Remove the folders of segments and codecs that the catalog does not name."""
         with self._catalog.read() as connection:
-            keep = {record.name for record in segment_records(connection)}
-        sweep(self._path, keep)
+            used = {record.name for record in segment_records(connection)}
+            codecs = {name for (name,) in connection.execute("SELECT name FROM codecs")}
+        arrays.sweep(self._path / segments.FOLDER, used)
+        arrays.sweep(self._path / "codecs", codecs)
 
     def _store(self, rows: list[tuple[Passage, str]], model: TokenEncoder) -> None:
         # Of equal ids in one call the last one stays, as if they had come one after the other.
@@ -106,14 +116,14 @@ class Writer:
         fresh = [row for key, row in latest.items() if known.get(key) != row[0].text]
         vectors = model.encode_documents([passage.text for passage, _ in fresh]) if fresh else []
         require_vectors(vectors, len(fresh), model.dim if fresh else 0)
-        record = write_segment(self._path, vectors, model.dim) if fresh else None
+        record = self._write_segment(vectors, model.dim) if fresh else None
         with self._change() as connection:
             connection.executemany(
                 "UPDATE passages SET metadata = ? WHERE id = ?", [(meta, p.id) for p, meta in unchanged]
             )
             if record is not None:
-                _check_dim(connection, model.dim)
-                _insert_segment(connection, record)
+                _record_dim(connection, model.dim)
+                insert_segment(connection, record)
                 connection.executemany(
                     "INSERT INTO passages (id, text, metadata, segment, ordinal, tokens) VALUES (?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, "
@@ -123,66 +133,110 @@ class Writer:
                         for place, (passage, metadata) in enumerate(fresh)
                     ],
                 )
-                _forget_dead_segments(connection)
+                forget_unused(connection)
+
+    def _write_segment(self, vectors: Sequence[Floats], dim: int) -> SegmentRecord:
+        with self._catalog.read() as connection:
+            codec = self._current_codec(connection)
+            _check_dim(connection, dim)
+        if codec is None:
+            return write_floats(self._path, vectors, dim)
+        from rerank_integrations.core.index.plaid.storing import write_compressed
+
+        # As float16 first: the same passage has the same codes, whether it was stored before or after the change.
+        tokens = np.concatenate([np.empty((0, dim), np.float16), *(passage.astype(np.float16) for passage in vectors)])
+        lengths = np.array([len(passage) for passage in vectors], dtype=np.int32)
+        return write_compressed(self._path, codec, codec.encode(tokens), lengths)
+
+    def _current_codec(self, connection: sqlite3.Connection) -> Codec | None:
+        row = connection.execute("SELECT name FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
+        if row is None:
+            self._codec = None
+        elif self._codec is None or self._codec.name != row[0]:
+            self._codec = self._codec_named(connection, row[0])
+        return self._codec
+
+    def _codec_named(self, connection: sqlite3.Connection, name: str) -> Codec:
+        from rerank_integrations.core.index.plaid.records import codec_records, open_codec
+
+        record = next(record for record in codec_records(connection) if record.name == name)
+        try:
+            return open_codec(self._path, record)
+        except FileNotFoundError as error:
+            raise IndexFormatError(f"{self._path} is damaged: {error}") from error
+
+    def _grow(self, show_progress: bool | None, *, finished: bool) -> None:
+        with self._catalog.read() as connection:
+            records = segment_records(connection)
+            passages, tokens = (sum(getattr(record, key) for record in records) for key in ("passages", "tokens"))
+            current = self._current_codec(connection)
+            if current is None:
+                due = growth.must_compress(passages, tokens, finished=finished)
+            else:
+                due = growth.outgrown(current.tokens, tokens)
+            if not due:
+                return
+            nbits = int(read_meta(connection, self._path)["nbits"])
+            try:
+                codec = growth.train(connection, self._path, records, nbits, show_progress)
+            except FileNotFoundError as error:
+                raise IndexFormatError(f"{self._path} is damaged: {error}") from error
+        from rerank_integrations.core.index.plaid.records import insert_codec, write_codec
+
+        floats = [segment for segment in records if segment.codec is None]
+        with self._swept():
+            codec, record = write_codec(self._path, codec)
+            with self._catalog.read() as connection:
+                written = list(rewrite(connection, self._path, floats, codec))
+            with self._change() as connection:
+                insert_codec(connection, record)
+                commit_rewrite(connection, written)
+        self.sweep()
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
+        with self._swept(), self._catalog.write() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _swept(self) -> Iterator[None]:
         try:
-            with self._catalog.write() as connection:
-                yield connection
+            yield
         except RerankError:
-            # The segments written for it are of no use now; the disk may be full of them.
+            # What was written for it is of no use now; the disk may be full of it.
             with contextlib.suppress(RerankError):
                 self.sweep()
             raise
 
-    def _merge_small(self) -> None:
+    def _merge_small(self, many: int) -> None:
         with self._catalog.read() as connection:
-            small = [record for record in segment_records(connection) if record.tokens < _SMALL_TOKENS]
+            records = segment_records(connection)
         try:
-            if len(small) >= _MANY_SMALL:
-                self._rewrite(small)
+            for codec, of_kind in _by_codec(records):
+                for size in _SMALL_TOKENS:
+                    small = [record for record in of_kind if record.tokens < size]
+                    if len(small) >= many:
+                        self._rewrite(small, codec)
+                        break
         except (IndexFormatError, IndexWriteError):
             # The passages are stored; only the tidying has failed, and verify() tells of damage.
             _LOGGER.warning("the small segments of %s could not be joined", self._path, exc_info=True)
         self.sweep()
 
-    def _rewrite(self, records: Sequence[SegmentRecord]) -> None:
+    def _rewrite(self, records: Sequence[SegmentRecord], codec_name: str | None) -> None:
         with self._catalog.read() as connection:
-            places = connection.execute(
-                "SELECT pid, segment, ordinal FROM passages WHERE segment IN (SELECT value FROM json_each(?)) "
-                "ORDER BY pid",
-                (json.dumps([record.name for record in records]),),
-            ).fetchall()
-        written = list(self._write_moved(records, places))
+            codec = None if codec_name is None else self._codec_named(connection, codec_name)
+            with self._swept():
+                written = list(rewrite(connection, self._path, records, codec))
         with self._change() as connection:
-            for record, pids in written:
-                _insert_segment(connection, record)
-                connection.executemany(
-                    "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
-                    [(record.name, place, pid) for place, pid in enumerate(pids)],
-                )
-            _forget_dead_segments(connection)
+            commit_rewrite(connection, written)
 
-    def _write_moved(
-        self, records: Sequence[SegmentRecord], places: list[tuple[int, str, int]]
-    ) -> Iterator[tuple[SegmentRecord, list[int]]]:
-        segments = {record.name: _open_sound(self._path, record) for record in records}
-        dim = next((segment.tokens.shape[1] for segment in segments.values()), 0)
-        pids: list[int] = []
-        vectors: list[NDArray[np.float16]] = []
-        size = 0
-        for pid, name, ordinal in places:
-            offsets = segments[name].offsets
-            passage = segments[name].tokens[offsets[ordinal] : offsets[ordinal + 1]]
-            if pids and size + len(passage) > _SEGMENT_TOKENS:
-                yield write_segment(self._path, vectors, dim), pids
-                pids, vectors, size = [], [], 0
-            pids.append(pid)
-            vectors.append(passage)
-            size += len(passage)
-        if pids:
-            yield write_segment(self._path, vectors, dim), pids
+
+def _by_codec(records: Sequence[SegmentRecord]) -> list[tuple[str | None, list[SegmentRecord]]]:
+    kinds: dict[str | None, list[SegmentRecord]] = {}
+    for record in records:
+        kinds.setdefault(record.codec, []).append(record)
+    return list(kinds.items())
 
 
 def _chunks(passages: Iterable[PassageLike]) -> Iterator[list[PassageLike]]:
@@ -191,30 +245,17 @@ def _chunks(passages: Iterable[PassageLike]) -> Iterator[list[PassageLike]]:
         yield chunk
 
 
-def _open_sound(path: Path, record: SegmentRecord) -> Segment:
-    # A copy gets a checksum of its own, so damage would look sound ever after.
-    problems = list(check_segment(path, record))
-    if problems:
-        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
-    return open_segment(path, record)
-
-
 def _known_texts(connection: sqlite3.Connection, ids: list[str]) -> dict[str, str]:
     query = "SELECT id, text FROM passages WHERE id IN (SELECT value FROM json_each(?))"
     return dict(connection.execute(query, (sql_ids(ids),)))
 
 
-def _insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> None:
-    connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", astuple(record))
-
-
-def _forget_dead_segments(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM segments WHERE name NOT IN (SELECT segment FROM passages)")
-
-
 def _check_dim(connection: sqlite3.Connection, dim: int) -> None:
     row = connection.execute("SELECT value FROM meta WHERE key = 'dim'").fetchone()
-    if row is None:
-        connection.execute("INSERT INTO meta VALUES ('dim', ?)", (str(dim),))
-    elif int(row[0]) != dim:
+    if row is not None and int(row[0]) != dim:
         raise InvalidInputError(f"token vectors have {dim} dimensions; this index holds {row[0]}")
+
+
+def _record_dim(connection: sqlite3.Connection, dim: int) -> None:
+    _check_dim(connection, dim)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('dim', ?)", (str(dim),))

@@ -13,7 +13,7 @@ from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.explain import TokenMatch
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_length, require_texts
 from rerank_integrations.errors import InvalidInputError
@@ -135,6 +135,11 @@ class ColBERTModel:
     def name(self) -> str:
         """The name or path that was given."""
         return self._load_options.name_or_path
+
+    @property
+    def device(self) -> str:
+        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
+        return resolve_device(self._load_options.device)
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""

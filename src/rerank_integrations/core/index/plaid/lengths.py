@@ -1,0 +1,39 @@
+"""Lengths of decompressed vectors, which colbert-ai divides by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.maxsim import Floats
+
+_SHARED_TOKENS = 1 << 14
+
+
+def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Floats:
+    """Return the length of each token's centroid and residual together, float32, *Shape:* (tokens,)."""
+    lengths = np.empty(len(codes), dtype=np.float32)
+
+    def measure(start: int, end: int) -> None:
+        _measure(centroids, codebook, codes[start:end], residuals[start:end], lengths[start:end])
+
+    in_parts(measure, len(codes), _SHARED_TOKENS)
+    return lengths
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _measure(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
+    size = codebook.shape[1]
+    for token in range(len(codes)):
+        centroid = codes[token]
+        square = 0.0
+        for place in range(residuals.shape[1]):
+            word = residuals[token, place]
+            for i in range(size):
+                value = centroids[centroid, place * size + i] + codebook[word, i]
+                square += value * value
+        lengths[token] = np.sqrt(square)

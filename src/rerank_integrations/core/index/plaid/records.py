@@ -1,0 +1,108 @@
+"""A codec on disk: its arrays in a folder, its few numbers in the catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array, write_arrays
+from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.errors import IndexFormatError
+
+FOLDER = "codecs"
+
+
+@dataclass(frozen=True)
+class CodecRecord:
+    """What the catalog says of a codec."""
+
+    name: str
+    tokens: int
+    centroids: int
+    step: float
+    whole: bool
+    checksums: Checksums
+
+
+def write_codec(index_path: Path, codec: Codec) -> tuple[Codec, CodecRecord]:
+    """Write a codec's arrays; return it with its name, and its record.
+
+    Raises
+    ------
+    IndexWriteError
+        If the operating system refuses; nothing is left behind.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "centroids": codec.centroids.astype(np.float16),
+        "codebook": codec.codebook,
+        "rotation": codec.rotation,
+    }
+    name, checksums = write_arrays(index_path / FOLDER, arrays)
+    return dataclasses.replace(codec, name=name), CodecRecord(
+        name, codec.tokens, len(codec.centroids), codec.step, codec.whole, checksums
+    )
+
+
+def open_codec(index_path: Path, record: CodecRecord) -> Codec:
+    """Read a codec.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone: another process has replaced it.
+    IndexFormatError
+        If its files are not what the catalog says.
+    """
+    folder = index_path / FOLDER / record.name
+    rotation = map_array(folder / "rotation.npy", np.float32, (None, None))
+    centroids = map_array(folder / "centroids.npy", np.float16, (record.centroids, rotation.shape[1]))
+    codebook = map_array(folder / "codebook.npy", np.float32, (256, None))
+    if rotation.shape[1] % codebook.shape[1]:
+        raise IndexFormatError(f"{folder} is damaged: {rotation.shape[1]} dimensions, {codebook.shape[1]} a byte")
+    # Once for all: they are small, and every search reads them.
+    return Codec(
+        record.name,
+        np.array(centroids, dtype=np.float32),
+        np.array(codebook),
+        np.array(rotation),
+        record.step,
+        record.whole,
+        record.tokens,
+    )
+
+
+def check_codec(index_path: Path, record: CodecRecord) -> Iterator[str]:
+    """Yield what is wrong with a codec's files."""
+    try:
+        codec = open_codec(index_path, record)
+    except (OSError, IndexFormatError) as error:
+        yield f"codec {record.name}: {error}"
+        return
+    yield from checksum_problems(index_path / FOLDER / record.name, record.checksums)
+    if not all(np.isfinite(array).all() for array in (codec.centroids, codec.codebook, codec.rotation)):
+        yield f"codec {record.name} holds numbers that are not finite"
+
+
+def codec_records(connection: sqlite3.Connection) -> list[CodecRecord]:
+    """Return the codecs that the catalog names, the newest last."""
+    query = "SELECT name, tokens, centroids, step, whole, checksums FROM codecs ORDER BY number"
+    return [
+        CodecRecord(name, tokens, centroids, step, bool(whole), json.loads(checksums))
+        for name, tokens, centroids, step, whole, checksums in connection.execute(query)
+    ]
+
+
+def insert_codec(connection: sqlite3.Connection, record: CodecRecord) -> None:
+    """Name a codec in the catalog; it is the current one from now."""
+    connection.execute(
+        "INSERT INTO codecs (name, tokens, centroids, step, whole, checksums) VALUES (?, ?, ?, ?, ?, ?)",
+        (record.name, record.tokens, record.centroids, record.step, record.whole, json.dumps(record.checksums)),
+    )

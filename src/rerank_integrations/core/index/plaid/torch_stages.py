@@ -1,0 +1,279 @@
+"""The stages of PLAID search as torch operations, for an index whose model runs on a GPU.
+
+They compute what the numba stages do, and agree with them within rounding. Everything is float32 whatever the process
+has set: no autocast, and float64 products where it has allowed TF32. What is uploaded of a segment stays on the device
+while the segment is open: 40 bytes a token at 2 bits and 128 dimensions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import embedding_bag
+
+from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.core.index.segments import PlaidSegment
+from rerank_integrations.core.index.snapshot import Places
+from rerank_integrations.core.maxsim import Floats
+
+BLOCK_BYTES = 1 << 28
+_UPLOADED_ROWS = 1 << 20
+# Of a device's memory, left to the model.
+_RESERVED = 0.25
+
+K = TypeVar("K", Codec, PlaidSegment)
+V = TypeVar("V")
+
+
+class TorchQuery:
+    """A query's tables for one codec, on a device.
+
+    A passage's score depends on its codes and the query; on the passages beside it by float32 rounding alone, since
+    cuBLAS may add in another order for another number of rows. Any number of threads may have one each.
+
+    Parameters
+    ----------
+    query
+        Float32, *Shape:* (query tokens, dim).
+    device
+        ``"cuda"`` (the thread's current device) or any torch device. Its memory holds the codec's centroids in float32
+        while that is open, and 4 bytes a centroid and query token while this is.
+    block_bytes
+        About what a stage takes while it runs, unless one passage alone takes more; thrice that where TF32 is allowed.
+
+    Raises
+    ------
+    torch.cuda.OutOfMemoryError
+        By any method, if the device's memory does not hold that, or the segment with a quarter to spare.
+    IndexError
+        By `approximate` and `scores`, if a segment names a centroid that the codec does not have.
+    """
+
+    def __init__(self, codec: Codec, query: Floats, device: str, *, block_bytes: int = BLOCK_BYTES) -> None:
+        self._block_bytes = block_bytes
+        self._device = _indexed(torch.device(device))
+        self._count = len(query)
+        self._step = float(np.float32(codec.step))
+        self._whole = codec.whole
+        with _plain(self._device):
+            self._codec = _CODECS.get(codec, self._device)
+            self._columns = torch.from_numpy(codec.rotate(query)).to(self._device).T
+            # A row a centroid, as both stages look them up.
+            self._scores = _product(self._codec.centroids, self._columns)
+
+    def approximate(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+        """Score passages by their centroids, with scores below 0 as 0; a passage without tokens scores 0."""
+        # Codes and their numbers, and what `embedding_bag` notes: of each token, and of each passage and query token.
+        costs = 32, 12 * self._count + 64
+        return self._in_blocks(segment, places, costs, self._by_centroids)
+
+    def nearly(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+        """MaxSim, of all the tokens: here it costs no more than of some."""
+        return self.scores(segment, places)
+
+    def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+        """MaxSim of the passages' decompressed vectors; a passage without tokens scores minus one a query token."""
+        residual_bytes = segment.residuals.shape[1]
+        costs = 32 + 5 * residual_bytes + 4 * self._columns.shape[0] + 12 * self._count, 16 * self._count + 64
+        return self._in_blocks(segment, places, costs, self._decompressed)
+
+    def probed(self, count: int) -> NDArray[np.uint8]:
+        """Mark the `count` best centroids of each query token, uint8, *Shape:* (centroids,)."""
+        centroids = len(self._scores)
+        with _plain(self._device):
+            best = torch.topk(self._scores, min(count, centroids), dim=0, sorted=False).indices
+            chosen = torch.zeros(centroids, dtype=torch.uint8, device=self._device)
+            chosen[best.reshape(-1)] = 1
+            return _numpy(chosen)
+
+    def _in_blocks(
+        self,
+        segment: PlaidSegment,
+        places: Places,
+        costs: tuple[int, int],
+        score: Callable[[_Uploaded, _Rows], torch.Tensor],
+    ) -> NDArray[np.float64]:
+        out = np.zeros(len(places), dtype=np.float64)
+        if not len(places) or not self._count:
+            return out
+        lengths = segment.offsets[places + 1] - segment.offsets[places]
+        with _plain(self._device):
+            uploaded = _SEGMENTS.get(segment, self._device)
+            if uploaded.highest >= len(self._scores):
+                # Here, since a look-up out of range would end CUDA for the whole process.
+                raise IndexError(f"centroid {uploaded.highest} of {len(self._scores)} in segment {segment.name}")
+            for block in _blocks(lengths * costs[0] + costs[1], self._block_bytes):
+                rows = _rows(segment, uploaded, places[block], int(lengths[block].sum()))
+                out[block] = _numpy(score(uploaded, rows))
+        return out
+
+    def _by_centroids(self, uploaded: _Uploaded, rows: _Rows) -> torch.Tensor:
+        best = _maxima(self._scores, uploaded.codes[rows.tokens], rows.bounds)
+        return best.clamp_(min=0).sum(dim=1, dtype=torch.float64)
+
+    def _decompressed(self, uploaded: _Uploaded, rows: _Rows) -> torch.Tensor:
+        residuals = uploaded.residuals[rows.tokens]
+        # As numbers: torch takes bytes for a mask.
+        codewords = self._codec.codebook.index_select(0, residuals.reshape(-1).int())
+        values = _product(codewords.view(len(residuals), self._columns.shape[0]), self._columns)
+        scales = (uploaded.scales[rows.tokens] * self._step)[:, None]
+        centres = self._scores.index_select(0, uploaded.codes[rows.tokens])
+        values = values.add_(centres).mul_(scales) if self._whole else values.mul_(scales).add_(centres)
+        each = torch.arange(len(values), dtype=torch.int32, device=self._device)
+        best = _maxima(values, each, rows.bounds)
+        best[rows.bounds.diff() == 0] = -1
+        return best.sum(dim=1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A codec on a device."""
+
+    centroids: torch.Tensor
+    codebook: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    """A segment on a device: what its arrays hold, of types that torch computes with."""
+
+    codes: torch.Tensor
+    residuals: torch.Tensor
+    scales: torch.Tensor
+    offsets: torch.Tensor
+    highest: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Passages one after the other: their tokens in the segment, and int32 bounds between them, from 0."""
+
+    tokens: slice | torch.Tensor
+    bounds: torch.Tensor
+
+
+class Uploads(Generic[K, V]):
+    """What has been uploaded of objects, by device, for as long as they live."""
+
+    def __init__(self, upload: Callable[[K, torch.device], V]) -> None:
+        self._upload: Callable[[K, torch.device], V] = upload
+        self._held: weakref.WeakKeyDictionary[K, dict[torch.device, V]] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def get(self, key: K, device: torch.device) -> V:
+        """Return it, uploaded once; another thread that wants it meanwhile waits."""
+        with self._lock:
+            held = self._held.setdefault(key, {})
+            if device not in held:
+                held[device] = self._upload(key, device)
+            return held[device]
+
+
+def _tables(codec: Codec, device: torch.device) -> _Tables:
+    return _Tables(_put(codec.centroids, np.float32, device), _put(codec.codebook, np.float32, device))
+
+
+def _segment(segment: PlaidSegment, device: torch.device) -> _Uploaded:
+    _require_room(segment, device)
+    return _Uploaded(
+        _put(segment.codes, np.int32, device),
+        _put(segment.residuals, np.uint8, device),
+        _put(segment.scales, np.float32, device),
+        _put(segment.offsets, np.int64, device),
+        int(segment.codes.max(initial=0)),
+    )
+
+
+_CODECS: Uploads[Codec, _Tables] = Uploads(_tables)
+_SEGMENTS: Uploads[PlaidSegment, _Uploaded] = Uploads(_segment)
+
+
+def _require_room(segment: PlaidSegment, device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    needed = segment.residuals.nbytes + 8 * len(segment.codes) + segment.offsets.nbytes
+    free, total = torch.cuda.mem_get_info(device)
+    # Torch keeps memory that nothing uses any more.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if free - needed < _RESERVED * total:
+        raise torch.cuda.OutOfMemoryError(
+            f"segment {segment.name} takes {needed} bytes on {device}, which has {free} free of {total}; "
+            f"expected {_RESERVED:.0%} to remain"
+        )
+
+
+def _put(array: NDArray[Any], dtype: type[np.generic], device: torch.device) -> torch.Tensor:
+    kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+    kept = torch.empty(array.shape, dtype=kind, device=device)
+    for start in range(0, len(array), _UPLOADED_ROWS):
+        rows = slice(start, start + _UPLOADED_ROWS)
+        # A copy: the map is read-only, and of unsigned numbers torch computes with bytes alone.
+        kept[rows] = torch.from_numpy(np.array(array[rows], dtype=dtype))
+    return kept
+
+
+def _indexed(device: torch.device) -> torch.device:
+    # "cuda" is another device in a thread that chose another.
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+@contextlib.contextmanager
+def _plain(device: torch.device) -> Iterator[None]:
+    # Callers may have autocast on, in their thread.
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    matmul = torch.backends.cuda.matmul
+    # The newer of torch's two settings; the older one raises where both were used.
+    precision = getattr(matmul, "fp32_precision", None)
+    allowed = matmul.allow_tf32 if precision is None else precision == "tf32"
+    # TF32 keeps 10 bits, which are too few; the setting is the whole process's, so it is left alone.
+    return (left.double() @ right.double()).float() if allowed else left @ right
+
+
+def _maxima(table: torch.Tensor, rows: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    # Look-up and segmented maximum in one kernel, without atomics; zeros for a segment of no rows.
+    if not len(rows):
+        return table.new_zeros(len(bounds) - 1, table.shape[1])
+    return embedding_bag(rows, table, bounds, mode="max", include_last_offset=True)
+
+
+def _rows(segment: PlaidSegment, uploaded: _Uploaded, places: Places, total: int) -> _Rows:
+    device = uploaded.offsets.device
+    where = torch.from_numpy(places.astype(np.int64)).to(device)
+    starts = uploaded.offsets[where]
+    lengths = uploaded.offsets[where + 1] - starts
+    bounds = torch.zeros(len(places) + 1, dtype=torch.int32, device=device)
+    bounds[1:] = lengths.cumsum(0)
+    if (np.diff(places) == 1).all():
+        first = int(segment.offsets[places[0]])
+        return _Rows(slice(first, first + total), bounds)
+    shifts = torch.repeat_interleave(starts - bounds[:-1], lengths, output_size=total)
+    return _Rows(shifts.add_(torch.arange(total, device=device)), bounds)
+
+
+def _blocks(costs: NDArray[np.int64], most: int) -> Iterator[slice]:
+    ends = np.cumsum(costs)
+    start = 0
+    while start < len(costs):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, end)
+        start = end
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array

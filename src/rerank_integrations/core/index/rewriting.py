@@ -1,0 +1,180 @@
+"""New segments out of the passages of old ones: joined, freed of dead passages, or compressed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.segments import (
+    FloatSegment,
+    PlaidSegment,
+    Segment,
+    SegmentRecord,
+    check_segment,
+    forget_unused,
+    insert_segment,
+    open_segment,
+    write_segment,
+)
+from rerank_integrations.errors import IndexFormatError
+
+if TYPE_CHECKING:
+    from rerank_integrations.core.index.plaid.codec import Codec
+
+# What one rewritten segment holds, and so what a rewrite holds in memory: 64 MB of float16 at 128 dimensions ...
+FLOAT_TOKENS = 1 << 18
+# ... or 74 MB of 2-bit codes.
+PLAID_TOKENS = 1 << 21
+
+S = TypeVar("S", FloatSegment, PlaidSegment)
+Written = tuple[SegmentRecord, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Piece(Generic[S]):
+    """Some passages of one segment: their ordinals and catalog numbers, int64."""
+
+    segment: S
+    ordinals: NDArray[np.int64]
+    pids: NDArray[np.int64]
+
+    def lengths(self) -> NDArray[np.int32]:
+        offsets = self.segment.offsets
+        return (offsets[self.ordinals + 1] - offsets[self.ordinals]).astype(np.int32)
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of the passages' tokens, passage after passage."""
+        lengths = self.lengths()
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows: NDArray[np.int64] = np.repeat(self.segment.offsets[self.ordinals], lengths) + within
+        return rows
+
+
+def rewrite(
+    connection: sqlite3.Connection, index_path: Path, records: Sequence[SegmentRecord], codec: Codec | None
+) -> Iterator[Written]:
+    """Write what is alive of segments of one kind anew; `commit_rewrite` puts it in their place.
+
+    Parameters
+    ----------
+    codec
+        What made the segments, or what is to compress them; ``None`` for float16 ones that stay so.
+
+    Yields
+    ------
+    tuple
+        The record of a new segment, and the catalog numbers of its passages in order.
+
+    Raises
+    ------
+    IndexFormatError
+        If a segment is damaged: a copy gets a checksum of its own, so damage would look sound ever after.
+    IndexWriteError
+        If the disk is full.
+    """
+    segments = [_open_sound(index_path, record) for record in records]
+    alive = _alive(connection, [record.name for record in records])
+    floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
+    compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
+    if codec is None:
+        yield from _each(floats, FLOAT_TOKENS, lambda pieces: _write_floats(index_path, pieces))
+        return
+    yield from _each(floats, PLAID_TOKENS, lambda pieces: _compress(index_path, codec, pieces))
+    yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(index_path, codec, pieces))
+
+
+def commit_rewrite(connection: sqlite3.Connection, written: Sequence[Written]) -> None:
+    """Let the passages be where `rewrite` has put them."""
+    for record, pids in written:
+        insert_segment(connection, record)
+        connection.executemany(
+            "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
+            [(record.name, place, pid) for place, pid in enumerate(pids.tolist())],
+        )
+    forget_unused(connection)
+
+
+def _alive(connection: sqlite3.Connection, names: list[str]) -> dict[str, list[tuple[int, int]]]:
+    alive: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    query = (
+        "SELECT segment, ordinal, pid FROM passages WHERE segment IN (SELECT value FROM json_each(?)) "
+        "ORDER BY segment, ordinal"
+    )
+    for name, ordinal, pid in connection.execute(query, (sql_ids(names),)):
+        alive[name].append((ordinal, pid))
+    return alive
+
+
+def _piece(segment: S, alive: dict[str, list[tuple[int, int]]]) -> _Piece[S]:
+    places = np.array(alive[segment.name], dtype=np.int64).reshape(-1, 2)
+    return _Piece(segment, places[:, 0], places[:, 1])
+
+
+def _each(
+    pieces: Sequence[_Piece[S]], most: int, write: Callable[[list[_Piece[S]]], SegmentRecord]
+) -> Iterator[Written]:
+    """Write pieces together up to `most` tokens a segment (a longer passage has one to itself)."""
+    waiting: list[_Piece[S]] = []
+    size = 0
+    for piece in _cut(pieces, most):
+        tokens = int(piece.lengths().sum())
+        if waiting and size + tokens > most:
+            yield write(waiting), np.concatenate([one.pids for one in waiting])
+            waiting, size = [], 0
+        waiting.append(piece)
+        size += tokens
+    if waiting:
+        yield write(waiting), np.concatenate([one.pids for one in waiting])
+
+
+def _cut(pieces: Sequence[_Piece[S]], most: int) -> Iterator[_Piece[S]]:
+    """Cut pieces at every eighth of `most` tokens, so that segments fill up well."""
+    for piece in pieces:
+        slots = np.cumsum(piece.lengths(), dtype=np.int64) // max(1, most // 8)
+        for part in np.split(np.arange(len(slots)), np.flatnonzero(np.diff(slots)) + 1):
+            if len(part):
+                yield _Piece(piece.segment, piece.ordinals[part], piece.pids[part])
+
+
+def _lengths(pieces: Sequence[_Piece[S]]) -> NDArray[np.int32]:
+    return np.concatenate([piece.lengths() for piece in pieces])
+
+
+def _write_floats(index_path: Path, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+    tokens = np.concatenate([piece.segment.tokens[piece.rows()] for piece in pieces])
+    return write_segment(index_path, {"tokens": tokens}, _lengths(pieces), None)
+
+
+def _compress(index_path: Path, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+    from rerank_integrations.core.index.plaid.codec import joined
+    from rerank_integrations.core.index.plaid.storing import write_compressed
+
+    codes = joined([codec.encode(piece.segment.tokens[piece.rows()]) for piece in pieces])
+    return write_compressed(index_path, codec, codes, _lengths(pieces))
+
+
+def _write_codes(index_path: Path, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
+    from rerank_integrations.core.index.plaid.codec import Codes, joined
+    from rerank_integrations.core.index.plaid.storing import write_compressed
+
+    taken = []
+    for piece in pieces:
+        rows: NDArray[Any] = piece.rows()
+        segment = piece.segment
+        taken.append(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
+    return write_compressed(index_path, codec, joined(taken), _lengths(pieces))
+
+
+def _open_sound(path: Path, record: SegmentRecord) -> Segment:
+    problems = list(check_segment(path, record))
+    if problems:
+        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
+    return open_segment(path, record)
