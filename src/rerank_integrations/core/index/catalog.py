@@ -178,6 +178,12 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     return meta
 
 
+def generation(connection: sqlite3.Connection) -> int | None:
+    """Return the number of the commit that `connection` sees; ``None`` where there is no such row."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    return None if row is None else int(row[0])
+
+
 def table_names(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the catalog's tables, SQLite's own left out."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.catalog import Catalog, generation, read_meta
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
@@ -134,10 +134,10 @@ class Reader:
         raise IndexFormatError(f"{self._path} is damaged: {missing}") from missing
 
     def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
-        meta = read_meta(connection, self._path)
         last = self._last
-        if last is not None and last.generation == int(meta["generation"]):
+        if last is not None and last.generation == generation(connection):
             return last
+        meta = read_meta(connection, self._path)
         with self._lock:
             last = self._last
             if last is not None and last.generation == int(meta["generation"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,18 @@ def in_parts(work: Callable[[int, int], None], size: int, smallest: int) -> None
     work(bounds[0], bounds[1])
     for other in others:
         other.result()
+
+
+def turns() -> threading.BoundedSemaphore:
+    """Return what lets as many callers work at once as there are threads."""
+    return _turns(os.getpid())
+
+
+@functools.cache
+def _turns(pid: int) -> threading.BoundedSemaphore:
+    # By process too: in a child nobody gives back what its parent's threads hold.
+    del pid
+    return threading.BoundedSemaphore(workers())
 
 
 @functools.cache

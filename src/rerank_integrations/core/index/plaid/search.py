@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.plaid import kernels
 from rerank_integrations.core.index.plaid.codec import Codec
-from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.index.plaid.pool import in_parts, turns
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part, Places
@@ -33,8 +33,8 @@ _MOST_PROBES = 64
 _SHARED_PASSAGES = 1 << 13
 _SHARED_CENTROIDS = 1 << 13
 _ALL_TOKENS = 255
-_PROBES = 2
-# For a million tokens; more passages that are nearly as good come with the root of it.
+_PROBES = 3
+# For a million tokens at 2 bits; more passages that are nearly as good come with the root of the tokens.
 _CANDIDATES = 128
 _CANDIDATES_A_HIT = 8
 # The last but one stage looks at the tokens near each query token's best centroid only, and keeps so many passages for
@@ -85,6 +85,12 @@ def search_group(group: Group, query: Floats, k: int, effort: Effort, device: st
     IndexFormatError
         If a segment's files are damaged.
     """
+    # No more at once than there are cores: more would only take each other's caches and the interpreter.
+    with turns():
+        return _on_device(group, query, k, effort, device)
+
+
+def _on_device(group: Group, query: Floats, k: int, effort: Effort, device: str) -> dict[int, float]:
     if device != "cpu":
         import torch
 
@@ -101,7 +107,7 @@ def _searched(group: Group, asked: Stages, query_tokens: int, k: int, effort: Ef
     parts = group.parts
     found = [part.places for part in parts]
     if not effort.exact and query_tokens:
-        wanted = max(k, effort.n_candidates or _wanted(parts, k))
+        wanted = max(k, effort.n_candidates or _wanted(group, k))
         if sum(map(len, found)) > wanted:
             probes = effort.n_probe or _probes(parts)
             found = _best(parts, _candidates(asked, parts, probes, wanted), asked.approximate, wanted)
@@ -208,10 +214,12 @@ def _columns(query: Floats) -> Floats:
     return np.ascontiguousarray(padded.reshape(blocks, FLOATS, query.shape[1]).transpose(0, 2, 1))
 
 
-def _wanted(parts: Sequence[Part[PlaidSegment]], k: int) -> int:
+def _wanted(group: Group, k: int) -> int:
     """Return how many candidates to score exactly."""
-    tokens = sum(int(part.segment.offsets[-1]) for part in parts)
-    return max(_CANDIDATES_A_HIT * k, int(_CANDIDATES * max(1.0, np.sqrt(tokens / (1 << 20)))))
+    tokens = sum(int(part.segment.offsets[-1]) for part in group.parts)
+    # More bits tell more of the candidates apart.
+    usual = _CANDIDATES * max(1, group.codec.nbits - 1) * max(1.0, np.sqrt(tokens / (1 << 20)))
+    return max(_CANDIDATES_A_HIT * k, int(usual))
 
 
 def _probes(parts: Sequence[Part[PlaidSegment]]) -> int | None:
