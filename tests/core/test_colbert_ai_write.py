@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from colbert_ai_folders import TEXTS, write_folder
+from full_disk import files_limited_to
 
 from rerank_integrations import IndexExistsError, IndexWriteError, InvalidInputError, Passage
 from rerank_integrations.core.index.colbert_ai import (
@@ -117,19 +115,6 @@ def test_what_stands_there_is_left_alone(index: ColbertAIIndex, tmp_path: Path) 
     with ColbertAIWriter(tmp_path / "to", index.codec) as writer:
         add_all(writer, index)
     open_colbert_ai(tmp_path / "to").check_all()
-
-
-@contextlib.contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """No file of this process may grow over `size` bytes: the system then refuses the write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @pytest.mark.parametrize("size", [0, 1000, 1500, 100_000])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import files_limited_to
 from grown import ENOUGH, many
 from harm import PASSAGES, answers, check_unharmed
 from mounts import require_mounts, run_mounted
@@ -33,19 +31,6 @@ def index(path: Path) -> Iterator[ColBERTIndex]:
         before = answers(index)
         yield index
         check_unharmed(index, before)
-
-
-@contextlib.contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """No file of this process may grow over `size` bytes: the system then refuses the write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_segment_that_finds_no_room(index: ColBERTIndex) -> None:

@@ -98,6 +98,12 @@ def test_a_damaged_segment_is_written_anew(made: Path) -> None:
         assert len(index.search("red fox", 100)) == 53
 
 
+def test_residuals_column_by_column(made: Path) -> None:
+    file = file_of(made, "segments/*/residuals.npy")
+    np.save(file, np.asfortranarray(np.load(file)))
+    damaged(made, file)
+
+
 def test_lists_of_another_byte_order(made: Path) -> None:
     file = file_of(made, "segments/*/listed.npy")
     np.save(file, np.load(file).astype(">u2"))

@@ -38,10 +38,10 @@ def write_arrays(parent: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[str,
     try:
         temporary.mkdir(parents=True)
         checksums = {key: _write_array(temporary / f"{key}.npy", array) for key, array in arrays.items()}
-        _sync_folder(temporary)
+        sync_path(temporary)
         temporary.rename(final)
-        _sync_folder(parent)
-        _sync_folder(parent.parent)
+        sync_path(parent)
+        sync_path(parent.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
@@ -74,7 +74,12 @@ def map_array(path: Path, dtype: type[np.generic] | None, shape: tuple[int | Non
         # Of a damaged header NumPy raises many kinds.
         raise IndexFormatError(f"{path} is damaged: {error}") from error
     fits = isinstance(array, np.ndarray) and dtype in (None, array.dtype) and len(array.shape) == len(shape)
-    if not fits or any(want is not None and have != want for have, want in zip(array.shape, shape, strict=True)):
+    fits = fits and array.flags.c_contiguous
+    if (
+        not fits
+        or not array.flags.c_contiguous
+        or any(want is not None and have != want for have, want in zip(array.shape, shape, strict=True))
+    ):
         raise IndexFormatError(f"{path} is damaged: expected an array of {dtype and np.dtype(dtype)} of shape {shape}")
     if isinstance(array, np.memmap) and array.offset + array.nbytes != path.stat().st_size:
         raise IndexFormatError(f"{path} is damaged: it is {path.stat().st_size} bytes long, and not as its header says")
@@ -121,7 +126,8 @@ def _file_crc(path: Path) -> int:
     return crc
 
 
-def _sync_folder(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
     # Windows has no folder handles to sync.
     with contextlib.suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)

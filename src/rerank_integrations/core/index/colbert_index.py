@@ -246,7 +246,7 @@ class ColBERTIndex:
             Centroids a query token, whose passages become candidates; more find more, and take longer. By default
             every passage is one while few enough tokens may be found.
         n_candidates
-            How many candidates are scored exactly; by default 128, or more for a large index or `k`.
+            How many candidates are kept by their centroids; by default 160, or more for a large index, 4 bits or `k`.
 
         Returns
         -------

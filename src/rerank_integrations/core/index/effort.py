@@ -16,7 +16,7 @@ class Effort:
     n_probe
         Centroids a query token, of whose passages candidates are made.
     n_candidates
-        Candidates, best by their centroids alone, whose exact MaxSim is computed.
+        Candidates, best by their centroids alone, of which the best by nearly their MaxSim are scored exactly.
     exact
         Compute it of all.
     """

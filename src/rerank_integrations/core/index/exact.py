@@ -38,11 +38,11 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     list of dict
         Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
     """
+    if not parts:
+        return [{} for _ in queries]
     work = len(queries) * sum(part.tokens for part in parts)
     with one_thread() if work < _ALONE_TOKENS else contextlib.nullcontext():
         found = [_scan(part, queries) for part in parts]
-    if not found:
-        return [{} for _ in queries]
     owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
     places = np.concatenate([part.places for part in parts])
     scores = np.concatenate(found, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
 from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.plaid.pool import turns
 from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.rerank import best_first
@@ -21,7 +22,7 @@ from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
 
 T = TypeVar("T")
-Row: TypeAlias = tuple[int, str, str, str]
+Row: TypeAlias = tuple[int, str, str, dict[str, Any]]
 
 _TRIES = 5
 _BY_ID = "id IN (SELECT value FROM json_each(?))"
@@ -76,7 +77,8 @@ class Reader:
                 ]
             return [_hits(connection, scores, k) for scores in found]
 
-        return self.at_one_commit(run, fingerprint)
+        with turns():
+            return self.at_one_commit(run, fingerprint)
 
     def rerank(
         self, query: Floats, ids: Sequence[str], k: int | None, fingerprint: str, device: str = "cpu"
@@ -177,14 +179,17 @@ def _places(connection: sqlite3.Connection, select: Sql) -> list[tuple[str, int]
 
 
 def _hits(connection: sqlite3.Connection, scores: Mapping[int, float], k: int | None) -> list[Hit]:
-    rows = list(_rows(connection, list(scores)))
+    rows = _rows(connection, list(scores))
     order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows], top_n=k)
     return [
-        Hit(rows[place][1], score, rank, rows[place][2], json.loads(rows[place][3]))
+        Hit(rows[place][1], score, rank, rows[place][2], rows[place][3])
         for rank, (place, score) in enumerate(order, start=1)
     ]
 
 
-def _rows(connection: sqlite3.Connection, pids: list[int]) -> Iterator[Row]:
-    query = "SELECT pid, id, text, metadata FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
-    yield from connection.execute(query, (json.dumps(pids),))
+def _rows(connection: sqlite3.Connection, pids: list[int]) -> list[Row]:
+    # In one row: SQLite gives the interpreter up for each, and with many callers it takes long to come back.
+    query = """SELECT json_group_array(json_array(pid, id, text, json(metadata))) FROM passages
+        WHERE pid IN (SELECT value FROM json_each(?))"""
+    found: list[Row] = json.loads(connection.execute(query, (json.dumps(pids),)).fetchone()[0])
+    return found

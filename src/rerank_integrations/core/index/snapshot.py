@@ -6,6 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -58,6 +59,26 @@ class Group:
 
     codec: Codec
     parts: tuple[Part[PlaidSegment], ...]
+
+    @cached_property
+    def found(self) -> int:
+        """How many passages may be found."""
+        return sum(len(part.places) for part in self.parts)
+
+    @cached_property
+    def found_tokens(self) -> int:
+        """How many tokens those have."""
+        return sum(part.tokens for part in self.parts)
+
+    @cached_property
+    def passages(self) -> int:
+        """How many passages the segments hold, dead ones too."""
+        return sum(len(part.segment.offsets) - 1 for part in self.parts)
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens those have."""
+        return sum(int(part.segment.offsets[-1]) for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)

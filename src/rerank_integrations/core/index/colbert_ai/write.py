@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.arrays import sync_path
 from rerank_integrations.core.index.colbert_ai.codec import ColbertAICodec, require_codec, require_tokens
 from rerank_integrations.core.index.colbert_ai.inverted import InvertedLists
 from rerank_integrations.core.index.colbert_ai.read import AVG_RESIDUAL, BUCKETS, CENTROIDS, METADATA
@@ -174,13 +175,13 @@ class ColbertAIWriter:
             )
             self._save_json({**shared, "num_embeddings": self._tokens, "avg_doclen": average}, METADATA)
             for file in self._temporary.iterdir():
-                _sync(file)
-            _sync(self._temporary)
+                sync_path(file)
+            sync_path(self._temporary)
             if self._path.exists():
                 # Windows renames onto nothing; a folder that has been filled meanwhile is an error here.
                 self._path.rmdir()
             self._temporary.rename(self._path)
-            _sync(self._path.parent)
+            sync_path(self._path.parent)
 
     def _discard(self) -> None:
         if self._texts is not None:
@@ -247,13 +248,3 @@ def require_vacant(path: Path) -> None:
 def _own(array: NDArray[Any]) -> NDArray[Any]:
     # Of a read-only array (a mapped one) PyTorch warns, and of a slice it would save all.
     return np.array(array) if not array.flags.writeable or array.base is not None else array
-
-
-def _sync(path: Path) -> None:
-    # Windows has no folder handles to sync.
-    with contextlib.suppress(PermissionError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -101,14 +101,6 @@ class Codec:
         return int(self.rotation.shape[1] // self.codebook.shape[1])
 
     @cached_property
-    def padded_centroids(self) -> Floats:
-        """The centroids, flat, with zeros up to a multiple of 4 of them."""
-        rows = -(-len(self.centroids) // 4) * 4
-        padded = np.zeros((rows, self.centroids.shape[1]), dtype=np.float32)
-        padded[: len(self.centroids)] = self.centroids
-        return padded.reshape(-1)
-
-    @cached_property
     def longest_centroid(self) -> float:
         """The largest length of a centroid."""
         return float(np.linalg.norm(self.centroids, axis=1).max())

@@ -1,28 +1,30 @@
-"""The inner loops of PLAID search, compiled by numba; they hold no lock and no state, so any thread may call them.
+"""The stages of PLAID search that look at centroids alone, and the codec's look-up, compiled by numba.
 
-A query's tokens stand in lanes: columns of a row, padded with zeros to whole vectors of 16 floats or 32 bytes. All
-arrays are contiguous. The look-up tables of `residual_table` follow WARP (Scheerer et al., 2025, arXiv:2501.17788).
+They hold no lock and no state, so any thread may call them. A query's tokens stand in lanes: columns of a row, padded
+with zeros to whole vectors of 16 floats or 32 bytes. All arrays are contiguous.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-import numba
 import numpy as np
 
+from rerank_integrations.core.index.plaid.jit import compiled, inlined
 from rerank_integrations.core.index.plaid.simd import (
     BYTES,
     FLOATS,
     add,
-    any_larger,
+    add_products,
+    any_code_from,
+    as_floats,
     larger,
     larger_bytes,
     load_bytes,
     load_floats,
-    lowered,
     multiply_add,
+    no_products,
+    prefetch,
     repeat,
     smaller,
     store_as_bytes,
@@ -32,86 +34,97 @@ from rerank_integrations.core.index.plaid.simd import (
 )
 
 
-def _jit(function: Any) -> Any:
-    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    # Without a folder to write to, each process compiles for itself.
-    with contextlib.suppress(RuntimeError):
-        compiled.enable_caching()
-    return compiled
+@inlined
+def code_at(codes: Any, token: Any) -> Any:
+    """Return a token's centroid; an unsigned index is not looked at for its sign."""
+    return np.intp(codes[np.uintp(token)])
 
 
-_NOTHING = np.float32(-3e38)
-
-
-@_jit
-def _row(codes: Any, token: Any, count: Any) -> Any:
-    code = np.intp(codes[token])
-    if code >= count:
-        # Damage; the loops read without looking.
+@inlined
+def require_rows(codes: Any, start: Any, end: Any, count: Any) -> None:
+    """Raise unless tokens name centroids of those `count`; the loops that read by them do not look."""
+    bad = False
+    if count < 1 << 16:
+        if end - start < BYTES:
+            for token in range(start, end):
+                bad |= code_at(codes, token) >= count
+        else:
+            for token in range(start, end, BYTES):
+                bad |= any_code_from(codes, min(token, end - BYTES), count)
+    if bad:
         raise IndexError("a token names a centroid that does not exist")
-    return code
 
 
-@_jit
-def _write_scores(value: Any, factor: Any, scores: Any, place: Any, levels: Any, level_place: Any) -> None:
-    store_floats(scores, place, value)
+@inlined
+def _write_level(sums: Any, factors: Any, shifts: Any, block: Any, levels: Any, place: Any) -> None:
     zero = repeat(np.float32(0.0))
-    level = smaller(larger(multiply_add(value, repeat(factor), zero), zero), repeat(np.float32(255.0)))
-    store_as_bytes(levels, level_place, level)
+    level = multiply_add(as_floats(sums), load_floats(factors, block), load_floats(shifts, block))
+    store_as_bytes(levels, place, smaller(larger(level, zero), repeat(np.float32(255.0))))
 
 
-@_jit
-def centroid_scores(centroids: Any, query: Any, ceiling: Any, scores: Any, levels: Any) -> None:
-    """Score every centroid for every query token, as floats and as bytes.
+@compiled
+def centroid_levels(centroids: Any, columns: Any, factors: Any, shifts: Any, levels: Any) -> None:
+    """Score every centroid for every query token, in 255 levels.
 
     Parameters
     ----------
     centroids
-        Float32, *Shape:* (centroids, dim), flat; the number of them is a multiple of 4.
-    query
-        Float32, *Shape:* (blocks, dim, 16), flat: the query's tokens as columns.
-    ceiling
-        The score that becomes 255; scores below 0 become 0.
-    scores
-        Written. Float32, *Shape:* (centroids, 16 * blocks).
+        Uint8, *Shape:* (centroids, dim), flat; the number of them is a multiple of 4, and so is dim.
+    columns
+        The query's tokens, signed bytes as uint8, *Shape:* (blocks, dim / 4, 16, 4), flat.
+    factors, shifts
+        What makes levels of a query token's products: float32, *Shape:* (16 * blocks,).
     levels
-        Written. Uint8, *Shape:* (centroids, lanes), with at least 16 * blocks lanes.
+        Written. Uint8, *Shape:* (centroids, lanes), with as many whole vectors of bytes as hold the blocks.
     """
-    count, width = scores.shape
+    count, lanes = levels.shape
     dim = centroids.size // count
-    lanes = levels.shape[1]
-    flat, small = scores.reshape(-1), levels.reshape(-1)
-    factor = np.float32(255.0) / ceiling
-    blocks = width // FLOATS
+    flat = levels.reshape(-1)
+    blocks = len(factors) // FLOATS
+    zero = repeat(np.float32(0.0))
     # Two blocks of columns at a time: a pass over the centroids costs little more for both.
     for block in range(0, blocks, 2):
-        one, other = block * dim * FLOATS, min(block + 1, blocks - 1) * dim * FLOATS
+        one, other = block * FLOATS, min(block + 1, blocks - 1) * FLOATS
         for first in range(0, count, 4):
-            a = b = c = d = e = f = g = h = repeat(np.float32(0.0))
+            a = b = c = d = e = f = g = h = no_products()
             base = first * dim
-            for i in range(dim):
-                p, q = repeat(centroids[base + i]), repeat(centroids[base + dim + i])
-                r, s = repeat(centroids[base + 2 * dim + i]), repeat(centroids[base + 3 * dim + i])
-                column = load_floats(query, one + i * FLOATS)
-                a, b = multiply_add(p, column, a), multiply_add(q, column, b)
-                c, d = multiply_add(r, column, c), multiply_add(s, column, d)
+            for i in range(0, dim, 4):
+                row, column = base + i, one * dim + i * FLOATS
+                a = add_products(a, centroids, row, columns, column)
+                b = add_products(b, centroids, row + dim, columns, column)
+                c = add_products(c, centroids, row + 2 * dim, columns, column)
+                d = add_products(d, centroids, row + 3 * dim, columns, column)
                 if other != one:
-                    column = load_floats(query, other + i * FLOATS)
-                    e, f = multiply_add(p, column, e), multiply_add(q, column, f)
-                    g, h = multiply_add(r, column, g), multiply_add(s, column, h)
-            place, level = first * width + block * FLOATS, first * lanes + block * FLOATS
-            _write_scores(a, factor, flat, place, small, level)
-            _write_scores(b, factor, flat, place + width, small, level + lanes)
-            _write_scores(c, factor, flat, place + 2 * width, small, level + 2 * lanes)
-            _write_scores(d, factor, flat, place + 3 * width, small, level + 3 * lanes)
+                    column = other * dim + i * FLOATS
+                    e = add_products(e, centroids, row, columns, column)
+                    f = add_products(f, centroids, row + dim, columns, column)
+                    g = add_products(g, centroids, row + 2 * dim, columns, column)
+                    h = add_products(h, centroids, row + 3 * dim, columns, column)
+            place = first * lanes + one
+            _write_level(a, factors, shifts, one, flat, place)
+            _write_level(b, factors, shifts, one, flat, place + lanes)
+            _write_level(c, factors, shifts, one, flat, place + 2 * lanes)
+            _write_level(d, factors, shifts, one, flat, place + 3 * lanes)
+            place += FLOATS
             if other != one:
-                _write_scores(e, factor, flat, place + FLOATS, small, level + FLOATS)
-                _write_scores(f, factor, flat, place + width + FLOATS, small, level + lanes + FLOATS)
-                _write_scores(g, factor, flat, place + 2 * width + FLOATS, small, level + 2 * lanes + FLOATS)
-                _write_scores(h, factor, flat, place + 3 * width + FLOATS, small, level + 3 * lanes + FLOATS)
+                _write_level(e, factors, shifts, other, flat, place)
+                _write_level(f, factors, shifts, other, flat, place + lanes)
+                _write_level(g, factors, shifts, other, flat, place + 2 * lanes)
+                _write_level(h, factors, shifts, other, flat, place + 3 * lanes)
+            else:
+                for number in range(4):
+                    store_as_bytes(flat, place + number * lanes, zero)
 
 
-@_jit
+@inlined
+def fetch_passage(codes: Any, offsets: Any, places: Any, number: Any) -> None:
+    """Have the codes of a passage fetched, where there is such a one: they lie anywhere in memory."""
+    if number < len(places):
+        for token in range(offsets[places[number]], offsets[places[number] + 1], 32):
+            prefetch(codes, token)
+
+
+@compiled
 def approximate(codes: Any, offsets: Any, places: Any, levels: Any, out: Any) -> None:
     """Score passages by their tokens' centroids alone.
 
@@ -133,163 +146,49 @@ def approximate(codes: Any, offsets: Any, places: Any, levels: Any, out: Any) ->
     best = np.empty(BYTES, dtype=np.uint8)
     for number in range(len(places)):
         start, end = offsets[places[number]], offsets[places[number] + 1]
+        fetch_passage(codes, offsets, places, number + 2)
+        require_rows(codes, start, end, count)
         total = np.int32(0)
         for block in range(0, lanes if end > start else 0, BYTES):
-            top = load_bytes(flat, _row(codes, start, count) * lanes + block)
+            top = load_bytes(flat, code_at(codes, start) * lanes + block)
             for token in range(start + 1, end):
-                top = larger_bytes(top, load_bytes(flat, _row(codes, token, count) * lanes + block))
+                top = larger_bytes(top, load_bytes(flat, code_at(codes, token) * lanes + block))
             store_bytes(best, 0, top)
             for lane in range(BYTES):
                 total += best[lane]
         out[number] = total
 
 
-@_jit
-def residual_table(codebook: Any, query: Any, table: Any) -> None:
-    """Fill the products of 16 query tokens with every value that a residual's byte can stand for.
+@compiled
+def best_centroids(levels: Any, rows: Any, lanes: Any, count: Any, chosen: Any) -> None:
+    """Mark, for each of the first `lanes` query tokens, its `count` best centroids of the first `rows`.
 
     Parameters
     ----------
-    codebook
-        Float32, *Shape:* (256, m), flat.
-    query
-        Float32, *Shape:* (dim, 16), flat.
-    table
-        Written. Float32, *Shape:* (dim / m, 256, 16), flat.
-    """
-    m = codebook.size // 256
-    for position in range(query.size // (FLOATS * m)):
-        for value in range(256):
-            product = repeat(np.float32(0.0))
-            for i in range(m):
-                column = load_floats(query, (position * m + i) * FLOATS)
-                product = multiply_add(repeat(codebook[value * m + i]), column, product)
-            store_floats(table, (position * 256 + value) * FLOATS, product)
-
-
-@_jit
-def _floor(codes: Any, start: Any, end: Any, levels: Any, lanes: Any, block: Any, slack: Any) -> Any:
-    count = len(levels) // lanes
-    top = load_bytes(levels, _row(codes, start, count) * lanes + block)
-    for token in range(start + 1, end):
-        top = larger_bytes(top, load_bytes(levels, _row(codes, token, count) * lanes + block))
-    return lowered(top, slack)
-
-
-@_jit
-def _token_scores(residuals: Any, width: Any, table: Any, token: Any, scale: Any, whole: Any, centre: Any) -> Any:
-    even = odd = repeat(np.float32(0.0))
-    first = token * width
-    for i in range(0, width - 1, 2):
-        even = add(even, load_floats(table, (i * 256 + np.intp(residuals[first + i])) * FLOATS))
-        odd = add(odd, load_floats(table, ((i + 1) * 256 + np.intp(residuals[first + i + 1])) * FLOATS))
-    if width % 2:
-        even = add(even, load_floats(table, ((width - 1) * 256 + np.intp(residuals[first + width - 1])) * FLOATS))
-    if whole:
-        return multiply_add(repeat(scale), add(centre, add(even, odd)), repeat(np.float32(0.0)))
-    return multiply_add(repeat(scale), add(even, odd), centre)
-
-
-@_jit
-def add_maxsim(
-    codes: Any,
-    residuals: Any,
-    scales: Any,
-    step: Any,
-    whole: Any,
-    offsets: Any,
-    places: Any,
-    scores: Any,
-    levels: Any,
-    slack: Any,
-    first: Any,
-    lanes: Any,
-    table: Any,
-    out: Any,
-) -> None:
-    """Add to `out` the MaxSim of passages' decompressed tokens over up to 16 query tokens.
-
-    Parameters
-    ----------
-    codes, residuals, scales
-        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens, bytes), unsigned *Shape:* (tokens,).
-    step
-        What one unit of `scales` is.
-    whole
-        Whether the scale is of the whole vector, or of its residual alone.
-    offsets, places
-        As of `approximate`.
-    scores, levels
-        Of `centroid_scores`.
-    slack
-        255 for MaxSim itself. With less, tokens whose centroids score lower than the passage's best by more than this
-        many levels, for every query token, are left out: much faster, and nearly the same.
-    first, lanes
-        The first column of `scores` for these query tokens, and how many are tokens and not padding.
-    table
-        Of `residual_table`.
-    out
-        Float64, *Shape:* of `places`.
-    """
-    width = scores.shape[1]
-    flat = scores.reshape(-1)
-    all_bytes = residuals.reshape(-1)
-    flat_levels = levels.reshape(-1)
-    level_width = levels.shape[1]
-    block = first // BYTES * BYTES
-    best = np.empty(FLOATS, dtype=np.float32)
-    for number in range(len(places)):
-        start, end = offsets[places[number]], offsets[places[number] + 1]
-        top = repeat(_NOTHING if end > start and slack == 255 else np.float32(-1.0))
-        if end > start and slack < 255:
-            floor = _floor(codes, start, end, flat_levels, level_width, block, np.uint8(slack))
-        else:
-            floor = load_bytes(flat_levels, 0)
-        for token in range(start, end):
-            code = _row(codes, token, len(scores))
-            if slack < 255 and not any_larger(load_bytes(flat_levels, code * level_width + block), floor):
-                continue
-            scale = np.float32(scales[token]) * step
-            centre = load_floats(flat, code * width + first)
-            value = _token_scores(all_bytes, residuals.shape[1], table, token, scale, whole, centre)
-            top = larger(top, value)
-        store_floats(best, 0, top)
-        total = 0.0
-        for lane in range(lanes):
-            total += best[lane]
-        out[number] += total
-
-
-@_jit
-def best_centroids(scores: Any, lanes: Any, count: Any, chosen: Any) -> None:
-    """Mark, for each of the first `lanes` query tokens, its `count` best centroids.
-
-    Parameters
-    ----------
-    scores
-        Float32, *Shape:* (centroids, width).
+    levels
+        Of `centroid_levels`; of equal ones the first are marked.
     chosen
         Written. Uint8, *Shape:* (centroids,): 1 for the marked ones.
     """
-    tops = np.full((lanes, count), _NOTHING, dtype=np.float32)
+    tops = np.full((lanes, count), -1, dtype=np.int32)
     places = np.full((lanes, count), -1, dtype=np.int32)
-    for row in range(len(scores)):
+    for row in range(rows):
         for lane in range(lanes):
-            score = scores[row, lane]
-            if score > tops[lane, count - 1]:
+            level = np.int32(levels[row, lane])
+            if level > tops[lane, count - 1]:
                 slot = count - 1
-                while slot > 0 and tops[lane, slot - 1] < score:
+                while slot > 0 and tops[lane, slot - 1] < level:
                     tops[lane, slot] = tops[lane, slot - 1]
                     places[lane, slot] = places[lane, slot - 1]
                     slot -= 1
-                tops[lane, slot] = score
+                tops[lane, slot] = level
                 places[lane, slot] = row
     for place in places.reshape(-1):
         if place >= 0:
             chosen[place] = 1
 
 
-@_jit
+@compiled
 def mark_listed(chosen: Any, list_starts: Any, listed: Any, marks: Any) -> None:
     """Mark the passages in the inverted lists of the `chosen` centroids (uint8, *Shape:* (centroids,)).
 
@@ -300,17 +199,93 @@ def mark_listed(chosen: Any, list_starts: Any, listed: Any, marks: Any) -> None:
     listed
         Unsigned: passages, list after list.
     marks
-        Written. Bool, *Shape:* (passages,).
+        Written. Uint8, *Shape:* (passages,).
     """
+    bad = False
     for centroid in range(len(chosen)):
         if chosen[centroid]:
             for place in range(list_starts[centroid], list_starts[centroid + 1]):
-                if listed[place] >= len(marks):
-                    raise IndexError("a list names a passage that does not exist")
-                marks[listed[place]] = True
+                passage = np.uintp(listed[place])
+                if passage < len(marks):
+                    marks[passage] = 1
+                else:
+                    bad = True
+    if bad:
+        raise IndexError("a list names a passage that does not exist")
 
 
-@_jit
+@compiled
+def query_tables(
+    query: Any,
+    centroid_unit: Any,
+    centroid_error: Any,
+    longest_centroid: Any,
+    word_unit: Any,
+    word_error: Any,
+    longest_words: Any,
+    whole: Any,
+    floats: Any,
+    signed: Any,
+    facts: Any,
+) -> Any:
+    """Lay a query's tokens out as columns, in floats and in bytes, and return the score of one level.
+
+    Parameters
+    ----------
+    query
+        Float32, *Shape:* (query tokens, dim).
+    centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
+        Of `small.Small`.
+    whole
+        As of `token_kernels.Tokens`.
+    floats
+        Written. Float32 zeros, *Shape:* (blocks, wide, 16).
+    signed
+        Written. Int8 zeros, *Shape:* (blocks, dim / 4, 16, 4).
+    facts
+        Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
+        the margins of `token_kernels.Query`, factors and shifts of products with centroids.
+    """
+    longest = np.float32(0.0)
+    for token in range(len(query)):
+        square = np.float32(0.0)
+        for i in range(query.shape[1]):
+            square += query[token, i] * query[token, i]
+        longest = max(longest, np.sqrt(square))
+    level_unit = max(longest * longest_centroid, np.float32(1e-6)) / np.float32(255.0)
+    facts[2, len(query) :] = -np.inf
+    for token in range(len(query)):
+        block, lane = token // FLOATS, token % FLOATS
+        largest = np.float32(1e-30)
+        for i in range(query.shape[1]):
+            largest = max(largest, abs(query[token, i]))
+        # A scale for each query token, as one may be longer than another.
+        unit = largest / np.float32(127.0)
+        total = square = off = np.float32(0.0)
+        for i in range(query.shape[1]):
+            value = query[token, i]
+            byte = np.rint(value / unit)
+            floats[block, i, lane] = value
+            signed[block, i // 4, lane, i % 4] = np.int8(byte)
+            total += byte
+            square += value * value
+            off += (value - byte * unit) ** 2
+        length, off = np.sqrt(square), np.sqrt(off)
+        # Bytes of centroids and codewords are 128 more than what they stand for.
+        facts[0, token] = unit * word_unit
+        facts[1, token] = np.float32(-128.0) * total * unit * word_unit
+        # Float32 sums are off by far less than the hundredth.
+        level_margin = np.float32(1.01) * (level_unit + length * centroid_error + off * longest_centroid)
+        words_margin = np.float32(1.01) * (length * word_error + off * longest_words)
+        # A scale of the whole vector is the centroid's too.
+        facts[2, token] = np.float32(0.0) if whole else level_margin
+        facts[3, token] = words_margin + (level_margin if whole else np.float32(0.0))
+        facts[4, token] = unit * centroid_unit / level_unit
+        facts[5, token] = np.float32(-128.0) * total * unit * centroid_unit / level_unit
+    return level_unit
+
+
+@compiled
 def nearest_codewords(vectors: Any, columns: Any, half_norms: Any, numbers: Any, out: Any) -> None:
     """Find the nearest of 256 codewords to each short vector.
 

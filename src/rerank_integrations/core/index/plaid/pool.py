@@ -26,7 +26,10 @@ def in_parts(work: Callable[[int, int], None], size: int, smallest: int) -> None
     smallest
         Parts are no smaller, so that little work stays in the caller's thread.
     """
-    parts = max(1, min(workers(), size // max(1, smallest)))
+    if size < 2 * max(1, smallest):
+        work(0, size)
+        return
+    parts = min(workers(), size // max(1, smallest))
     bounds = [size * part // parts for part in range(parts + 1)]
     others = [_pool(os.getpid()).submit(work, bounds[part], bounds[part + 1]) for part in range(1, parts)]
     work(bounds[0], bounds[1])

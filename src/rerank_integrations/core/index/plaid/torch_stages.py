@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding_bag
 
+from rerank_integrations.core.index.plaid.best import score_of_best
 from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.core.index.plaid.kernels import mark_listed
 from rerank_integrations.core.index.segments import PlaidSegment
-from rerank_integrations.core.index.snapshot import Places
+from rerank_integrations.core.index.snapshot import Group, Part, Places
 from rerank_integrations.core.maxsim import Floats
 
 BLOCK_BYTES = 1 << 28
@@ -75,9 +77,17 @@ class TorchQuery:
         costs = 32, 12 * self._count + 64
         return self._in_blocks(segment, places, costs, self._by_centroids)
 
-    def nearly(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
-        """MaxSim, of all the tokens: here it costs no more than of some."""
-        return self.scores(segment, places)
+    def finalists(self, group: Group, probes: int | None, wanted: int, kept: int) -> list[Places]:
+        """Choose the `wanted` passages that are best by their centroids; their MaxSim costs little here."""
+        found = [part.places for part in group.parts]
+        if probes is not None:
+            chosen = self.probed(probes)
+            met = [_met(part, chosen) for part in group.parts]
+            # All of them, by their centroids, where too few were met.
+            found = met if sum(map(len, met)) >= wanted else found
+        scores = [self.approximate(part.segment, places) for part, places in zip(group.parts, found, strict=True)]
+        bar = score_of_best(scores, wanted)
+        return [places[row >= bar] for places, row in zip(found, scores, strict=True)]
 
     def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
         """MaxSim of the passages' decompressed vectors; a passage without tokens scores minus one a query token."""
@@ -131,6 +141,16 @@ class TorchQuery:
         best = _maxima(values, each, rows.bounds)
         best[rows.bounds.diff() == 0] = -1
         return best.sum(dim=1, dtype=torch.float64)
+
+
+def _met(part: Part[PlaidSegment], chosen: NDArray[np.uint8]) -> Places:
+    segment = part.segment
+    if segment.list_starts is None or segment.listed is None:
+        return part.places
+    marks = np.zeros(len(segment.offsets) - 1, dtype=np.uint8)
+    mark_listed(chosen, segment.list_starts, segment.listed, marks)
+    met: Places = part.places[marks[part.places] != 0]
+    return met
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""A query's stages on the CPU: in bytes to choose by, in floats for the scores that are told."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.plaid import kernels, token_kernels
+from rerank_integrations.core.index.plaid.choosing import finalists, part_table
+from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
+from rerank_integrations.core.index.plaid.small import in_bytes
+from rerank_integrations.core.index.segments import PlaidSegment
+from rerank_integrations.core.index.snapshot import Group, Places
+from rerank_integrations.core.maxsim import Floats
+
+# Below which a stage is not worth another thread's start.
+_SHARED_PASSAGES = 1 << 13
+_SHARED_CENTROIDS = 1 << 15
+# `nearly` looks at the tokens near each query token's best centroid only. Measured (benchmarks/index.py): a third of
+# the time, and no worse recall than all tokens of all candidates.
+_SLACK = 8
+
+
+class CpuQuery:
+    """A query's tables for one codec.
+
+    Parameters
+    ----------
+    query
+        Float32, *Shape:* (query tokens, dim).
+    """
+
+    def __init__(self, codec: Codec, query: Floats) -> None:
+        self._codec = codec
+        self._count = len(query)
+        self._small = small = in_bytes(codec)
+        rotated = codec.rotate(query)
+        dim = rotated.shape[1]
+        blocks = -(-self._count // FLOATS)
+        self._columns = np.zeros((blocks, small.wide.shape[1], FLOATS), dtype=np.float32)
+        signed = np.zeros((blocks, dim // 4, FLOATS, 4), dtype=np.int8)
+        facts = np.zeros((6, blocks * FLOATS), dtype=np.float32)
+        level_unit = kernels.query_tables(
+            rotated,
+            small.centroid_unit,
+            small.centroid_error,
+            small.longest_centroid,
+            small.word_unit,
+            small.word_error,
+            small.longest_words,
+            codec.whole,
+            self._columns,
+            signed,
+            facts,
+        )
+        units, shifts, margins, scaled_margins, factors, level_shifts = facts
+        lanes = -(-blocks * FLOATS // BYTES) * BYTES
+        levels = np.empty((len(small.centroids) // dim, lanes), dtype=np.uint8)
+        columns = signed.reshape(-1).view(np.uint8)
+        self._query = token_kernels.Query(
+            levels.reshape(-1),
+            lanes,
+            np.float32(level_unit),
+            small.words,
+            columns,
+            units,
+            shifts,
+            margins,
+            scaled_margins,
+            self._count,
+        )
+
+        def score(start: int, end: int) -> None:
+            # Whole groups of four, as the kernel takes them.
+            rows = slice(start // 4 * 4, end // 4 * 4)
+            some = small.centroids[rows.start * dim : rows.stop * dim]
+            kernels.centroid_levels(some, columns, factors, level_shifts, levels[rows])
+
+        in_parts(score, len(levels), _SHARED_CENTROIDS)
+        self._levels = levels
+
+    def finalists(self, group: Group, probes: int | None, wanted: int, kept: int) -> list[Places]:
+        """Choose those passages of each part whose MaxSim is worth computing; `probes` as of `search.Asked`."""
+        codec = self._codec
+        bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
+        found = finalists(
+            part_table(group),
+            np.empty(0, dtype=codec.scale_type),
+            codec.residual_bytes,
+            np.float32(codec.step),
+            codec.whole,
+            self._query,
+            self._levels,
+            len(codec.centroids),
+            min(probes or 0, len(codec.centroids)),
+            wanted,
+            _SLACK,
+            kept,
+            bounds,
+        )
+        return [found[start:end] for start, end in itertools.pairwise(bounds)]
+
+    def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+        """MaxSim of the passages' decompressed vectors."""
+        out = np.empty(len(places), dtype=np.float64)
+        small, stored, columns = self._small, self._stored(segment), self._columns.reshape(-1)
+
+        def score(start: int, end: int) -> None:
+            some = places[start:end]
+            token_kernels.maxsim(stored, self._query, some, small.wide, small.codebook, columns, out[start:end])
+
+        in_parts(score, len(places), _SHARED_PASSAGES)
+        return out
+
+    def _stored(self, segment: PlaidSegment) -> token_kernels.Tokens:
+        return token_kernels.Tokens(
+            segment.codes,
+            segment.residuals.reshape(-1),
+            segment.scales,
+            segment.residuals.shape[1],
+            segment.offsets,
+            np.float32(self._codec.step),
+            self._codec.whole,
+        )

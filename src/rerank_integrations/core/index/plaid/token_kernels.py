@@ -1,0 +1,392 @@
+"""The stages of PLAID search that look at every token, compiled by numba: four tokens at a time, in bytes.
+
+They hold no lock and no state, so any thread may call them. All arrays are contiguous. The arithmetic in bytes is
+llama.cpp's and FAISS's kind of integer dot product; what it cannot tell apart is settled in floats.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rerank_integrations.core.index.plaid.jit import compiled, inlined
+from rerank_integrations.core.index.plaid.kernels import code_at, fetch_passage, require_rows
+from rerank_integrations.core.index.plaid.simd import (
+    BYTES,
+    FLOATS,
+    add,
+    add_sums,
+    add_word_products,
+    any_float_larger,
+    any_larger,
+    as_floats,
+    larger,
+    larger_bytes,
+    load_bytes,
+    load_eight,
+    load_floats,
+    load_from_bytes,
+    load_sixteen,
+    lowered,
+    multiply_add,
+    no_products,
+    prefetch,
+    repeat,
+    store_bytes,
+    store_floats,
+    where_less,
+)
+
+
+class Tokens(NamedTuple):
+    """A segment's compressed passages.
+
+    Parameters
+    ----------
+    codes, residuals, scales
+        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), unsigned *Shape:* (tokens,).
+    width
+        Bytes of a residual.
+    offsets
+        Int64, *Shape:* (passages + 1,).
+    step
+        What one unit of `scales` is.
+    whole
+        Whether the scale is of the whole vector, or of its residual alone.
+    """
+
+    codes: Any
+    residuals: Any
+    scales: Any
+    width: int
+    offsets: Any
+    step: np.float32
+    whole: bool
+
+
+class Query(NamedTuple):
+    """A query in bytes, of blocks of 16 tokens, the last one filled up with zeros.
+
+    Parameters
+    ----------
+    levels
+        Of `kernels.centroid_levels`, flat.
+    lanes
+        How many of them a centroid has.
+    level_unit
+        The score of one level.
+    words
+        Codewords as unsigned bytes, 1, 2, 4 or 8 of them in an unsigned number; *Shape:* (256,).
+    columns
+        As of `kernels.centroid_levels`.
+    units, shifts
+        What makes scores of a query token's products with codewords: float32, *Shape:* (16 * blocks,).
+    margins, scaled_margins
+        How far a value may be from the truth, at most: as it is, and for a scale of 1. Float32, *Shape:*
+        (16 * blocks,); minus infinity and 0 for what fills up.
+    tokens
+        How many query tokens there are.
+    """
+
+    levels: Any
+    lanes: int
+    level_unit: np.float32
+    words: Any
+    columns: Any
+    units: Any
+    shifts: Any
+    margins: Any
+    scaled_margins: Any
+    tokens: int
+
+
+_NOTHING = np.float32(-3e38)
+_BATCH = 4
+# Tokens whose bytes are fetched before the first of them is scored.
+_WAITING = 64
+
+
+@inlined
+def _sums(stored: Any, query: Any, block: Any, batch: Any) -> Any:
+    fours = stored.width * query.words.itemsize // 4
+    words, residuals, columns = query.words, stored.residuals, query.columns
+    p, q, r, s = (
+        batch[0] * stored.width,
+        batch[1] * stored.width,
+        batch[2] * stored.width,
+        batch[3] * stored.width,
+    )
+    # Two sums a token, since the next product need not wait for the other's.
+    a = b = c = d = e = f = g = h = no_products()
+    for i in range(0, fours, 2):
+        column = (block * fours + i * FLOATS) * 4
+        a = add_word_products(a, words, residuals, p, i, columns, column)
+        b = add_word_products(b, words, residuals, q, i, columns, column)
+        c = add_word_products(c, words, residuals, r, i, columns, column)
+        d = add_word_products(d, words, residuals, s, i, columns, column)
+        column += 4 * FLOATS
+        e = add_word_products(e, words, residuals, p, i + 1, columns, column)
+        f = add_word_products(f, words, residuals, q, i + 1, columns, column)
+        g = add_word_products(g, words, residuals, r, i + 1, columns, column)
+        h = add_word_products(h, words, residuals, s, i + 1, columns, column)
+    return add_sums(a, e), add_sums(b, f), add_sums(c, g), add_sums(d, h)
+
+
+@inlined
+def _centre(stored: Any, query: Any, block: Any, token: Any) -> Any:
+    return load_from_bytes(query.levels, code_at(stored.codes, token) * query.lanes + block)
+
+
+@inlined
+def _value(sums: Any, level: Any, stored: Any, query: Any, block: Any, token: Any) -> Any:
+    scale = repeat(np.float32(stored.scales[token]) * stored.step)
+    residual = multiply_add(as_floats(sums), load_floats(query.units, block), load_floats(query.shifts, block))
+    if stored.whole:
+        both = multiply_add(level, repeat(query.level_unit), residual)
+        return multiply_add(scale, both, repeat(np.float32(0.0)))
+    centre = multiply_add(level, repeat(query.level_unit), repeat(np.float32(0.0)))
+    return multiply_add(scale, residual, centre)
+
+
+@inlined
+def _floors(codes: Any, start: Any, end: Any, levels: Any, lanes: Any, slack: Any, floors: Any) -> None:
+    for block in range(0, lanes, BYTES):
+        top = load_bytes(levels, code_at(codes, start) * lanes + block)
+        for token in range(start + 1, end):
+            top = larger_bytes(top, load_bytes(levels, code_at(codes, token) * lanes + block))
+        store_bytes(floors, block, lowered(top, slack))
+
+
+@inlined
+def _promising(levels: Any, place: Any, floors: Any) -> Any:
+    for block in range(0, len(floors), BYTES):
+        if any_larger(load_bytes(levels, place + block), load_bytes(floors, block)):
+            return True
+    return False
+
+
+@inlined
+def _raise_best(stored: Any, query: Any, waiting: Any, filled: Any, batch: Any, best: Any) -> None:
+    for first in range(0, filled, _BATCH):
+        # The last of them again, where there is no fourth.
+        for i in range(_BATCH):
+            batch[i] = waiting[min(first + i, filled - 1)]
+        for block in range(0, len(best), FLOATS):
+            top = load_floats(best, block)
+            for i, sums in enumerate(_sums(stored, query, block, batch)):
+                level = _centre(stored, query, block, batch[i])
+                top = larger(top, _value(sums, level, stored, query, block, batch[i]))
+            store_floats(best, block, top)
+
+
+@inlined
+def _total(best: Any, tokens: Any) -> Any:
+    total = 0.0
+    for lane in range(tokens):
+        total += best[lane]
+    return total
+
+
+@compiled
+def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
+    """Nearly the MaxSim of passages: in bytes, over their tokens of promising centroids.
+
+    Parameters
+    ----------
+    stored, query
+        `Tokens` and `Query`.
+    places
+        Int32: which passages.
+    slack
+        Tokens whose centroids score lower than the passage's best by this many levels or more, for every query token,
+        are left out.
+    out
+        Written. Float64, *Shape:* of `places`.
+    """
+    codes, residuals, width, levels, lanes = stored.codes, stored.residuals, stored.width, query.levels, query.lanes
+    floors = np.empty(lanes, dtype=np.uint8)
+    best = np.empty(len(query.units), dtype=np.float32)
+    waiting, batch = np.empty(_WAITING, dtype=np.int64), np.empty(_BATCH, dtype=np.int64)
+    for number in range(len(places)):
+        start, end = stored.offsets[places[number]], stored.offsets[places[number] + 1]
+        fetch_passage(codes, stored.offsets, places, number + 1)
+        require_rows(codes, start, end, len(levels) // lanes)
+        best[:] = -1.0
+        if end > start:
+            _floors(codes, start, end, levels, lanes, np.uint8(slack), floors)
+        filled = 0
+        for token in range(start, end):
+            if _promising(levels, code_at(codes, token) * lanes, floors):
+                prefetch(residuals, token * width)
+                waiting[filled] = token
+                filled += 1
+            if filled == _WAITING or (filled and token == end - 1):
+                _raise_best(stored, query, waiting, filled, batch, best)
+                filled = 0
+        out[number] = _total(best, query.tokens)
+
+
+@inlined
+def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any, winners: Any, ceilings: Any) -> None:
+    # What each token is worth to each query token at most, and which of them the most.
+    width = len(tops)
+    tops[:] = _NOTHING
+    for first in range(start, end, _BATCH):
+        for i in range(_BATCH):
+            batch[i] = min(first + i, end - 1)
+        for block in range(0, width, FLOATS):
+            top, winner = load_floats(tops, block), load_floats(winners, block)
+            for i, sums in enumerate(_sums(stored, query, block, batch)):
+                value = _value(sums, _centre(stored, query, block, batch[i]), stored, query, block, batch[i])
+                scale = repeat(np.float32(stored.scales[batch[i]]) * stored.step)
+                margin = multiply_add(
+                    scale, load_floats(query.scaled_margins, block), load_floats(query.margins, block)
+                )
+                ceiling = add(value, margin)
+                winner = where_less(top, ceiling, repeat(np.float32(batch[i] - start)), winner)
+                top = larger(top, ceiling)
+                store_floats(ceilings, (batch[i] - start) * width + block, ceiling)
+            store_floats(tops, block, top)
+            store_floats(winners, block, winner)
+
+
+@inlined
+def _take_winners(winners: Any, tokens: Any, ceilings: Any, kept: Any, width: Any) -> Any:
+    filled = 0
+    for lane in range(tokens):
+        place = np.intp(winners[lane])
+        if ceilings[place * width] > _NOTHING:
+            # Not again.
+            ceilings[place * width : (place + 1) * width] = _NOTHING
+            kept[filled] = place
+            filled += 1
+    return filled
+
+
+@inlined
+def _reaches(ceilings: Any, place: Any, bars: Any) -> Any:
+    for block in range(0, len(bars), FLOATS):
+        if any_float_larger(load_floats(ceilings, place + block), load_floats(bars, block)):
+            return True
+    return False
+
+
+@inlined
+def _whole_or_sum(residual: Any, centroids: Any, place: Any, scale: Any, whole: Any) -> Any:
+    centre = load_floats(centroids, place)
+    if whole:
+        return multiply_add(repeat(scale), add(centre, residual), repeat(np.float32(0.0)))
+    return multiply_add(repeat(scale), residual, centre)
+
+
+@inlined
+def _decompress(
+    stored: Any, words: Any, codebook: Any, centroids: Any, wide: Any, token: Any, out: Any, at: Any
+) -> None:
+    # Bytes that stand for 16 floats.
+    step = FLOATS // words.itemsize
+    scale = np.float32(stored.scales[token]) * stored.step
+    centroid, place = code_at(stored.codes, token) * wide, token * stored.width
+    for i in range(stored.width // step):
+        residual = load_sixteen(codebook, words, stored.residuals, place + i * step)
+        vector = _whole_or_sum(residual, centroids, centroid + i * FLOATS, scale, stored.whole)
+        store_floats(out, at + i * FLOATS, vector)
+    if stored.width % step:
+        i = stored.width // step
+        residual = load_eight(codebook, words, stored.residuals, place + i * step)
+        vector = _whole_or_sum(residual, centroids, centroid + i * FLOATS, scale, stored.whole)
+        store_floats(out, at + i * FLOATS, vector)
+
+
+@inlined
+def _raise_by(values: Any, wide: Any, columns: Any, best: Any) -> None:
+    for block in range(0, len(best), FLOATS):
+        # Two sums a token, since the next product need not wait for the other's.
+        a = b = c = d = e = f = g = h = repeat(np.float32(0.0))
+        for i in range(0, wide, 2):
+            column = load_floats(columns, block * wide + i * FLOATS)
+            a = multiply_add(repeat(values[i]), column, a)
+            b = multiply_add(repeat(values[wide + i]), column, b)
+            c = multiply_add(repeat(values[2 * wide + i]), column, c)
+            d = multiply_add(repeat(values[3 * wide + i]), column, d)
+            column = load_floats(columns, block * wide + (i + 1) * FLOATS)
+            e = multiply_add(repeat(values[i + 1]), column, e)
+            f = multiply_add(repeat(values[wide + i + 1]), column, f)
+            g = multiply_add(repeat(values[2 * wide + i + 1]), column, g)
+            h = multiply_add(repeat(values[3 * wide + i + 1]), column, h)
+        top = larger(larger(add(a, e), add(b, f)), larger(add(c, g), add(d, h)))
+        store_floats(best, block, larger(top, load_floats(best, block)))
+
+
+@inlined
+def _raise_exactly(
+    stored: Any,
+    words: Any,
+    codebook: Any,
+    centroids: Any,
+    wide: Any,
+    start: Any,
+    kept: Any,
+    filled: Any,
+    values: Any,
+    columns: Any,
+    best: Any,
+) -> None:
+    for number in range(filled):
+        for i in range(0, wide, FLOATS):
+            prefetch(centroids, code_at(stored.codes, start + kept[number]) * wide + i)
+    for first in range(0, filled, _BATCH):
+        # The last of them again, where there is no fourth.
+        for i in range(_BATCH):
+            token = start + kept[min(first + i, filled - 1)]
+            _decompress(stored, words, codebook, centroids, wide, token, values, i * wide)
+        _raise_by(values, wide, columns, best)
+
+
+@compiled
+def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, columns: Any, out: Any) -> None:
+    """MaxSim of passages' decompressed tokens.
+
+    Parameters
+    ----------
+    stored, query, places
+        As of `nearly`.
+    centroids
+        Float32, *Shape:* (centroids, wide), wide a multiple of 16; what is past the dimensions is zero.
+    codebook
+        Float32, *Shape:* (256 * m,).
+    columns
+        Float32, *Shape:* (blocks, wide, 16), flat: the query's tokens as columns.
+    out
+        Written. Float64, *Shape:* of `places`; minus one a query token for a passage without tokens.
+    """
+    count, wide = centroids.shape
+    flat = centroids.reshape(-1)
+    lengths = stored.offsets[places + 1] - stored.offsets[places]
+    longest = max(1, lengths.max()) if len(places) else 1
+    width = len(query.units)
+    kept, batch = np.empty(longest, dtype=np.int64), np.empty(_BATCH, dtype=np.int64)
+    ceilings = np.empty(longest * width, dtype=np.float32)
+    values = np.zeros(_BATCH * wide, dtype=np.float32)
+    tops, winners, best = (
+        np.empty(width, dtype=np.float32),
+        np.zeros(width, dtype=np.float32),
+        np.empty(width, dtype=np.float32),
+    )
+    for number in range(len(places)):
+        start, end = stored.offsets[places[number]], stored.offsets[places[number] + 1]
+        require_rows(stored.codes, start, end, count)
+        best[:] = _NOTHING if end > start else np.float32(-1.0)
+        if end > start:
+            # In floats only what may be a query token's best: those that seem to be, then those that could still be.
+            _bound(stored, query, start, end, batch, tops, winners, ceilings)
+            filled = _take_winners(winners, query.tokens, ceilings, kept, width)
+            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
+            filled = 0
+            for place in range(end - start):
+                if _reaches(ceilings, place * width, best):
+                    kept[filled] = place
+                    filled += 1
+            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
+        out[number] = _total(best, query.tokens)
