@@ -160,6 +160,12 @@ def test_a_filter_changes_no_score(two_bits: ColBERTIndex, kind: str) -> None:
         assert [(hit.id, hit.score) for hit in two_bits.rerank(query, allowed)] == expected
 
 
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_an_exact_that_is_neither_true_nor_false(two_bits: ColBERTIndex, value: Any) -> None:
+    with pytest.raises(InvalidInputError, match="exact is"):
+        two_bits.search("7", 3, exact=value)
+
+
 @pytest.mark.parametrize("name", ["n_probe", "n_candidates"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "x"])
 def test_a_bad_effort_is_refused(two_bits: ColBERTIndex, name: str, value: object) -> None:

@@ -26,6 +26,8 @@ class Effort:
     exact: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.exact, bool):
+            raise InvalidInputError(f"exact is {self.exact!r}; expected True or False")
         for name, value in (("n_probe", self.n_probe), ("n_candidates", self.n_candidates)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer of at least 1, or None")
