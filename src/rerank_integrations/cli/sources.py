@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
-from rerank_integrations.core.types import Passage, to_passage
+from rerank_integrations.core.jsonl import read_jsonl, read_lines
+from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
 MAX_WORDS = 150
@@ -89,8 +87,8 @@ def _expected() -> str:
 def read_passages(file: SourceFile) -> Iterator[Passage]:
     """Yield the passages of one file, without holding more than one of them.
 
-    A JSONL line is one passage (see `passage_of_line`). Text is cut into passages of whole paragraphs, at most
-    `MAX_WORDS` words each, with ids ``name#1``, ``name#2``...; in Markdown a heading starts a new one.
+    A JSONL line is one passage (see `core.jsonl.passage_of_line`). Text is cut into passages of whole paragraphs, at
+    most `MAX_WORDS` words each, with ids ``name#1``, ``name#2``...; in Markdown a heading starts a new one.
 
     Raises
     ------
@@ -100,87 +98,9 @@ def read_passages(file: SourceFile) -> Iterator[Passage]:
     if file.kind == "jsonl":
         yield from read_jsonl(file.path, source=file.name)
         return
-    paragraphs = _paragraphs(_lines(file.path), headings=file.kind == "markdown")
+    paragraphs = _paragraphs(read_lines(file.path), headings=file.kind == "markdown")
     for number, text in enumerate(_pack(paragraphs), start=1):
         yield Passage(f"{file.name}#{number}", text, {"source": file.name})
-
-
-def read_jsonl(path: Path, source: str | None = None) -> Iterator[Passage]:
-    """Yield a passage for every line of a JSONL file that is not blank.
-
-    Raises
-    ------
-    InvalidInputError
-        For a line that is not a passage; the message names the file and the line.
-    """
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield passage_of_line(line, place=f"{path}, line {number}", source=source)
-
-
-def passage_of_line(line: str, *, place: str, source: str | None = None) -> Passage:
-    """Make a passage of one JSON object in BEIR layout: ``_id``, ``title``, ``text``, and the rest as metadata.
-
-    ``id`` is taken for ``_id``; without either the id comes from the text. The title goes before the text, and
-    stays in the metadata. A nested ``metadata`` object is merged into it.
-
-    Raises
-    ------
-    InvalidInputError
-        If `line` is not such an object; the message starts with `place`.
-    """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        what = f"not JSON ({error.msg}, column {error.colno})"
-        raise InvalidInputError(f"{place}: {what}; expected an object with 'text'") from error
-    except RecursionError as error:
-        raise InvalidInputError(f"{place}: JSON nested too deep; expected an object with 'text'") from error
-    if not isinstance(record, dict):
-        raise InvalidInputError(f"{place}: a JSON {type(record).__name__}; expected an object with 'text'")
-    try:
-        return _from_record(record, source)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{place}: {error}") from error
-
-
-def _from_record(record: dict[str, Any], source: str | None) -> Passage:
-    passage_id = record.pop("_id", None)
-    if passage_id is None:
-        passage_id = record.pop("id", None)
-    if isinstance(passage_id, int) and not isinstance(passage_id, bool):
-        passage_id = str(passage_id)
-    title, text = record.get("title") or "", record.pop("text", None)
-    if not isinstance(text, str):
-        raise InvalidInputError(f"'text' is {text!r}; expected a string")
-    if not isinstance(title, str):
-        raise InvalidInputError(f"'title' is {title!r}; expected a string")
-    nested = record.pop("metadata", None)
-    if not isinstance(nested, dict | None):
-        raise InvalidInputError(f"'metadata' is {nested!r}; expected an object")
-    if not title:
-        record.pop("title", None)
-    metadata = {**({} if source is None else {"source": source}), **(nested or {}), **record}
-    return to_passage({"id": passage_id, "text": f"{title} {text}".strip(), "metadata": metadata})
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, unpacked if its name ends in ``.gz``."""
-    number = 0
-    try:
-        with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007
-                yield line
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}, line {number + 1}: not UTF-8 ({error.reason}); expected UTF-8") from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InvalidInputError(f"{path}, line {number + 1}: damaged gzip data ({error})") from error
-
-
-def _open(path: Path) -> TextIO:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
 
 
 def _paragraphs(lines: Iterable[str], *, headings: bool) -> Iterator[tuple[bool, list[str]]]:

@@ -1,0 +1,129 @@
+"""Test collections in BEIR layout, checked whole before anything is measured on them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.core.jsonl import passage_of_line, read_lines
+from rerank_integrations.core.types import Passage
+from rerank_integrations.errors import InvalidInputError
+
+_HEADER = ("query-id", "corpus-id", "score")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus, and queries with the passages that answer them.
+
+    Parameters
+    ----------
+    name
+        What reports call it.
+    passages
+        Each text is title and text.
+    queries
+        Text by id: those that `qrels` judges, in the order of the file.
+    qrels
+        By query's id, the grade of each judged passage by its id; above 0 is relevant. Each query has such a passage.
+    """
+
+    name: str
+    passages: tuple[Passage, ...]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+    def facts(self) -> dict[str, Any]:
+        """Return name, sizes and a checksum of all there is, by which a result tells what it was measured on."""
+        judged = json.dumps(self.qrels, sort_keys=True)
+        texts = (text for passage in self.passages for text in (passage.id, passage.text))
+        crc = 0
+        for text in (*texts, *self.queries, *self.queries.values(), judged):
+            crc = zlib.crc32(f"{text}\0".encode(), crc)
+        sizes = {"passages": len(self.passages), "queries": len(self.queries)}
+        return {"name": self.name, **sizes, "crc32": f"{crc:08x}"}
+
+
+def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
+    """Read a folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, plain or gzipped.
+
+    Judgements of grade 0 or less stay in the qrels; a query with no others is left out, since no order of passages is
+    right or wrong for it.
+
+    Raises
+    ------
+    InvalidInputError
+        If a file is missing, empty or damaged, an id occurs twice, or a judgement names an unknown query or passage;
+        the message names the file and the line.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InvalidInputError(f"{root} is not a folder; expected one with corpus.jsonl, queries.jsonl and qrels/")
+    # All of them first, so that a missing one is told at once and not after a long corpus.
+    corpus_file, queries_file = _file(root, "corpus.jsonl"), _file(root, "queries.jsonl")
+    qrels_file = _file(root / "qrels", f"{split}.tsv")
+    passages = _unique(corpus_file)
+    queries = {query.id: query.text for query in _unique(queries_file)}
+    qrels = _read_qrels(qrels_file, queries, queries_file, {passage.id for passage in passages}, corpus_file)
+    asked = {key: text for key, text in queries.items() if any(grade > 0 for grade in qrels.get(key, {}).values())}
+    if not asked:
+        raise InvalidInputError(f"{qrels_file} judges no passage relevant; expected a score above 0")
+    return Dataset(root.resolve().name, tuple(passages), asked, {key: qrels[key] for key in asked})
+
+
+def _file(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InvalidInputError(f"{folder / name} is missing, and so is {name}.gz; expected one of them")
+
+
+def _unique(path: Path) -> list[Passage]:
+    found: list[Passage] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        passage = passage_of_line(line, place=f"{path}, line {number}")
+        first = lines.setdefault(passage.id, number)
+        if first != number:
+            raise InvalidInputError(f"{path}, line {number}: the id {passage.id!r} stands in line {first} too")
+        found.append(passage)
+    if not found:
+        raise InvalidInputError(f"{path} is empty; expected a JSON object a line")
+    return found
+
+
+def _read_qrels(
+    path: Path, queries: dict[str, str], queries_file: Path, passages: set[str], corpus_file: Path
+) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for place, (query, passage, grade) in _judgements(path):
+        if query not in queries:
+            raise InvalidInputError(f"{place}: {queries_file} holds no query {query!r}")
+        if passage not in passages:
+            raise InvalidInputError(f"{place}: {corpus_file} holds no passage {passage!r}")
+        if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
+            other = qrels[query][passage]
+            raise InvalidInputError(f"{place}: {query!r} and {passage!r} have the score {other} in another line")
+    if not qrels:
+        raise InvalidInputError(f"{path} is empty; expected lines of query-id, corpus-id and score")
+    return qrels
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        place, fields = f"{path}, line {number}", tuple(line.rstrip("\r\n").split("\t"))
+        if not line.strip() or (number == 1 and fields == _HEADER):
+            continue
+        if len(fields) != len(_HEADER):
+            raise InvalidInputError(f"{place}: {len(fields)} fields; expected query-id, corpus-id and score, by tabs")
+        try:
+            grade = int(fields[2])
+        except ValueError as error:
+            raise InvalidInputError(f"{place}: the score is {fields[2]!r}; expected a whole number") from error
+        yield place, (fields[0], fields[1], grade)

