@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # By environment, so that it holds in the build environments too; the second name is for newer pips.
 PINNED = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+# A process a core, and no more than pay: each loads the libraries anew.
+PARALLEL = --numprocesses=logical --maxprocesses=4
 INSTALL = $(PINNED) $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: help demo test check bench constraints clean
@@ -18,7 +20,7 @@ demo: $(VENV)/.with-all
 	@$(BIN)/rerank-integrations demo $${QUESTION:+"$$QUESTION"}
 
 test: $(VENV)/.with-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: $(VENV)/.with-dev
 	$(BIN)/ruff check .
