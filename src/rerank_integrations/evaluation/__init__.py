@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rerank_integrations.evaluation.comparing import Comparison, QueryChange, RankedPassage, ShownPassage, compare
 from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.evaluating import evaluate, keep_result, read_result, read_results
 from rerank_integrations.evaluation.measuring import Measured, measure
@@ -12,12 +13,17 @@ from rerank_integrations.evaluation.summary import Row, summarize
 
 __all__ = [
     "METRICS",
+    "Comparison",
     "Dataset",
     "Measured",
     "Pipeline",
+    "QueryChange",
+    "RankedPassage",
     "Rerank",
     "Retrieve",
     "Row",
+    "ShownPassage",
+    "compare",
     "evaluate",
     "evaluate_run",
     "keep_result",
