@@ -32,3 +32,26 @@ def test_with_style_the_text_stays_as_it_is() -> None:
     shown = highlight(TEXT, [_match(17, 21)], styled=True)
     assert shown.plain == TEXT
     assert [(span.start, span.end) for span in shown.spans] == [(17, 21)]
+
+
+LONG = f"{'A few words before it. ' * 30}Here a zip archive is unpacked.{' And some words behind it.' * 30}"
+
+
+def test_of_a_long_text_the_matched_part_is_kept() -> None:
+    place = LONG.index("archive")
+    shown = highlight(LONG, [TokenMatch("zip", "archive", 0.9, place, place + 7)], styled=False, width=100).plain
+    assert shown.startswith("…")
+    assert shown.endswith("…")
+    assert "a zip «archive» is unpacked" in shown
+    assert len(shown) <= 100 + 20 + len("……«»")
+    assert all(word in LONG.split() for word in shown.strip("…").replace("«", "").replace("»", "").split())
+
+
+def test_of_a_long_text_without_matches_the_start_is_kept() -> None:
+    assert highlight(LONG, [], styled=False, width=10).plain == "A few …"
+    assert highlight("short", [], styled=False, width=10).plain == "short"
+
+
+def test_chinese_is_cut_where_there_are_no_spaces() -> None:
+    text = "猫在睡觉" * 50
+    assert highlight(text, [], styled=False, width=30).plain == f"{text[:30]}…"

@@ -11,6 +11,7 @@ import typer
 
 import rerank_integrations
 from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
+from rerank_integrations.cli.compare import compare
 from rerank_integrations.cli.demo import demo
 from rerank_integrations.cli.evaluate import evaluate
 from rerank_integrations.cli.index import index
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, index, search, rerank, info, verify, evaluate, import_colbert, export_colbert):
+for command in (demo, index, search, rerank, info, verify, evaluate, compare, import_colbert, export_colbert):
     app.command()(command)
 
 

@@ -70,7 +70,9 @@ def _cost(rows: Sequence[Row]) -> Table:
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
         whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb]
-        table.add_row(row.name, *(f"{value:.1f}" for value in ms), *(f"{value:,.0f}" for value in whole))
+        table.add_row(
+            row.name, *(f"{value:.1f}" for value in ms), *("–" if value is None else f"{value:,.0f}" for value in whole)
+        )
     return table
 
 

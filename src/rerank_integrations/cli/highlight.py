@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
@@ -13,6 +13,7 @@ _ENGLISH = (
     "a an and are as at be by can do for from how i if in into is it its not of on or the this that to was what "
     "when where which will with without you"
 )
+_LONGEST_WORD = 20
 # They match each other in every text and say nothing about it.
 _FUNCTION_WORDS = frozenset(_ENGLISH.split())
 
@@ -47,14 +48,39 @@ def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def highlight(text: str, matches: Iterable[TokenMatch], *, styled: bool) -> Text:
-    """Return `text` with its matched words in bold colour, or between ``«`` and ``»`` where there is no style."""
-    marked = Text()
-    place = 0
-    for start, end in matched_spans(text, matches):
+def highlight(text: str, matches: Iterable[TokenMatch], *, styled: bool, width: int | None = None) -> Text:
+    """Return `text` with its matched words in bold colour, or between ``«`` and ``»`` where there is no style.
+
+    With a `width`, only so many characters, and at most a word more: those where most is matched.
+    """
+    spans = matched_spans(text, matches)
+    first, last = (0, len(text)) if width is None else _window(text, spans, width)
+    marked = Text("…" if first > 0 else "")
+    place = first
+    for start, end in spans:
+        if start < first or end > last:
+            continue
         marked.append(text[place:start])
         word = text[start:end]
         marked.append(word if styled else f"«{word}»", style="bold yellow" if styled else "")
         place = end
-    marked.append(text[place:])
+    marked.append(text[place:last])
+    marked.append("…" if last < len(text) else "")
     return marked
+
+
+def _window(text: str, spans: Sequence[tuple[int, int]], width: int) -> tuple[int, int]:
+    if len(text) <= width:
+        return 0, len(text)
+    firsts = [0, *(max(0, min(start - width // 4, len(text) - width)) for start, _ in spans)]
+    held = [sum(end - start for start, end in spans if first <= start and end <= first + width) for first in firsts]
+    first = firsts[held.index(max(held))]
+    return _border(text, first), _border(text, first + width)
+
+
+def _border(text: str, place: int) -> int:
+    """Return the start of the word that `place` is within, unless that is far: Chinese puts no spaces."""
+    for start in range(place, max(place - _LONGEST_WORD, 0), -1):
+        if start == len(text) or not (text[start - 1].isalnum() and text[start].isalnum()):
+            return start
+    return 0 if place <= _LONGEST_WORD else place

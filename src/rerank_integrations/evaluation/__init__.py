@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from rerank_integrations.evaluation.comparing import Comparison, QueryChange, RankedPassage, ShownPassage, compare
 from rerank_integrations.evaluation.data import Dataset, load_dataset
-from rerank_integrations.evaluation.evaluating import evaluate, read_results
+from rerank_integrations.evaluation.evaluating import evaluate, keep_result, read_result, read_results
 from rerank_integrations.evaluation.measuring import Measured, measure
 from rerank_integrations.evaluation.metrics import METRICS, evaluate_run
 from rerank_integrations.evaluation.pipelines import Pipeline, Rerank, Retrieve, presets, read_pipelines
+from rerank_integrations.evaluation.retrievers import measure_retriever
 from rerank_integrations.evaluation.summary import Row, summarize
 
 __all__ = [
     "METRICS",
+    "Comparison",
     "Dataset",
     "Measured",
     "Pipeline",
+    "QueryChange",
+    "RankedPassage",
     "Rerank",
     "Retrieve",
     "Row",
+    "ShownPassage",
+    "compare",
     "evaluate",
     "evaluate_run",
+    "keep_result",
     "load_dataset",
     "measure",
+    "measure_retriever",
     "presets",
     "read_pipelines",
+    "read_result",
     "read_results",
     "summarize",
 ]

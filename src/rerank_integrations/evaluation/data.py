@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ class Dataset:
         Text by id: those that `qrels` judges, in the order of the file.
     qrels
         By query's id, the grade of each judged passage by its id; above 0 is relevant. Each query has such a passage.
+    source
+        Where it was read: ``folder``, as an absolute path, and ``split``.
     """
 
     name: str
     passages: tuple[Passage, ...]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    source: dict[str, str] | None = field(default=None, compare=False)
 
     def facts(self) -> dict[str, Any]:
         """Return name, sizes and a checksum of all there is, by which a result tells what it was measured on."""
@@ -72,7 +75,8 @@ def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
     asked = {key: text for key, text in queries.items() if any(grade > 0 for grade in qrels.get(key, {}).values())}
     if not asked:
         raise InvalidInputError(f"{qrels_file} judges no passage relevant; expected a score above 0")
-    return Dataset(root.resolve().name, tuple(passages), asked, {key: qrels[key] for key in asked})
+    source = {"folder": str(root.resolve()), "split": split}
+    return Dataset(root.resolve().name, tuple(passages), asked, {key: qrels[key] for key in asked}, source)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -43,7 +43,7 @@ def evaluate(
     Path(out).mkdir(parents=True, exist_ok=True)
     results = []
     for pipeline, file in zip(pipelines, files, strict=True):
-        expected = {"pipeline": pipeline.options(), "data": data.facts(), "callers": list(callers)}
+        expected = _settings(pipeline.options(), data.facts(), callers)
         found = _kept(file, expected)
         if found is None:
             # Alone, so that its peak memory is its own.
@@ -65,7 +65,43 @@ def read_results(out: str | Path) -> list[Measured]:
     files = sorted(Path(out).glob("*.json"))
     if not files:
         raise InvalidInputError(f"{out} holds no results; expected the folder that an evaluation wrote")
-    return [_read(file)[1] for file in files]
+    return [read_result(file) for file in files]
+
+
+def read_result(file: str | Path) -> Measured:
+    """Read one file of those that `evaluate` or `keep_result` wrote.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is not one.
+    """
+    return _read(Path(file))[1]
+
+
+def keep_result(file: str | Path, measured: Measured) -> None:
+    """Write a measurement as `evaluate` keeps its own; beside those, it is read and reported with them.
+
+    Parameters
+    ----------
+    file
+        Ends in ``.json``. What stands there is replaced; folders that are missing are made.
+
+    Raises
+    ------
+    InvalidInputError
+        For another ending, which `read_results` would not find.
+    """
+    path = Path(file)
+    if path.suffix != ".json":
+        raise InvalidInputError(f"{path} ends in {path.suffix!r}; expected .json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _keep(path, _settings(measured.pipeline, measured.data, list(measured.per_s)), measured)
+
+
+def _settings(pipeline: dict[str, Any], data: dict[str, Any], callers: Sequence[int]) -> dict[str, Any]:
+    """Return what a result must be of, not to be measured again."""
+    return {"pipeline": pipeline, "data": data, "callers": list(callers)}
 
 
 def _measured(folder: str, split: str, pipeline: Pipeline, callers: tuple[int, ...]) -> Measured:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from rerank_integrations.evaluation.pipelines import Pipeline
 from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
 
 T = TypeVar("T")
+Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
 
 STAGES = ("encode", "retrieve", "rerank")
 # Queries that are asked by several callers at once.
@@ -32,7 +33,7 @@ class Measured:
     Parameters
     ----------
     pipeline
-        Its `options`.
+        Its `options`; of a retriever of your own, what `measure_retriever` says of it.
     data
         The collection's `facts`.
     run
@@ -40,21 +41,24 @@ class Measured:
     ms
         Milliseconds of each query, in the order of `run`: of ``encode``, ``retrieve`` and ``rerank``.
     build_s, index_bytes
-        Encoding all passages included.
+        Encoding all passages included; ``None`` where it is not known.
     peak_mb
         The most memory that the process has held.
     per_s
         Queries a second by number of callers at once.
+    source
+        The collection's `source`.
     """
 
     pipeline: dict[str, Any]
     data: dict[str, Any]
     run: dict[str, list[str]]
     ms: dict[str, list[float]]
-    build_s: float
-    index_bytes: int
+    build_s: float | None
+    index_bytes: int | None
     peak_mb: float
     per_s: dict[int, float]
+    source: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -65,6 +69,9 @@ class Measured:
         """Return what `to_json` wrote."""
         try:
             per_s = {int(callers): float(rate) for callers, rate in record["per_s"].items()}
+            ranked = all(isinstance(found, list) for found in record["run"].values())
+            if not (ranked and isinstance(record["pipeline"]["name"], str) and isinstance(record["data"], dict)):
+                raise TypeError("run, pipeline or data is of another kind")
             return Measured(**{**record, "per_s": per_s})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
@@ -82,9 +89,9 @@ class _Asked:
 
     def ask(self, text: str) -> tuple[list[str], list[float]]:
         """Return ids, best first, and what each of `STAGES` took in milliseconds."""
-        query, encoding = _timed(lambda: self.retriever.encode(text))
-        found, retrieving = _timed(lambda: self.retriever.retrieve(query, self._pipeline.retrieve.depth))
-        ranked, reranking = _timed(lambda: self._reranked(text, found))
+        query, encoding = timed(lambda: self.retriever.encode(text))
+        found, retrieving = timed(lambda: self.retriever.retrieve(query, self._pipeline.retrieve.depth))
+        ranked, reranking = timed(lambda: self._reranked(text, found))
         return ranked, [encoding, retrieving, reranking]
 
     def _reranked(self, text: str, found: list[str]) -> list[str]:
@@ -102,32 +109,48 @@ def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) 
 
     The first query is asked once more before, so that loading a model is in no query's time.
     """
-    asked, building = _timed(lambda: _Asked(pipeline, data))
-    asked.ask(next(iter(data.queries.values())))
+    asked, building = timed(lambda: _Asked(pipeline, data))
+    size = asked.retriever.bytes()
+    return measure_asking(asked.ask, pipeline.options(), data, callers, build_s=building / 1000, index_bytes=size)
+
+
+def measure_asking(
+    ask: Ask,
+    pipeline: dict[str, Any],
+    data: Dataset,
+    callers: Sequence[int],
+    *,
+    build_s: float | None,
+    index_bytes: int | None,
+) -> Measured:
+    """Ask all queries of a collection as `measure` does; `ask` gives ids and the milliseconds of each of `STAGES`."""
+    ask(next(iter(data.queries.values())))
     run: dict[str, list[str]] = {}
     times: list[list[float]] = []
-    for key, text in tqdm(data.queries.items(), desc=pipeline.name, unit=" queries", disable=None):
-        run[key], ms = asked.ask(text)
+    for key, text in tqdm(data.queries.items(), desc=pipeline["name"], unit=" queries", disable=None):
+        run[key], ms = ask(text)
         times.append(ms)
     return Measured(
-        pipeline.options(),
+        pipeline,
         data.facts(),
         run,
         {stage: [ms[number] for ms in times] for number, stage in enumerate(STAGES)},
-        building / 1000,
-        asked.retriever.bytes(),
+        build_s,
+        index_bytes,
         _peak_mb(),
-        {count: _per_s(asked, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
+        {count: _per_s(ask, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
+        data.source,
     )
 
 
-def _per_s(asked: _Asked, texts: list[str], callers: int) -> float:
+def _per_s(ask: Ask, texts: list[str], callers: int) -> float:
     with ThreadPoolExecutor(callers) as pool:
-        _, ms = _timed(lambda: list(pool.map(asked.ask, texts)))
+        _, ms = timed(lambda: list(pool.map(ask, texts)))
     return 1000 * len(texts) / ms
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what `work` returns, and its milliseconds."""
     start = time.perf_counter()
     done = work()
     return done, 1000 * (time.perf_counter() - start)

@@ -27,14 +27,16 @@ class Row:
         Percentiles (50, 95, 99) of each stage's milliseconds a query, and of ``total``.
     p_value
         How probable so large a difference of nDCG@10 from the first row's is by chance, by a paired t-test over the
-        queries; ``None`` for the first row, and where no query differs.
+        queries; ``None`` for the first row, and where all queries differ alike.
+    build_s, index_mb
+        ``None`` where it is not known.
     """
 
     name: str
     quality: dict[str, float]
     ms: dict[str, tuple[float, ...]]
-    build_s: float
-    index_mb: float
+    build_s: float | None
+    index_mb: float | None
     peak_mb: float
     per_s: dict[int, float]
     p_value: float | None
@@ -52,17 +54,29 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
     first: Mapping[str, float] | None = None
     for result in results:
         name = str(result.pipeline["name"])
-        if set(result.run) != set(qrels):
-            raise InvalidInputError(f"the result of {name} is of other queries; expected those of the collection")
-        values = evaluate_run(qrels, {query: by_rank(found) for query, found in result.run.items()})
+        values = values_of(result, qrels)
         compared = values[_COMPARED_BY]
-        p_value = None if first is None else _p_value(list(first.values()), [compared[query] for query in first])
+        chance = None if first is None else p_value(first, compared)
         first = first or compared
         total = np.sum([result.ms[stage] for stage in STAGES], axis=0)
         ms = {stage: _percentiles(result.ms[stage]) for stage in STAGES} | {"total": _percentiles(total.tolist())}
-        size = result.index_bytes / 1e6
-        rows.append(Row(name, means(values), ms, result.build_s, size, result.peak_mb, result.per_s, p_value))
+        size = None if result.index_bytes is None else result.index_bytes / 1e6
+        rows.append(Row(name, means(values), ms, result.build_s, size, result.peak_mb, result.per_s, chance))
     return rows
+
+
+def values_of(result: Measured, qrels: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+    """Return what `evaluate_run` gives for a measurement.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is not of the queries of `qrels`.
+    """
+    if set(result.run) != set(qrels):
+        name = result.pipeline["name"]
+        raise InvalidInputError(f"the result of {name} is of other queries; expected those of the collection")
+    return evaluate_run(qrels, {query: by_rank(found) for query, found in result.run.items()})
 
 
 def by_rank(found: Sequence[str]) -> dict[str, float]:
@@ -74,9 +88,14 @@ def _percentiles(ms: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in np.percentile(ms, PERCENTILES))
 
 
-def _p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+def p_value(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float | None:
+    """Return how probable so large a mean difference is by chance, by a paired t-test over values by query.
+
+    ``None`` where all queries differ alike (not at all, or there is one only): the test needs differences that vary.
+    """
     from scipy.stats import ttest_rel
 
-    if len(ours) < 2 or np.array_equal(ours, theirs):
+    first, second = np.array(list(ours.values())), np.array([theirs[query] for query in ours])
+    if np.ptp(first - second) < 1e-12:
         return None
-    return float(ttest_rel(ours, theirs).pvalue)
+    return float(ttest_rel(first, second).pvalue)
