@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 import rerank_integrations
 from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
 from rerank_integrations.cli.demo import demo
-from rerank_integrations.cli.evaluate import evaluate
+from rerank_integrations.cli.evaluate import evaluate, report
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.output import error_console
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, index, search, rerank, info, verify, evaluate, import_colbert, export_colbert):
+for command in (demo, index, search, rerank, info, verify, evaluate, report, import_colbert, export_colbert):
     app.command()(command)
 
 
@@ -65,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         0 when the command worked, 1 after an error (told in one line on stderr), 2 for wrong usage.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="rerank-integrations")
+        # obj: what `evaluate` records as its command.
+        app(args=given, prog_name="rerank-integrations", obj=given)
     except (RerankError, OSError) as error:
         if _LOGGER.isEnabledFor(logging.DEBUG):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
+from rerank_integrations.evaluation.origin import gpu_mb, origin
 from rerank_integrations.evaluation.pipelines import Pipeline
 from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
 
@@ -45,6 +46,11 @@ class Measured:
         The most memory that the process has held.
     per_s
         Queries a second by number of callers at once.
+    gpu_mb
+        The most memory that torch has held on GPUs; ``None`` without one.
+    origin
+        Machine, versions and time, as of `origin.origin`, and from `evaluate` the ``command``; empty in results kept
+        before these were recorded.
     """
 
     pipeline: dict[str, Any]
@@ -55,6 +61,8 @@ class Measured:
     index_bytes: int
     peak_mb: float
     per_s: dict[int, float]
+    gpu_mb: float | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -64,8 +72,10 @@ class Measured:
     def from_json(record: dict[str, Any]) -> Measured:
         """Return what `to_json` wrote."""
         try:
+            if any(len(record["ms"][stage]) != len(record["run"]) for stage in STAGES):
+                raise ValueError("ms is not of the queries in run")
             per_s = {int(callers): float(rate) for callers, rate in record["per_s"].items()}
-            return Measured(**{**record, "per_s": per_s})
+            return Measured(**{**record, "per_s": per_s, "origin": dict(record.get("origin", {}))})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
 
@@ -118,6 +128,9 @@ def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) 
         asked.retriever.bytes(),
         _peak_mb(),
         {count: _per_s(asked, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
+        # Last: they load torch, which a pipeline without a model does not hold.
+        gpu_mb(),
+        origin(),
     )
 
 

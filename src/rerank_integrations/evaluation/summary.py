@@ -12,7 +12,9 @@ from rerank_integrations.evaluation.measuring import STAGES, Measured
 from rerank_integrations.evaluation.metrics import evaluate_run, means
 
 PERCENTILES = (50, 95, 99)
-_COMPARED_BY = "nDCG@10"
+COMPARED_BY = "nDCG@10"
+# Differences of a p-value from here on may be chance.
+CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Row:
     p_value
         How probable so large a difference of nDCG@10 from the first row's is by chance, by a paired t-test over the
         queries; ``None`` for the first row, and where no query differs.
+    gpu_mb
+        As of `Measured`.
     """
 
     name: str
@@ -38,6 +42,12 @@ class Row:
     peak_mb: float
     per_s: dict[int, float]
     p_value: float | None
+    gpu_mb: float | None = None
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the difference from the first row's nDCG@10 is one that chance makes often."""
+        return self.p_value is not None and self.p_value >= CHANCE
 
 
 def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]]) -> list[Row]:
@@ -55,13 +65,14 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
         if set(result.run) != set(qrels):
             raise InvalidInputError(f"the result of {name} is of other queries; expected those of the collection")
         values = evaluate_run(qrels, {query: by_rank(found) for query, found in result.run.items()})
-        compared = values[_COMPARED_BY]
+        compared = values[COMPARED_BY]
         p_value = None if first is None else _p_value(list(first.values()), [compared[query] for query in first])
         first = first or compared
         total = np.sum([result.ms[stage] for stage in STAGES], axis=0)
         ms = {stage: _percentiles(result.ms[stage]) for stage in STAGES} | {"total": _percentiles(total.tolist())}
         size = result.index_bytes / 1e6
-        rows.append(Row(name, means(values), ms, result.build_s, size, result.peak_mb, result.per_s, p_value))
+        costs = (result.build_s, size, result.peak_mb, result.per_s)
+        rows.append(Row(name, means(values), ms, *costs, p_value, result.gpu_mb))
     return rows
 
 
