@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rerank_integrations.cli.output import console, error_console, write_json
@@ -37,7 +38,7 @@ def evaluate(
         str,
         typer.Option(help="Presets, joined by commas, or 'all' of them, or a YAML file that declares pipelines."),
     ] = "bm25,dense,dense+colbert,colbert-2bit",
-    out: Annotated[Path | None, typer.Option(help="Keep results here. [default: evaluation/DATA]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA]")] = None,
     split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
     colbert: Annotated[str, typer.Option(help="ColBERT checkpoint of the presets.")] = "starter",
     dense: Annotated[str, typer.Option(help="Bi-encoder of the presets.")] = "starter",
@@ -46,7 +47,7 @@ def evaluate(
     ] = None,
     candidates: Annotated[
         str | None,
-        typer.Option(help="Measure presets with a reranker at each of these: 10,25,50,100. [default: as they are]"),
+        typer.Option(help="Measure presets with a reranker at each of these: 10,25,50,100. \\[default: 50]"),
     ] = None,
     callers: Annotated[str, typer.Option(help="How many ask at once when queries a second are counted.")] = "1,8",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
@@ -69,7 +70,7 @@ def evaluate(
     if as_json:
         write_json(summary_document(results, rows))
     else:
-        console().print(_quality(rows, f"{collection.name}: {len(collection.passages):,} passages"))
+        console().print(_quality(rows, f"{escape(collection.name)}: {len(collection.passages):,} passages"))
         console().print(_latency(rows))
         console().print(_size(rows))
     _tell(page)
@@ -108,8 +109,8 @@ def _quality(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, rows[0].quality)
     for row in rows:
         marks = {"nDCG@10": "~" if row.may_be_chance else ""}
-        table.add_row(row.name, *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
-    table.caption = f"~ may differ from {rows[0].name} by chance alone (paired t-test, p >= {CHANCE})"
+        table.add_row(escape(row.name), *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
+    table.caption = f"~ may differ from {escape(rows[0].name)} by chance alone (paired t-test, p >= {CHANCE})"
     return table
 
 
@@ -117,7 +118,7 @@ def _latency(rows: Sequence[Row]) -> Table:
     table = _table("milliseconds of a query, and of its stages at p50", ("p50", "p95", "p99", *STAGES))
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
-        table.add_row(row.name, *(f"{value:,.1f}" for value in ms))
+        table.add_row(escape(row.name), *(f"{value:,.1f}" for value in ms))
     return table
 
 
@@ -128,7 +129,7 @@ def _size(rows: Sequence[Row]) -> Table:
     table = _table("queries a second by number of callers, and what it takes", (*rates, *sizes))
     for row in rows:
         whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ())]
-        table.add_row(row.name, *("–" if value is None else f"{value:,.0f}" for value in whole))
+        table.add_row(escape(row.name), *("–" if value is None else f"{value:,.0f}" for value in whole))
     return table
 
 

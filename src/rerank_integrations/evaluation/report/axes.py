@@ -87,19 +87,22 @@ def _round_step(least: float) -> float:
 def draw_frame(svg: Element, frame: Frame, x_title: str, y_title: str) -> None:
     """Draw grid lines, ticks, their figures and the titles of both axes."""
     left, right, bottom, top = frame.x.start, frame.x.end, frame.y.start, frame.y.end
-    for tick in frame.x.ticks:
+    for tick, text in zip(frame.x.ticks, tick_texts(frame.x), strict=True):
         x = frame.x.at(tick)
         add(svg, "line", class_="grid", x1=x, x2=x, y1=bottom, y2=top)
-        add(svg, "text", tick_text(tick), class_="tick", x=x, y=bottom + 18, text_anchor="middle")
-    for tick in frame.y.ticks:
+        add(svg, "text", text, class_="tick", x=x, y=bottom + 18, text_anchor="middle")
+    for tick, text in zip(frame.y.ticks, tick_texts(frame.y), strict=True):
         y = frame.y.at(tick)
         add(svg, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
-        add(svg, "text", tick_text(tick), class_="tick", x=left - 8, y=y + 4, text_anchor="end")
+        add(svg, "text", text, class_="tick", x=left - 8, y=y + 4, text_anchor="end")
     add(svg, "path", class_="axis", d=f"M{left:.2f},{top:.2f}V{bottom:.2f}H{right:.2f}")
     add(svg, "text", x_title, class_="title", x=(left + right) / 2, y=bottom + 40, text_anchor="middle")
     add(svg, "text", y_title, class_="title", x=left - 46, y=top - 14)
 
 
-def tick_text(value: float) -> str:
-    """Return a tick's figure: no more digits than it has."""
-    return f"{value:,.10g}"
+def tick_texts(scale: Scale) -> list[str]:
+    """Return the figures of an axis: linear ones with as many decimals each, logarithmic ones with those they have."""
+    if scale.log:
+        return [f"{tick:,.10g}" for tick in scale.ticks]
+    decimals = max(0, -math.floor(math.log10(scale.ticks[1] - scale.ticks[0]) + 1e-9))
+    return [f"{tick:,.{decimals}f}" for tick in scale.ticks]

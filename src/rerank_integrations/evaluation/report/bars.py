@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from rerank_integrations.evaluation.measuring import STAGES
-from rerank_integrations.evaluation.report.axes import Scale, linear, tick_text
+from rerank_integrations.evaluation.report.axes import Scale, linear, tick_texts
 from rerank_integrations.evaluation.report.svg import Element, add, drawing, group, shortened, text_width
 from rerank_integrations.evaluation.summary import Row
 
@@ -15,17 +15,19 @@ _ROW = 26.0
 _BAR = 16.0
 _TOP, _BOTTOM = 36.0, 48.0
 _LONGEST_NAME = 220.0
+# The upper part of `_TOP`, which a drawing without a legend leaves out.
+_LEGEND = 26.0
 # Room for the figure behind a bar.
 _FIGURE = 76.0
 
 
 def bars(rows: Sequence[Row], values: Sequence[float | None], what: str, unit: str) -> Element:
-    """Return a bar for each row's value; a value that is ``None`` or not a number has none, and says so."""
+    """Return a bar for each row's value; one that is ``None`` or not a number has a dash instead."""
     known = [0.0 if value is None or math.isnan(value) else value for value in values]
-    svg, scale = _drawing(rows, known, what, unit)
+    svg, scale = _drawing(rows, known, what, unit, top=_LEGEND)
     for number, (row, value) in enumerate(zip(rows, values, strict=True)):
         if value is None or math.isnan(value):
-            _write(svg, "not known", scale.start, number)
+            _write(svg, "–", scale.start, number)
             continue
         bar = group(svg, f"{row.name}: {what} {value:,.1f} {unit}", "bar")
         _draw(bar, "one", scale.start, scale.at(value), number)
@@ -36,7 +38,7 @@ def bars(rows: Sequence[Row], values: Sequence[float | None], what: str, unit: s
 def stacked_stages(rows: Sequence[Row]) -> Element:
     """Return the median of each stage's milliseconds, end to end, with the median of the total behind them."""
     sums = [sum(row.ms[stage][0] for stage in STAGES) for row in rows]
-    svg, scale = _drawing(rows, sums, "median of each stage of a query", "ms")
+    svg, scale = _drawing(rows, sums, "median of each stage of a query", "ms", top=0)
     _draw_patterns(svg)
     x = scale.start
     for stage in STAGES:
@@ -58,16 +60,18 @@ def figure_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 1 else f"{value:,.2f}"
 
 
-def _drawing(rows: Sequence[Row], values: Sequence[float], what: str, unit: str) -> tuple[Element, Scale]:
+def _drawing(
+    rows: Sequence[Row], values: Sequence[float], what: str, unit: str, *, top: float
+) -> tuple[Element, Scale]:
     """Return a drawing with the axis and the names, a line for each row."""
     names = [shortened(row.name, _LONGEST_NAME) for row in rows]
     left = max(text_width(name) for name in names) + 16
     bottom = _TOP + _ROW * len(rows)
     scale = linear(values, left, _WIDTH - _FIGURE, from_zero=True)
-    svg = drawing(_WIDTH, bottom + _BOTTOM, f"{what} in {unit}, {len(rows)} pipelines")
-    for tick in scale.ticks:
+    svg = drawing(_WIDTH, bottom + _BOTTOM, f"{what} in {unit}, {len(rows)} pipelines", top)
+    for tick, text in zip(scale.ticks, tick_texts(scale), strict=True):
         add(svg, "line", class_="grid", x1=scale.at(tick), x2=scale.at(tick), y1=_TOP - 4, y2=bottom)
-        add(svg, "text", tick_text(tick), class_="tick", x=scale.at(tick), y=bottom + 18, text_anchor="middle")
+        add(svg, "text", text, class_="tick", x=scale.at(tick), y=bottom + 18, text_anchor="middle")
     add(svg, "line", class_="axis", x1=left, x2=left, y1=_TOP - 4, y2=bottom)
     add(svg, "text", f"{what}, {unit}", class_="title", x=(left + scale.end) / 2, y=bottom + 40, text_anchor="middle")
     for number, name in enumerate(names):

@@ -37,10 +37,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """Where a name stands: its middle, and whether a line joins it to its point."""
+    """Where a name stands: its start, middle or end, as `anchor` says, and whether a line joins it to its point."""
 
     x: float
     y: float
+    anchor: str
     joined: bool
 
 
@@ -58,10 +59,19 @@ def place_labels(points: Sequence[tuple[float, float]], names: Sequence[str], ar
             box = Box(middle_x - width / 2, middle_y - _HEIGHT / 2, middle_x + width / 2, middle_y + _HEIGHT / 2)
             if area.holds(box) and not any(box.meets(other) for other in taken):
                 taken.append(box)
-                label = Label(middle_x, middle_y, distance > _NEAR)
+                label = _anchored(box, x, middle_y, joined=distance > _NEAR)
                 break
         found.append(label)
     return found
+
+
+def _anchored(box: Box, x: float, y: float, *, joined: bool) -> Label:
+    # At the side of its point: how wide the browser's font really is then moves the far end alone.
+    if box.left > x:
+        return Label(box.left, y, "start", joined)
+    return (
+        Label(box.right, y, "end", joined) if box.right < x else Label((box.left + box.right) / 2, y, "middle", joined)
+    )
 
 
 def _around(x: float, y: float, width: float, farthest: float) -> Iterator[tuple[float, float, float]]:

@@ -16,7 +16,7 @@ _WIDTH = 640.0
 _HEIGHT = 400.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 24.0, 44.0, 52.0
 # Room for the names at the ends of lines.
-_NAMES = 176.0
+_NAMES = 228.0
 _LINE = 17.0
 _LONGEST_NAME = 220.0
 # So many names fit a plot of `_HEIGHT`; each one more makes it higher.
@@ -72,7 +72,7 @@ def _draw_point(svg: Element, row: Row, at: tuple[float, float], name: str, labe
     if label is not None:
         if label.joined:
             add(point, "line", class_="leader", x1=at[0], y1=at[1], x2=label.x, y2=label.y)
-        add(point, "text", name, class_="name", x=label.x, y=label.y + 4.5, text_anchor="middle")
+        add(point, "text", name, class_="name", x=label.x, y=label.y + 4.5, text_anchor=label.anchor)
     _draw_shape(point, _DIAMOND if best else _CIRCLE, at)
 
 

@@ -9,12 +9,13 @@ from xml.etree import ElementTree
 Element = ElementTree.Element
 # In units of the drawing, which are pixels where it is shown in full size.
 FONT = 13
-_CHARACTER = 7.2
+# As wide as the widest of the usual sans-serif fonts, so that none has less room than it needs.
+_CHARACTER = 8.3
 
 
-def drawing(width: float, height: float, label: str) -> Element:
-    """Return an empty drawing; `label` is what a screen reader says of it."""
-    return Element("svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label})
+def drawing(width: float, height: float, label: str, top: float = 0.0) -> Element:
+    """Return an empty drawing from `top` on; `label` is what a screen reader says of it."""
+    return Element("svg", {"viewBox": f"0 {top:g} {width:g} {height - top:g}", "role": "img", "aria-label": label})
 
 
 def add(parent: Element, tag: str, text: str | None = None, **attributes: str | float) -> Element:

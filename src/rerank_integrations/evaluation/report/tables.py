@@ -37,12 +37,12 @@ class Table:
 def quality_table(rows: Sequence[Row]) -> Table:
     """Return the means of the metrics, and how they differ from the first row's."""
     first = rows[0]
-    best = {name: max(row.quality[name] for row in rows) for name in first.quality}
+    best = {name: _best([row.quality[name] for row in rows]) for name in first.quality}
     cells = []
     for row in rows:
-        values = tuple(f"{value:.3f}{'▲' if value == best[name] else ''}" for name, value in row.quality.items())
+        values = tuple(f"{'▲ ' if value == best[name] else ''}{value:.3f}" for name, value in row.quality.items())
         cells.append((row.name, (*values, *_difference(row, first))))
-    headings = (*first.quality, f"{COMPARED_BY} to first", "p", "difference")
+    headings = (*first.quality, f"{COMPARED_BY} − first", "p", "difference")
     note = (
         f"▲ the best of its column. The difference is of {COMPARED_BY} from that of {first.name}, the first row, with "
         "the p-value of a paired t-test over the queries, not corrected for the number of pipelines; ~ from 0.05 on "
@@ -51,10 +51,15 @@ def quality_table(rows: Sequence[Row]) -> Table:
     return Table("Quality, means over the queries", headings, tuple(cells), note=note)
 
 
+def _best(values: Sequence[float]) -> float | None:
+    return max(values) if len(set(values)) > 1 else None
+
+
 def _difference(row: Row, first: Row) -> tuple[str, str, str]:
     if row is first:
         return _UNKNOWN, _UNKNOWN, "first row"
-    by = f"{row.quality[COMPARED_BY] - first.quality[COMPARED_BY]:+.3f}"
+    # Adding 0 makes a positive one of -0.
+    by = f"{round(row.quality[COMPARED_BY] - first.quality[COMPARED_BY], 3) + 0.0:+.3f}"
     if row.p_value is None:
         return by, _UNKNOWN, "none" if row.quality == first.quality else "too few queries"
     p_value = "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}"
@@ -99,7 +104,7 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
             (
                 _retriever(result.pipeline["retrieve"]),
                 ", then ".join(_reranker(stage) for stage in result.pipeline["rerank"]) or _UNKNOWN,
-                str(result.origin.get("measured_at", "not recorded")),
+                str(result.origin.get("measured_at", "not recorded"))[:16].replace("T", " "),
             ),
         )
         for result in results
@@ -109,7 +114,9 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
 
 def _retriever(stage: Mapping[str, Any]) -> str:
     kind, model = stage["kind"], f" {stage['model']}" if stage["model"] else ""
-    bits = {None: ", exact"}.get(stage["nbits"], f", {stage['nbits']} bits") if kind == "colbert" else ""
+    bits = ""
+    if kind == "colbert":
+        bits = {None: ", exact", 1: ", 1 bit"}.get(stage["nbits"], f", {stage['nbits']} bits")
     return f"{kind}{model}{bits}, the best {stage['depth']}"
 
 
