@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +14,7 @@ import rerank_integrations
 from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
 from rerank_integrations.cli.compare import compare
 from rerank_integrations.cli.demo import demo
-from rerank_integrations.cli.evaluate import evaluate
+from rerank_integrations.cli.evaluate import evaluate, report
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.output import error_console
@@ -29,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, index, search, rerank, info, verify, evaluate, compare, import_colbert, export_colbert):
+_COMMANDS = (demo, index, search, rerank, info, verify, evaluate, report, compare, import_colbert, export_colbert)
+for command in _COMMANDS:
     app.command()(command)
 
 
@@ -66,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         0 when the command worked, 1 after an error (told in one line on stderr), 2 for wrong usage.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="rerank-integrations")
+        # obj: what `evaluate` records as its command.
+        app(args=given, prog_name="rerank-integrations", obj=given)
     except (RerankError, OSError) as error:
         if _LOGGER.isEnabledFor(logging.DEBUG):
             raise

@@ -2,77 +2,134 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.cli.output import console, error_console, write_json
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.evaluation import Row, load_dataset, presets, read_pipelines, summarize
+from rerank_integrations.evaluation import (
+    Pipeline,
+    Row,
+    at_candidates,
+    load_dataset,
+    presets,
+    read_pipelines,
+    report_kept,
+    summarize,
+    summary_document,
+    write_report,
+)
 from rerank_integrations.evaluation import evaluate as evaluate_pipelines
+from rerank_integrations.evaluation.evaluating import SUMMARY
 from rerank_integrations.evaluation.measuring import STAGES
-
-_CHANCE = 0.05
+from rerank_integrations.evaluation.summary import CHANCE
 
 
 def evaluate(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A test collection: a folder in BEIR layout.")],
     pipelines: Annotated[
         str,
         typer.Option(help="Presets, joined by commas, or 'all' of them, or a YAML file that declares pipelines."),
     ] = "bm25,dense,dense+colbert,colbert-2bit",
-    out: Annotated[Path | None, typer.Option(help="Keep results here. [default: evaluation/DATA]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA]")] = None,
     split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
     colbert: Annotated[str, typer.Option(help="ColBERT checkpoint of the presets.")] = "starter",
     dense: Annotated[str, typer.Option(help="Bi-encoder of the presets.")] = "starter",
     cross_encoder: Annotated[
         str | None, typer.Option(help="Cross-encoder of the presets, which those with one need.")
     ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(help="Measure presets with a reranker at each of these: 10,25,50,100. \\[default: 50]"),
+    ] = None,
+    callers: Annotated[str, typer.Option(help="How many ask at once when queries a second are counted.")] = "1,8",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Measure quality, latency and memory of pipelines; stopped, it goes on where it was."""
+    counts = None if candidates is None else _counts(candidates, "--candidates")
+    at_once = _counts(callers, "--callers")
     if Path(pipelines).suffix in (".yaml", ".yml"):
+        if counts is not None:
+            raise InvalidInputError(f"--candidates is for presets; {pipelines} declares its own, by candidates:")
         chosen = read_pipelines(pipelines)
     else:
-        known = presets(colbert, dense, cross_encoder)
-        names = list(known) if pipelines == "all" else pipelines.split(",")
-        if unknown := [name for name in names if name not in known]:
-            raise InvalidInputError(f"unknown pipelines {', '.join(unknown)}; expected some of {', '.join(known)}")
-        chosen = [known[name] for name in names]
+        chosen = _presets(pipelines, presets(colbert, dense, cross_encoder), counts)
     collection = load_dataset(data, split)
-    results = evaluate_pipelines(data, chosen, out or Path("evaluation") / collection.name, split=split)
+    kept = out or Path("evaluation") / collection.name
+    command = shlex.join(["rerank-integrations", *context.obj])
+    results = evaluate_pipelines(data, chosen, kept, split=split, callers=at_once, command=command)
     rows = summarize(results, collection.qrels)
+    page = write_report(kept, results, rows)
     if as_json:
-        write_json({"data": collection.facts(), "rows": [asdict(row) for row in rows]})
-        return
-    console().print(_quality(rows, f"{collection.name}: {len(collection.passages):,} passages"))
-    console().print(_cost(rows))
+        write_json(summary_document(results, rows))
+    else:
+        console().print(_quality(rows, f"{escape(collection.name)}: {len(collection.passages):,} passages"))
+        console().print(_latency(rows))
+        console().print(_size(rows))
+    _tell(page)
+
+
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder that `evaluate` keeps results in.")],
+) -> None:
+    """Write the report of all results that a folder keeps; nothing is run, and the collection need not be there."""
+    page, left_out = report_kept(results)
+    if left_out:
+        error_console().print(f"left out, measured on another collection: {', '.join(left_out)}", markup=False)
+    _tell(page)
+
+
+def _tell(page: Path) -> None:
+    error_console().print(f"report: {page}, its figures: {page.with_name(SUMMARY)}", markup=False)
+
+
+def _counts(given: str, option: str) -> list[int]:
+    try:
+        return [int(count) for count in given.split(",")]
+    except ValueError as error:
+        raise InvalidInputError(f"{option} is {given!r}; expected whole numbers above 0, joined by commas") from error
+
+
+def _presets(given: str, known: dict[str, Pipeline], counts: Sequence[int] | None) -> list[Pipeline]:
+    names = list(known) if given == "all" else given.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise InvalidInputError(f"unknown pipelines {', '.join(unknown)}; expected some of {', '.join(known)}")
+    chosen = [known[name] for name in names]
+    return chosen if counts is None else at_candidates(chosen, counts)
 
 
 def _quality(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, rows[0].quality)
     for row in rows:
-        unsure = row.p_value is not None and row.p_value >= _CHANCE
-        marks = {"nDCG@10": "~" if unsure else ""}
-        table.add_row(row.name, *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
-    table.caption = f"~ may differ from {rows[0].name} by chance alone (paired t-test, p >= {_CHANCE})"
+        marks = {"nDCG@10": "~" if row.may_be_chance else ""}
+        table.add_row(escape(row.name), *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
+    table.caption = f"~ may differ from {escape(rows[0].name)} by chance alone (paired t-test, p >= {CHANCE})"
     return table
 
 
-def _cost(rows: Sequence[Row]) -> Table:
-    times = ("p50 ms", "p95", "p99", *STAGES)
-    rates = [f"/s by {callers}" for callers in rows[0].per_s]
-    table = _table("a query, its stages at p50, and what it takes", (*times, *rates, "build s", "index MB", "peak MB"))
+def _latency(rows: Sequence[Row]) -> Table:
+    table = _table("milliseconds of a query, and of its stages at p50", ("p50", "p95", "p99", *STAGES))
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
-        whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb]
-        table.add_row(
-            row.name, *(f"{value:.1f}" for value in ms), *("–" if value is None else f"{value:,.0f}" for value in whole)
-        )
+        table.add_row(escape(row.name), *(f"{value:,.1f}" for value in ms))
+    return table
+
+
+def _size(rows: Sequence[Row]) -> Table:
+    gpu = any(row.gpu_mb is not None for row in rows)
+    rates = [f"/s by {callers}" for callers in rows[0].per_s]
+    sizes = ("build s", "index MB", "peak MB", *(("GPU MB",) if gpu else ()))
+    table = _table("queries a second by number of callers, and what it takes", (*rates, *sizes))
+    for row in rows:
+        whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ())]
+        table.add_row(escape(row.name), *("–" if value is None else f"{value:,.0f}" for value in whole))
     return table
 
 

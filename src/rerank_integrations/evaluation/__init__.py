@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from rerank_integrations.evaluation.comparing import Comparison, QueryChange, RankedPassage, ShownPassage, compare
 from rerank_integrations.evaluation.data import Dataset, load_dataset
-from rerank_integrations.evaluation.evaluating import evaluate, keep_result, read_result, read_results
+from rerank_integrations.evaluation.evaluating import (
+    evaluate,
+    keep_result,
+    read_judgements,
+    read_result,
+    read_results,
+)
 from rerank_integrations.evaluation.measuring import Measured, measure
 from rerank_integrations.evaluation.metrics import METRICS, evaluate_run
-from rerank_integrations.evaluation.pipelines import Pipeline, Rerank, Retrieve, presets, read_pipelines
+from rerank_integrations.evaluation.pipelines import Pipeline, Rerank, Retrieve, at_candidates, presets, read_pipelines
+from rerank_integrations.evaluation.report import report_kept, summary_document, write_report
 from rerank_integrations.evaluation.retrievers import measure_retriever
 from rerank_integrations.evaluation.summary import Row, summarize
 
@@ -23,6 +30,7 @@ __all__ = [
     "Retrieve",
     "Row",
     "ShownPassage",
+    "at_candidates",
     "compare",
     "evaluate",
     "evaluate_run",
@@ -31,8 +39,12 @@ __all__ = [
     "measure",
     "measure_retriever",
     "presets",
+    "read_judgements",
     "read_pipelines",
     "read_result",
     "read_results",
+    "report_kept",
     "summarize",
+    "summary_document",
+    "write_report",
 ]

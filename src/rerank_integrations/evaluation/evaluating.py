@@ -8,13 +8,19 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import load_dataset
 from rerank_integrations.evaluation.measuring import Measured, measure
-from rerank_integrations.evaluation.pipelines import Pipeline
+from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
+
+# Beside the results, by which a report is made without the collection.
+_COLLECTION = "collection.json"
+SUMMARY = "summary.json"
+_RESERVED = (_COLLECTION, SUMMARY)
 
 
 def evaluate(
@@ -24,23 +30,37 @@ def evaluate(
     *,
     split: str = "test",
     callers: Sequence[int] = (1, 8),
+    command: str | None = None,
 ) -> list[Measured]:
-    """Measure pipelines and keep each result in a file of the folder `out`.
+    """Measure pipelines and keep each result in a file of the folder `out`, and the judgements beside them.
 
     A pipeline whose result is there already, of the same collection and settings, is not run again: an evaluation that
     was stopped goes on where it was.
 
+    Parameters
+    ----------
+    callers
+        How many ask at once when queries a second are counted.
+    command
+        What a report says these were measured by.
+
     Raises
     ------
     InvalidInputError
-        If the collection is damaged or two pipelines have one name, before any model is loaded.
+        If the collection is damaged, two pipelines have one name or one that is reserved, or `callers` are not
+        distinct whole numbers above 0; before any model is loaded.
     """
     # Whole and first: a bad collection is no reason to load a model.
+    check_counts(callers, "callers")
     data = load_dataset(folder, split)
     files = [Path(out) / f"{_slug(pipeline.name)}.json" for pipeline in pipelines]
-    if len(set(files)) < len(files):
-        raise InvalidInputError(f"{[pipeline.name for pipeline in pipelines]}; expected names that make distinct files")
+    if len({*files, *(Path(out) / name for name in _RESERVED)}) < len(files) + len(_RESERVED):
+        raise InvalidInputError(
+            f"{[pipeline.name for pipeline in pipelines]}; expected names that make distinct files, "
+            f"other than {' and '.join(_RESERVED)}"
+        )
     Path(out).mkdir(parents=True, exist_ok=True)
+    _write(Path(out) / _COLLECTION, {"data": data.facts(), "qrels": data.qrels})
     results = []
     for pipeline, file in zip(pipelines, files, strict=True):
         expected = _settings(pipeline.options(), data.facts(), callers)
@@ -49,7 +69,8 @@ def evaluate(
             # Alone, so that its peak memory is its own.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 found = pool.submit(_measured, str(folder), split, pipeline, tuple(callers)).result()
-            _keep(file, expected, found)
+            found = replace(found, origin=found.origin | {"command": command})
+            _write(file, {"settings": expected, "measured": found.to_json()})
         results.append(found)
     return results
 
@@ -62,7 +83,7 @@ def read_results(out: str | Path) -> list[Measured]:
     InvalidInputError
         If the folder holds none, or a file is not one.
     """
-    files = sorted(Path(out).glob("*.json"))
+    files = sorted(file for file in Path(out).glob("*.json") if file.name not in _RESERVED)
     if not files:
         raise InvalidInputError(f"{out} holds no results; expected the folder that an evaluation wrote")
     return [read_result(file) for file in files]
@@ -90,18 +111,40 @@ def keep_result(file: str | Path, measured: Measured) -> None:
     Raises
     ------
     InvalidInputError
-        For another ending, which `read_results` would not find.
+        For another ending, which `read_results` would not find, and for a name that `evaluate` uses otherwise.
     """
     path = Path(file)
     if path.suffix != ".json":
         raise InvalidInputError(f"{path} ends in {path.suffix!r}; expected .json")
+    if path.name in _RESERVED:
+        raise InvalidInputError(f"{path} is a name that an evaluation uses itself; expected another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _keep(path, _settings(measured.pipeline, measured.data, list(measured.per_s)), measured)
+    settings = _settings(measured.pipeline, measured.data, list(measured.per_s))
+    _write(path, {"settings": settings, "measured": measured.to_json()})
 
 
 def _settings(pipeline: dict[str, Any], data: dict[str, Any], callers: Sequence[int]) -> dict[str, Any]:
     """Return what a result must be of, not to be measured again."""
     return {"pipeline": pipeline, "data": data, "callers": list(callers)}
+
+
+def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+    """Read the facts and the qrels of the collection that `evaluate` measured last into a folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder does not hold them.
+    """
+    file = Path(out) / _COLLECTION
+    if not file.is_file():
+        raise InvalidInputError(f"{file} is missing; evaluating again writes it, and keeps the results that are there")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        qrels = {query: {key: int(grade) for key, grade in judged.items()} for query, judged in record["qrels"].items()}
+        return dict(record["data"]), qrels
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"{file} does not hold a collection's judgements: {error!r}") from error
 
 
 def _measured(folder: str, split: str, pipeline: Pipeline, callers: tuple[int, ...]) -> Measured:
@@ -116,9 +159,9 @@ def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:
     return found if settings == json.loads(json.dumps(expected)) else None
 
 
-def _keep(file: Path, settings: dict[str, Any], measured: Measured) -> None:
+def _write(file: Path, record: dict[str, Any]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"settings": settings, "measured": measured.to_json()}), encoding="utf-8")
+    temporary.write_text(json.dumps(record), encoding="utf-8")
     temporary.replace(file)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
+from rerank_integrations.evaluation.origin import gpu_mb, origin
 from rerank_integrations.evaluation.pipelines import Pipeline
 from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
 
@@ -48,6 +49,11 @@ class Measured:
         Queries a second by number of callers at once.
     source
         The collection's `source`.
+    gpu_mb
+        The most memory that torch has held on GPUs; ``None`` without one.
+    origin
+        Machine, versions and time, as of `origin.origin`, and from `evaluate` the ``command``; empty in results kept
+        before these were recorded.
     """
 
     pipeline: dict[str, Any]
@@ -59,6 +65,8 @@ class Measured:
     peak_mb: float
     per_s: dict[int, float]
     source: dict[str, str] | None = None
+    gpu_mb: float | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -68,11 +76,13 @@ class Measured:
     def from_json(record: dict[str, Any]) -> Measured:
         """Return what `to_json` wrote."""
         try:
+            if any(len(record["ms"][stage]) != len(record["run"]) for stage in STAGES):
+                raise ValueError("ms is not of the queries in run")
             per_s = {int(callers): float(rate) for callers, rate in record["per_s"].items()}
             ranked = all(isinstance(found, list) for found in record["run"].values())
             if not (ranked and isinstance(record["pipeline"]["name"], str) and isinstance(record["data"], dict)):
                 raise TypeError("run, pipeline or data is of another kind")
-            return Measured(**{**record, "per_s": per_s})
+            return Measured(**{**record, "per_s": per_s, "origin": dict(record.get("origin", {}))})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
 
@@ -140,6 +150,9 @@ def measure_asking(
         _peak_mb(),
         {count: _per_s(ask, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
         data.source,
+        # Last: they load torch, which a pipeline without a model does not hold.
+        gpu_mb(),
+        origin(),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,42 @@ def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str | N
             Pipeline("cascade", bm25, (by_colbert, best_few)),
         ]
     return {pipeline.name: pipeline for pipeline in found}
+
+
+def at_candidates(pipelines: Sequence[Pipeline], counts: Sequence[int]) -> list[Pipeline]:
+    """Return pipelines with a reranker at each number of candidates, named ``NAME@COUNT``; others as they are.
+
+    The number is of the first reranker; those behind it keep theirs. A retriever that finds fewer than are to be
+    reranked finds as many.
+
+    Raises
+    ------
+    InvalidInputError
+        If a count is not a whole number above 0 or comes twice, or no pipeline has a reranker.
+    """
+    check_counts(counts, "candidates")
+    _require(
+        any(pipeline.rerank for pipeline in pipelines),
+        f"none of {', '.join(pipeline.name for pipeline in pipelines)} has a reranker, so it has no candidates",
+    )
+    found: list[Pipeline] = []
+    for pipeline in pipelines:
+        found += [_at(pipeline, count) for count in counts] if pipeline.rerank else [pipeline]
+    return found
+
+
+def _at(pipeline: Pipeline, count: int) -> Pipeline:
+    first, *later = pipeline.rerank
+    deep_enough = replace(pipeline.retrieve, depth=max(pipeline.retrieve.depth, count))
+    return Pipeline(f"{pipeline.name}@{count}", deep_enough, (replace(first, candidates=count), *later))
+
+
+def check_counts(counts: Sequence[object], name: str) -> None:
+    """Raise `InvalidInputError` unless these are one or more distinct whole numbers above 0."""
+    _require(bool(counts), f"{name} is empty; expected whole numbers above 0")
+    for count in counts:
+        _require_count(count, name)
+    _require(len(set(counts)) == len(counts), f"{name} is {list(counts)}; expected distinct numbers")
 
 
 def read_pipelines(path: str | Path) -> list[Pipeline]:

@@ -12,7 +12,9 @@ from rerank_integrations.evaluation.measuring import STAGES, Measured
 from rerank_integrations.evaluation.metrics import evaluate_run, means
 
 PERCENTILES = (50, 95, 99)
-_COMPARED_BY = "nDCG@10"
+COMPARED_BY = "nDCG@10"
+# Differences of a p-value from here on may be chance.
+CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Row:
         queries; ``None`` for the first row, and where all queries differ alike.
     build_s, index_mb
         ``None`` where it is not known.
+    gpu_mb
+        As of `Measured`.
     """
 
     name: str
@@ -40,6 +44,12 @@ class Row:
     peak_mb: float
     per_s: dict[int, float]
     p_value: float | None
+    gpu_mb: float | None = None
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the difference from the first row's nDCG@10 is one that chance makes often."""
+        return self.p_value is not None and self.p_value >= CHANCE
 
 
 def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]]) -> list[Row]:
@@ -55,13 +65,14 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
     for result in results:
         name = str(result.pipeline["name"])
         values = values_of(result, qrels)
-        compared = values[_COMPARED_BY]
+        compared = values[COMPARED_BY]
         chance = None if first is None else p_value(first, compared)
         first = first or compared
         total = np.sum([result.ms[stage] for stage in STAGES], axis=0)
         ms = {stage: _percentiles(result.ms[stage]) for stage in STAGES} | {"total": _percentiles(total.tolist())}
         size = None if result.index_bytes is None else result.index_bytes / 1e6
-        rows.append(Row(name, means(values), ms, result.build_s, size, result.peak_mb, result.per_s, chance))
+        costs = (result.build_s, size, result.peak_mb, result.per_s)
+        rows.append(Row(name, means(values), ms, *costs, chance, result.gpu_mb))
     return rows
 
 

@@ -1,0 +1,81 @@
+"""The report of an evaluation: one HTML file that needs no network, and its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.evaluation.evaluating import SUMMARY, read_judgements, read_results
+from rerank_integrations.evaluation.measuring import Measured
+from rerank_integrations.evaluation.summary import Row, summarize
+
+PAGE = "report.html"
+
+
+def write_report(out: str | Path, results: Sequence[Measured], rows: Sequence[Row]) -> Path:
+    """Write ``report.html`` and ``summary.json`` into a folder, and return the path of the first.
+
+    Parameters
+    ----------
+    results
+        Of one collection; the others are compared with the first.
+    rows
+        What `summarize` made of them, in the same order.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no results.
+    MissingExtraError
+        Without jinja2.
+    """
+    from rerank_integrations.evaluation.report.page import render
+
+    if not results:
+        raise InvalidInputError("no results to report; expected at least one")
+    page, document = render(results[0].data, results, rows), summary_document(results, rows)
+    Path(out, SUMMARY).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+    Path(out, PAGE).write_text(page, encoding="utf-8")
+    return Path(out, PAGE)
+
+
+def report_kept(out: str | Path) -> tuple[Path, list[str]]:
+    """Write the report of all results that a folder keeps, by the time of measuring; nothing is run.
+
+    Returns
+    -------
+    tuple
+        The page's path, and the names of pipelines that were left out, since they were measured on another collection
+        than the last one was.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder holds no results or no judgements of their collection.
+    """
+    found = read_results(out)
+    data, qrels = read_judgements(out)
+    results = sorted((one for one in found if one.data == data), key=lambda one: str(one.origin.get("measured_at", "")))
+    left_out = [str(one.pipeline["name"]) for one in found if one.data != data]
+    if not results:
+        raise InvalidInputError(f"{out} holds no results of the collection {data.get('name')!r} in collection.json")
+    return write_report(out, results, summarize(results, qrels)), left_out
+
+
+def summary_document(results: Sequence[Measured], rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the figures of a report as JSON can hold them: the collection's facts, and a record for each row."""
+    records = [
+        {**asdict(row), "pipeline": result.pipeline, "origin": result.origin}
+        for result, row in zip(results, rows, strict=True)
+    ]
+    return {"data": results[0].data, "rows": [_without_nan(record) for record in records]}
+
+
+def _without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    # Peak memory is not known everywhere.
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}
