@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.pipelines import Pipeline
-from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
+from rerank_integrations.evaluation.stages import Retriever, best_reranked, open_reranker, open_retriever
 
 T = TypeVar("T")
 
@@ -82,18 +81,14 @@ class _Asked:
 
     def ask(self, text: str) -> tuple[list[str], list[float]]:
         """Return ids, best first, and what each of `STAGES` took in milliseconds."""
-        query, encoding = _timed(lambda: self.retriever.encode(text))
-        found, retrieving = _timed(lambda: self.retriever.retrieve(query, self._pipeline.retrieve.depth))
-        ranked, reranking = _timed(lambda: self._reranked(text, found))
+        query, encoding = timed(lambda: self.retriever.encode(text))
+        found, retrieving = timed(lambda: self.retriever.retrieve(query, self._pipeline.retrieve.depth))
+        ranked, reranking = timed(lambda: self._reranked(text, found))
         return ranked, [encoding, retrieving, reranking]
 
     def _reranked(self, text: str, found: list[str]) -> list[str]:
         for stage, scorer in zip(self._pipeline.rerank, self._rerankers, strict=True):
-            best, rest = found[: stage.candidates], found[stage.candidates :]
-            if best:
-                scores = scorer.score(text, [self._texts[key] for key in best])
-                best = [best[place] for place, _ in best_first(list(scores), best)]
-            found = best + rest
+            found = best_reranked(text, found, stage.candidates, scorer, self._texts)
         return found
 
 
@@ -102,7 +97,7 @@ def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) 
 
     The first query is asked once more before, so that loading a model is in no query's time.
     """
-    asked, building = _timed(lambda: _Asked(pipeline, data))
+    asked, building = timed(lambda: _Asked(pipeline, data))
     asked.ask(next(iter(data.queries.values())))
     run: dict[str, list[str]] = {}
     times: list[list[float]] = []
@@ -123,11 +118,12 @@ def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) 
 
 def _per_s(asked: _Asked, texts: list[str], callers: int) -> float:
     with ThreadPoolExecutor(callers) as pool:
-        _, ms = _timed(lambda: list(pool.map(asked.ask, texts)))
+        _, ms = timed(lambda: list(pool.map(asked.ask, texts)))
     return 1000 * len(texts) / ms
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what `work` returns, and how many milliseconds it took."""
     start = time.perf_counter()
     done = work()
     return done, 1000 * (time.perf_counter() - start)
