@@ -17,6 +17,7 @@ from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.output import error_console
 from rerank_integrations.cli.search import rerank, search
+from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
 _LOGGER = logging.getLogger("rerank_integrations")
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, index, search, rerank, info, verify, evaluate, import_colbert, export_colbert):
+for command in (demo, index, search, rerank, info, verify, evaluate, tune, import_colbert, export_colbert):
     app.command()(command)
 
 

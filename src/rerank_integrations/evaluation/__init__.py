@@ -8,6 +8,7 @@ from rerank_integrations.evaluation.measuring import Measured, measure
 from rerank_integrations.evaluation.metrics import METRICS, evaluate_run
 from rerank_integrations.evaluation.pipelines import Pipeline, Rerank, Retrieve, presets, read_pipelines
 from rerank_integrations.evaluation.summary import Row, summarize
+from rerank_integrations.evaluation.tuning import Setting, Trial, Tuning, tune
 
 __all__ = [
     "METRICS",
@@ -17,6 +18,9 @@ __all__ = [
     "Rerank",
     "Retrieve",
     "Row",
+    "Setting",
+    "Trial",
+    "Tuning",
     "evaluate",
     "evaluate_run",
     "load_dataset",
@@ -25,4 +29,5 @@ __all__ = [
     "read_pipelines",
     "read_results",
     "summarize",
+    "tune",
 ]
