@@ -263,7 +263,7 @@ def test_a_cross_encoder_that_is_too_slow_is_left_out(small: Dataset) -> None:
     assert set(reader.asked) == {1, 10}
     assert tuned.chosen.setting.read == 0
     assert tuned.trials[-1].ms[50] >= 300
-    assert any("With 2 queries" in note for note in tuned.notes)
+    assert any("So few queries (2)" in note for note in tuned.notes)
 
 
 def test_what_a_cross_encoder_has_not_read_stays_behind(small: Dataset) -> None:

@@ -194,7 +194,7 @@ class Tuning:
         if asked < self.queries_in_all:
             yield f"Asked {asked} of {self.queries_in_all:,} queries, drawn with a fixed seed."
         if asked < _MANY_QUERIES:
-            yield f"With {asked} queries only large differences can be told from chance."
+            yield f"So few queries ({asked}) tell only large differences from chance."
         if not self.compressed:
             yield (
                 f"{self.data['passages']:,} passages of {self.tokens:,} tokens are few enough to be searched exactly: "
