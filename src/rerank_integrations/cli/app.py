@@ -19,6 +19,7 @@ from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.output import error_console
 from rerank_integrations.cli.search import rerank, search
+from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
 _LOGGER = logging.getLogger("rerank_integrations")
@@ -30,7 +31,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (demo, index, search, rerank, info, verify, evaluate, report, compare, import_colbert, export_colbert)
+_COMMANDS = (
+    demo,
+    index,
+    search,
+    rerank,
+    info,
+    verify,
+    evaluate,
+    report,
+    compare,
+    tune,
+    import_colbert,
+    export_colbert,
+)
 for command in _COMMANDS:
     app.command()(command)
 

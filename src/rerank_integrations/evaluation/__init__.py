@@ -17,6 +17,7 @@ from rerank_integrations.evaluation.pipelines import Pipeline, Rerank, Retrieve,
 from rerank_integrations.evaluation.report import report_kept, summary_document, write_report
 from rerank_integrations.evaluation.retrievers import measure_retriever
 from rerank_integrations.evaluation.summary import Row, summarize
+from rerank_integrations.evaluation.tuning import Setting, Trial, Tuning, tune
 
 __all__ = [
     "METRICS",
@@ -29,7 +30,10 @@ __all__ = [
     "Rerank",
     "Retrieve",
     "Row",
+    "Setting",
     "ShownPassage",
+    "Trial",
+    "Tuning",
     "at_candidates",
     "compare",
     "evaluate",
@@ -46,5 +50,6 @@ __all__ = [
     "report_kept",
     "summarize",
     "summary_document",
+    "tune",
     "write_report",
 ]

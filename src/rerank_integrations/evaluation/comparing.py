@@ -162,7 +162,16 @@ def compare(
     better = sum(after[query] > before[query] for query in changed)
     counts = better, len(changed) - better, len(before) - len(changed)
     by = None if model is None else model.name
-    return Comparison(*names, b.data, metric, *means, *counts, p_value(before, after), by, changes)
+    return Comparison(
+        *names,
+        b.data,
+        metric,
+        *means,
+        *counts,
+        p_value(list(before.values()), [after[query] for query in before]),
+        by,
+        changes,
+    )
 
 
 def _collection(a: Measured, b: Measured, data: Dataset | str | Path | None) -> Dataset:

@@ -11,13 +11,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
-from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.origin import gpu_mb, origin
 from rerank_integrations.evaluation.pipelines import Pipeline
-from rerank_integrations.evaluation.stages import Retriever, open_reranker, open_retriever
+from rerank_integrations.evaluation.stages import Retriever, best_reranked, open_reranker, open_retriever
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
@@ -106,11 +105,7 @@ class _Asked:
 
     def _reranked(self, text: str, found: list[str]) -> list[str]:
         for stage, scorer in zip(self._pipeline.rerank, self._rerankers, strict=True):
-            best, rest = found[: stage.candidates], found[stage.candidates :]
-            if best:
-                scores = scorer.score(text, [self._texts[key] for key in best])
-                best = [best[place] for place, _ in best_first(list(scores), best)]
-            found = best + rest
+            found = best_reranked(text, found, stage.candidates, scorer, self._texts)
         return found
 
 

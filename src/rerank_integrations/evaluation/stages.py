@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.maxsim import maxsim_block
-from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, TokenEncoder
+from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Passage, Scorer
 from rerank_integrations.errors import MissingExtraError
+from rerank_integrations.evaluation.encoders import encoded, given_queries
 from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
 
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -51,12 +53,32 @@ def open_retriever(stage: Retrieve) -> Retriever:
     model = stage.model or STARTER
     if stage.kind == "dense":
         return _Dense(model)
-    return _ExactLateInteraction(model) if stage.nbits is None else _LateInteraction(model, stage.nbits)
+    return _ExactLateInteraction(ColBERTModel(model)) if stage.nbits is None else _LateInteraction(model, stage.nbits)
 
 
 def open_reranker(stage: Rerank) -> Scorer:
     """Return the reranker of a pipeline."""
     return ColBERTModel(stage.model) if stage.kind == "colbert" else CrossEncoderModel(stage.model)
+
+
+def exact_retriever(
+    model: TokenEncoder, passages: Sequence[Passage], vectors: Sequence[NDArray[np.float16]]
+) -> Retriever:
+    """Return exact MaxSim over passages whose `vectors` are here already, *Shape:* (tokens, dim) each."""
+    retriever = _ExactLateInteraction(model)
+    retriever.take(passages, vectors)
+    return retriever
+
+
+def best_reranked(
+    query: str, found: Sequence[str], candidates: int, scorer: Scorer, texts: Mapping[str, str]
+) -> list[str]:
+    """Put the best `candidates` of the ids `found` in the scorer's order; the others stay behind them as they were."""
+    best, rest = list(found[:candidates]), list(found[candidates:])
+    if best:
+        scores = scorer.score(query, [texts[key] for key in best])
+        best = [best[place] for place, _ in best_first(list(scores), best)]
+    return best + rest
 
 
 class _BM25:
@@ -131,41 +153,19 @@ class _Dense:
         return int(self._index.ntotal * self._index.d * 4)
 
 
-class _GivenQueries:
-    """A ColBERT model whose queries come encoded, so that encoding and searching can be timed apart."""
-
-    def __init__(self, model: ColBERTModel) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def encode_queries(self, texts: Sequence[Any]) -> list[Any]:
-        return [text.vectors for text in texts]
-
-
-class _Encoded(str):
-    """A query that brings its vectors along."""
-
-    vectors: Any
-
-
 class _LateInteraction:
     """A `ColBERTIndex` in a temporary folder."""
 
     def __init__(self, model: str, nbits: int) -> None:
         self._model = ColBERTModel(model)
         self._folder = tempfile.TemporaryDirectory(prefix="evaluate-")
-        given: Any = _GivenQueries(self._model)
-        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", given, nbits=nbits)
+        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", given_queries(self._model), nbits=nbits)
 
     def build(self, passages: Sequence[Passage]) -> None:
         self._index.upsert(passages)
 
     def encode(self, query: str) -> Any:
-        encoded = _Encoded(query)
-        encoded.vectors = self._model.encode_queries([query])[0]
-        return encoded
+        return encoded(query, self._model)
 
     def retrieve(self, query: Any, depth: int) -> list[str]:
         return [hit.id for hit in self._index.search(query, depth)]
@@ -177,12 +177,15 @@ class _LateInteraction:
 class _ExactLateInteraction:
     """MaxSim over every passage's float16 token vectors: what compression is measured against."""
 
-    def __init__(self, model: str) -> None:
-        self._model = ColBERTModel(model)
+    def __init__(self, model: TokenEncoder) -> None:
+        self._model = model
 
     def build(self, passages: Sequence[Passage]) -> None:
-        self._ids = [passage.id for passage in passages]
         vectors = self._model.encode_documents([passage.text for passage in passages], show_progress=True)
+        self.take(passages, vectors)
+
+    def take(self, passages: Sequence[Passage], vectors: Sequence[NDArray[Any]]) -> None:
+        self._ids = [passage.id for passage in passages]
         self._blocks: list[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]] = []
         for start in range(0, len(vectors), _BLOCK):
             some = vectors[start : start + _BLOCK]

@@ -66,7 +66,7 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
         name = str(result.pipeline["name"])
         values = values_of(result, qrels)
         compared = values[COMPARED_BY]
-        chance = None if first is None else p_value(first, compared)
+        chance = None if first is None else p_value(list(first.values()), [compared[query] for query in first])
         first = first or compared
         total = np.sum([result.ms[stage] for stage in STAGES], axis=0)
         ms = {stage: _percentiles(result.ms[stage]) for stage in STAGES} | {"total": _percentiles(total.tolist())}
@@ -99,14 +99,13 @@ def _percentiles(ms: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in np.percentile(ms, PERCENTILES))
 
 
-def p_value(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float | None:
-    """Return how probable so large a mean difference is by chance, by a paired t-test over values by query.
+def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Return how probable so large a mean difference is by chance, by a paired t-test over values of the same queries.
 
     ``None`` where all queries differ alike (not at all, or there is one only): the test needs differences that vary.
     """
     from scipy.stats import ttest_rel
 
-    first, second = np.array(list(ours.values())), np.array([theirs[query] for query in ours])
-    if np.ptp(first - second) < 1e-12:
+    if np.ptp(np.subtract(ours, theirs)) < 1e-12:
         return None
-    return float(ttest_rel(first, second).pvalue)
+    return float(ttest_rel(ours, theirs).pvalue)

@@ -1,0 +1,143 @@
+"""``rerank-integrations tune``: the settings of a ColBERT index for a time that a query may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from rerank_integrations.cli.output import console, error_console, write_json
+from rerank_integrations.evaluation import Trial, Tuning, load_dataset
+from rerank_integrations.evaluation import tune as tune_index
+from rerank_integrations.evaluation.tuning.choice import CHANCE
+from rerank_integrations.evaluation.tuning.results import RECALL_AT
+
+_LEGEND = (
+    "> chosen; - the default; ! over the budget; loss: of nDCG@10 against exact\n"
+    f"MaxSim, ~ where it may be chance (paired t-test, p >= {CHANCE})"
+)
+
+
+def tune(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A test collection: a folder in BEIR layout.")],
+    budget_ms: Annotated[float, typer.Option(help="Milliseconds that a query may take, its encoding included.")] = 20.0,
+    percentile: Annotated[int, typer.Option(help="Where they count: 95, or 50 for the median.")] = 95,
+    top_n: Annotated[int | None, typer.Option(help="How many hits you hand on. \\[default: by --recall-share]")] = None,
+    recall_share: Annotated[
+        float, typer.Option(help="Hand on as many hits as reach this share of the recall at 100.")
+    ] = 0.99,
+    colbert: Annotated[str, typer.Option(help="ColBERT checkpoint.")] = "starter",
+    cross_encoder: Annotated[
+        str | None, typer.Option(help="Also choose how many hits this cross-encoder reads.")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="How many queries to ask at most.")] = 300,
+    split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Choose nbits, n_candidates, n_probe and top_n of a ColBERT index by quality, time and size.
+
+    The exit code is 1 if nothing is within the budget.
+    """
+    tuning = tune_index(
+        load_dataset(data, split),
+        colbert,
+        budget_ms=budget_ms,
+        percentile=percentile,
+        top_n=top_n,
+        recall_share=recall_share,
+        cross_encoder=cross_encoder,
+        queries=queries,
+    )
+    if as_json:
+        write_json(tuning.to_json())
+    else:
+        _show(tuning)
+    if tuning.shortfall:
+        error_console().print(f"error: {tuning.shortfall}", markup=False)
+        raise typer.Exit(1)
+
+
+def _show(tuning: Tuning) -> None:
+    out, data = console(), tuning.data
+    out.print(
+        f"{data['name']}: {data['passages']:,} passages, {tuning.tokens:,} tokens of {tuning.dim} dimensions, "
+        f"{data['queries']:,} queries\nat most {tuning.budget_ms:g} ms at p{tuning.percentile}",
+        markup=False,
+    )
+    out.print(_trials(tuning))
+    out.print(_LEGEND, markup=False)
+    out.print(f"\nrecall by hits handed on; chosen: top_n = {tuning.top_n}")
+    out.print(_recall(tuning))
+    for note in tuning.notes:
+        out.print(note, markup=False)
+    out.print(
+        f"A query takes {tuning.called_ms[50]:.1f} ms at p50 and {tuning.called_ms[95]:.1f} ms at p95; "
+        f"encoding alone takes {tuning.encode_ms[50]:.1f} and {tuning.encode_ms[95]:.1f}.\n"
+    )
+    # As it is, to be copied.
+    out.print(tuning.code(), markup=False, soft_wrap=True)
+
+
+def _trials(tuning: Tuning) -> Table:
+    table = _table()
+    knobs = _knobs(tuning, tuning.chosen)
+    for heading in ("", *knobs, "nDCG\n@10", "loss", "R@10", "R@100", "p50\nms", "p95\nms", "bytes/\ntoken"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("exact", *_cells(tuning, tuning.exact))
+    step = ""
+    for trial in tuning.trials:
+        if trial.step != step:
+            table.add_section()
+        step = trial.step
+        chosen = trial is tuning.chosen
+        table.add_row(">" if chosen else "", *_cells(tuning, trial), style="bold" if chosen else None)
+    return table
+
+
+def _knobs(tuning: Tuning, trial: Trial) -> dict[str, str]:
+    """Return the settings that could be chosen here, by their headings."""
+    setting = trial.setting
+    shown: dict[str, int | None] = {}
+    if tuning.compressed:
+        shown |= {"bits": setting.nbits, "candi-\ndates": setting.n_candidates, "pro-\nbes": setting.n_probe}
+    shown["k"] = setting.k
+    if tuning.cross_encoder is not None:
+        shown["read"] = setting.read
+    return {heading: "-" if value is None else str(value) for heading, value in shown.items()}
+
+
+def _cells(tuning: Tuning, trial: Trial) -> list[str]:
+    quality = trial.quality
+    knobs = list(_knobs(tuning, trial).values())
+    loss = f"{trial.loss:.3f}{' ' if trial.p_value is None or trial.p_value < CHANCE else '~'}"
+    over = " " if tuning.within_budget(trial) else "!"
+    if trial is tuning.exact:
+        knobs, loss, over = [""] * len(knobs), "", " "
+    marks = {tuning.percentile: over}
+    return [
+        *knobs,
+        f"{quality['nDCG@10']:.3f}",
+        loss,
+        f"{quality['recall@10']:.3f}",
+        f"{quality['recall@100']:.3f}",
+        *(f"{ms:.1f}{marks.get(percentile, '')}" for percentile, ms in trial.ms.items()),
+        f"{trial.bytes_per_token:.1f}",
+    ]
+
+
+def _recall(tuning: Tuning) -> Table:
+    table = _table()
+    table.add_column("")
+    depths = sorted({*RECALL_AT, tuning.top_n})
+    for depth in depths:
+        table.add_column(str(depth), justify="right", style="bold" if depth == tuning.top_n else None)
+    for name, trial in (("exact MaxSim", tuning.exact), ("setting chosen", tuning.chosen)):
+        table.add_row(name, *(f"{trial.recall[depth - 1]:.3f}" for depth in depths))
+    return table
+
+
+def _table() -> Table:
+    return Table(box=SIMPLE, padding=0, pad_edge=False)
