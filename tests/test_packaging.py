@@ -29,7 +29,15 @@ HEAVY = (
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ["rerank_integrations", "rerank_integrations.cli", "rerank_integrations.evaluation"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rerank_integrations",
+        "rerank_integrations.cli",
+        "rerank_integrations.evaluation",
+        "rerank_integrations.training",
+    ],
+)
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from rerank_integrations import ColBERTModel, InvalidInputError, starter
+from rerank_integrations import ColBERTModel, CrossEncoderModel, InvalidInputError, starter
 
 QUESTIONS = {
     "how do I unpack a zip archive": "The module reads and writes compressed zip files.",
@@ -35,14 +35,24 @@ def test_vectors_are_128_wide_unit_rows_and_leave_punctuation_out(model: ColBERT
     assert len(model.encode_queries(["red, green; blue!"])[0]) == 8
 
 
-def test_vectors_equal_the_encoder_times_the_projection(model: ColBERTModel) -> None:
-    from sentence_transformers import SentenceTransformer
+def test_vectors_are_those_of_the_base_with_what_training_added(model: ColBERTModel) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
 
-    encoder = SentenceTransformer(str(starter.base_path()), device="cpu")
-    tokens = encoder.encode(["green tea"], output_value="token_embeddings")[0].float().numpy()
-    projected = tokens @ load_file(starter.PROJECTION)["linear.weight"].astype(np.float32).T
+    stored = {name: tensor.astype(np.float32) for name, tensor in load_file(starter.COLBERT).items()}
+    base = AutoModel.from_pretrained(str(starter.base_path())).eval()
+    parameters = dict(base.named_parameters())
+    for name in [name for name in stored if name.startswith("encoder.")]:
+        parameter = name.removeprefix("encoder.").rpartition(".")[0]
+        if name.endswith(".left"):
+            parameters[parameter].data += torch.from_numpy(stored[name] @ stored[name.replace(".left", ".right")])
+        elif name.endswith(".whole"):
+            parameters[parameter].data += torch.from_numpy(stored[name])
+    tokens = AutoTokenizer.from_pretrained(str(starter.base_path()))(["green tea"], return_tensors="pt")
+    with torch.inference_mode():
+        projected = base(**tokens).last_hidden_state[0].numpy() @ stored["head.linear.weight"].T
     expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-    np.testing.assert_allclose(model.encode_documents(["green tea"])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode_documents(["green tea"])[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -52,21 +62,40 @@ def test_the_answer_scores_best(model: ColBERTModel, question: str) -> None:
     assert answers[int(np.argmax(scores))] == QUESTIONS[question]
 
 
-def test_projection_is_small_and_of_full_rank() -> None:
-    assert starter.PROJECTION.stat().st_size < 400_000
-    weight = load_file(starter.PROJECTION)["linear.weight"].astype(np.float64)
+@pytest.mark.parametrize("path", [starter.COLBERT, starter.CROSS_ENCODER], ids=lambda path: path.stem)
+def test_weights_are_small_and_the_projection_of_full_rank(path: Path) -> None:
+    assert path.stat().st_size < 3_000_000
+    weight = load_file(path)["head.linear.weight"].astype(np.float64)
     assert weight.shape == (128, 384)
     assert np.linalg.matrix_rank(weight) == 128
 
 
-def test_another_backend_is_refused_at_once() -> None:
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_cross_encoder_puts_the_answer_first(question: str) -> None:
+    answers = list(QUESTIONS.values())
+    scores = CrossEncoderModel("starter").score(question, answers)
+    assert answers[int(np.argmax(scores))] == QUESTIONS[question]
+    assert all(0 < score < 1 for score in scores)
+
+
+def test_the_cross_encoder_scores_a_pair_alike_in_any_batch() -> None:
+    model = CrossEncoderModel("starter", dtype="float32", device="cpu", activation="raw")
+    question, answers = next(iter(QUESTIONS)), list(QUESTIONS.values())
+    alone = [model.score(question, [answer])[0] for answer in answers]
+    np.testing.assert_allclose(model.score(question, [*answers, "long " * 200])[:-1], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
+def test_another_backend_is_refused_at_once(kind: type[ColBERTModel] | type[CrossEncoderModel]) -> None:
     with pytest.raises(InvalidInputError, match="openvino"):
-        ColBERTModel("starter", backend="openvino")
+        kind("starter", backend="openvino")
 
 
-def test_fingerprint_is_that_of_the_files_and_the_same_each_time() -> None:
-    assert all(path.is_file() for path in starter.checkpoint_files())
+def test_fingerprints_are_those_of_the_files_and_the_same_each_time() -> None:
+    for kind in ("colbert", "cross-encoder"):
+        assert all(path.is_file() for path in starter.checkpoint_files(kind))
     assert ColBERTModel("starter").fingerprint == ColBERTModel("starter", dtype="float32").fingerprint
+    assert ColBERTModel("starter").fingerprint != CrossEncoderModel("starter").fingerprint
 
 
 def test_without_its_package_the_error_names_the_command() -> None:
@@ -89,9 +118,9 @@ def test_the_committed_script_fits_a_projection_of_the_same_kind(tmp_path: Path)
     with gzip.open(corpus, "wt", encoding="utf-8") as stream:
         for text in [*QUESTIONS, *QUESTIONS.values()] * 20:
             stream.write(json.dumps({"_id": "x", "title": "", "text": text}) + "\n")
-    script = Path(__file__).parents[2] / "scripts" / "fit_starter_projection.py"
+    script = Path(__file__).parents[2] / "training" / "fit_projection.py"
     outputs = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     for output in outputs:
         subprocess.run([sys.executable, script, corpus, "--output", output], check=True, capture_output=True)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
-    assert load_file(outputs[0])["linear.weight"].shape == (128, 384)
+    assert load_file(outputs[0])["head.linear.weight"].shape == (128, 384)

@@ -121,3 +121,17 @@ def test_damaged_judgements(tmp_path: Path, added: str, expected: list[str]) -> 
 
 def test_nothing_is_relevant(tmp_path: Path) -> None:
     refused(write(tmp_path / "tiny", qrels="q1\ta\t0\n"), "test.tsv", "relevant")
+
+
+def test_drawn_queries_are_always_the_same_ones(tmp_path: Path) -> None:
+    folder = write(tmp_path / "tiny", queries=lines([{"_id": f"q{n}", "text": f"who {n}"} for n in range(50)]))
+    (folder / "qrels" / "test.tsv").write_text("".join(f"q{n}\ta\t1\n" for n in range(50)))
+    whole, some = load_dataset(folder), load_dataset(folder, queries=20)
+    assert len(some.queries) == len(some.qrels) == 20
+    assert some == load_dataset(folder, queries=20)
+    assert some.queries.items() < whole.queries.items()
+    assert some.passages == whole.passages
+    assert some.facts() != whole.facts()
+    assert load_dataset(folder, queries=50) == whole
+    with pytest.raises(InvalidInputError, match="queries is 0"):
+        load_dataset(folder, queries=0)

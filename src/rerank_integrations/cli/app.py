@@ -19,6 +19,7 @@ from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.output import error_console
 from rerank_integrations.cli.search import rerank, search
+from rerank_integrations.cli.train import train
 from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
@@ -41,6 +42,7 @@ _COMMANDS = (
     evaluate,
     report,
     compare,
+    train,
     tune,
     import_colbert,
     export_colbert,

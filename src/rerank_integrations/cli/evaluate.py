@@ -40,11 +40,12 @@ def evaluate(
     ] = "bm25,dense,dense+colbert,colbert-2bit",
     out: Annotated[Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA]")] = None,
     split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
+    queries: Annotated[
+        int | None, typer.Option(help="Draw so many queries, always the same ones. \\[default: all]")
+    ] = None,
     colbert: Annotated[str, typer.Option(help="ColBERT checkpoint of the presets.")] = "starter",
     dense: Annotated[str, typer.Option(help="Bi-encoder of the presets.")] = "starter",
-    cross_encoder: Annotated[
-        str | None, typer.Option(help="Cross-encoder of the presets, which those with one need.")
-    ] = None,
+    cross_encoder: Annotated[str, typer.Option(help="Cross-encoder of the presets.")] = "starter",
     candidates: Annotated[
         str | None,
         typer.Option(help="Measure presets with a reranker at each of these: 10,25,50,100. \\[default: 50]"),
@@ -61,16 +62,16 @@ def evaluate(
         chosen = read_pipelines(pipelines)
     else:
         chosen = _presets(pipelines, presets(colbert, dense, cross_encoder), counts)
-    collection = load_dataset(data, split)
+    collection = load_dataset(data, split, queries)
     kept = out or Path("evaluation") / collection.name
     command = shlex.join(["rerank-integrations", *context.obj])
-    results = evaluate_pipelines(data, chosen, kept, split=split, callers=at_once, command=command)
+    results = evaluate_pipelines(data, chosen, kept, split=split, queries=queries, callers=at_once, command=command)
     rows = summarize(results, collection.qrels)
     page = write_report(kept, results, rows)
     if as_json:
         write_json(summary_document(results, rows))
     else:
-        console().print(_quality(rows, f"{escape(collection.name)}: {len(collection.passages):,} passages"))
+        console().print(quality_table(rows, f"{escape(collection.name)}: {len(collection.passages):,} passages"))
         console().print(_latency(rows))
         console().print(_size(rows))
     _tell(page)
@@ -105,7 +106,8 @@ def _presets(given: str, known: dict[str, Pipeline], counts: Sequence[int] | Non
     return chosen if counts is None else at_candidates(chosen, counts)
 
 
-def _quality(rows: Sequence[Row], title: str) -> Table:
+def quality_table(rows: Sequence[Row], title: str) -> Table:
+    """Return the metrics of each row, with a mark where nDCG@10 may differ from the first row's by chance."""
     table = _table(title, rows[0].quality)
     for row in rows:
         marks = {"nDCG@10": "~" if row.may_be_chance else ""}

@@ -192,7 +192,7 @@ def _collection(a: Measured, b: Measured, data: Dataset | str | Path | None) -> 
 def _read(a: Measured, b: Measured, folder: str | Path | None) -> Dataset:
     source = b.source or a.source
     if folder is not None:
-        return load_dataset(folder, source["split"] if source else "test")
+        return load_dataset(folder, *_drawn(source or {}))
     if source is None:
         raise InvalidInputError("the results do not tell where their collection is; expected its folder as data")
     if not Path(source["folder"]).is_dir():
@@ -200,7 +200,11 @@ def _read(a: Measured, b: Measured, folder: str | Path | None) -> Dataset:
             f"the collection of the results was in {source['folder']}, which is no folder now; "
             "expected its folder as data"
         )
-    return load_dataset(source["folder"], source["split"])
+    return load_dataset(source["folder"], *_drawn(source))
+
+
+def _drawn(source: Mapping[str, Any]) -> tuple[str, int | None]:
+    return source.get("split", "test"), source.get("queries")
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:

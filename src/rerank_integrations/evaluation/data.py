@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rerank_integrations.core.jsonl import passage_of_line, read_lines
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
+_SEED = 0
 _HEADER = ("query-id", "corpus-id", "score")
 
 
@@ -31,14 +33,30 @@ class Dataset:
     qrels
         By query's id, the grade of each judged passage by its id; above 0 is relevant. Each query has such a passage.
     source
-        Where it was read: ``folder``, as an absolute path, and ``split``.
+        Where it was read: ``folder``, as an absolute path, ``split``, and how many ``queries`` were drawn, if so.
     """
 
     name: str
     passages: tuple[Passage, ...]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
-    source: dict[str, str] | None = field(default=None, compare=False)
+    source: dict[str, Any] | None = field(default=None, compare=False)
+
+    def drawn(self, count: int) -> Dataset:
+        """Return it with `count` of its queries, always the same ones; itself if it has no more.
+
+        Raises
+        ------
+        InvalidInputError
+            If `count` is below 1.
+        """
+        if type(count) is not int or count < 1:
+            raise InvalidInputError(f"queries is {count!r}; expected a whole number of at least 1")
+        if len(self.queries) <= count:
+            return self
+        chosen = set(random.Random(_SEED).sample(sorted(self.queries), count))
+        queries = {key: text for key, text in self.queries.items() if key in chosen}
+        return replace(self, queries=queries, qrels={key: self.qrels[key] for key in queries})
 
     def facts(self) -> dict[str, Any]:
         """Return name, sizes and a checksum of all there is, by which a result tells what it was measured on."""
@@ -51,11 +69,16 @@ class Dataset:
         return {"name": self.name, **sizes, "crc32": f"{crc:08x}"}
 
 
-def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
+def load_dataset(folder: str | Path, split: str = "test", queries: int | None = None) -> Dataset:
     """Read a folder in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, plain or gzipped.
 
     Judgements of grade 0 or less stay in the qrels; a query with no others is left out, since no order of passages is
     right or wrong for it.
+
+    Parameters
+    ----------
+    queries
+        Draw so many, always the same ones; all if there are no more.
 
     Raises
     ------
@@ -70,13 +93,14 @@ def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
     corpus_file, queries_file = _file(root, "corpus.jsonl"), _file(root, "queries.jsonl")
     qrels_file = _file(root / "qrels", f"{split}.tsv")
     passages = _unique(corpus_file)
-    queries = {query.id: query.text for query in _unique(queries_file)}
-    qrels = _read_qrels(qrels_file, queries, queries_file, {passage.id for passage in passages}, corpus_file)
-    asked = {key: text for key, text in queries.items() if any(grade > 0 for grade in qrels.get(key, {}).values())}
+    texts = {query.id: query.text for query in _unique(queries_file)}
+    qrels = _read_qrels(qrels_file, texts, queries_file, {passage.id for passage in passages}, corpus_file)
+    asked = {key: text for key, text in texts.items() if any(grade > 0 for grade in qrels.get(key, {}).values())}
     if not asked:
         raise InvalidInputError(f"{qrels_file} judges no passage relevant; expected a score above 0")
-    source = {"folder": str(root.resolve()), "split": split}
-    return Dataset(root.resolve().name, tuple(passages), asked, {key: qrels[key] for key in asked}, source)
+    source = {"folder": str(root.resolve()), "split": split, "queries": queries}
+    whole = Dataset(root.resolve().name, tuple(passages), asked, {key: qrels[key] for key in asked}, source)
+    return whole if queries is None else whole.drawn(queries)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -6,20 +6,26 @@ import json
 import multiprocessing
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.evaluation.data import load_dataset
+from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.measuring import Measured, measure
-from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
+from rerank_integrations.evaluation.pipelines import STARTER, Pipeline, check_counts
+from rerank_integrations.evaluation.vectors import open_vectors, store_vectors
+
+T = TypeVar("T")
 
 # Beside the results, by which a report is made without the collection.
 _COLLECTION = "collection.json"
 SUMMARY = "summary.json"
+_VECTORS = ".vectors"
 _RESERVED = (_COLLECTION, SUMMARY)
 
 
@@ -29,6 +35,7 @@ def evaluate(
     out: str | Path,
     *,
     split: str = "test",
+    queries: int | None = None,
     callers: Sequence[int] = (1, 8),
     command: str | None = None,
 ) -> list[Measured]:
@@ -39,6 +46,8 @@ def evaluate(
 
     Parameters
     ----------
+    queries
+        As of `load_dataset`.
     callers
         How many ask at once when queries a second are counted.
     command
@@ -52,7 +61,7 @@ def evaluate(
     """
     # Whole and first: a bad collection is no reason to load a model.
     check_counts(callers, "callers")
-    data = load_dataset(folder, split)
+    data = load_dataset(folder, split, queries)
     files = [Path(out) / f"{_slug(pipeline.name)}.json" for pipeline in pipelines]
     if len({*files, *(Path(out) / name for name in _RESERVED)}) < len(files) + len(_RESERVED):
         raise InvalidInputError(
@@ -66,12 +75,12 @@ def evaluate(
         expected = _settings(pipeline.options(), data.facts(), callers)
         found = _kept(file, expected)
         if found is None:
-            # Alone, so that its peak memory is its own.
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                found = pool.submit(_measured, str(folder), split, pipeline, tuple(callers)).result()
+            vectors = _vectors(Path(out), data, pipeline)
+            found = _alone(_measured, data, pipeline, tuple(callers), vectors)
             found = replace(found, origin=found.origin | {"command": command})
             _write(file, {"settings": expected, "measured": found.to_json()})
         results.append(found)
+    shutil.rmtree(Path(out) / _VECTORS, ignore_errors=True)
     return results
 
 
@@ -147,8 +156,28 @@ def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str
         raise InvalidInputError(f"{file} does not hold a collection's judgements: {error!r}") from error
 
 
-def _measured(folder: str, split: str, pipeline: Pipeline, callers: tuple[int, ...]) -> Measured:
-    return measure(pipeline, load_dataset(folder, split), callers)
+def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> Path | None:
+    """Encode the passages for a pipeline that retrieves by ColBERT, unless another has; return where they are."""
+    if pipeline.retrieve.kind != "colbert":
+        return None
+    model = pipeline.retrieve.model or STARTER
+    folder = out / _VECTORS / f"{_slug(model)}-{data.facts()['crc32']}"
+    _alone(_encoded, folder, model, data)
+    return folder
+
+
+def _encoded(folder: Path, model: str, data: Dataset) -> None:
+    store_vectors(folder, ColBERTModel(model), data.passages)
+
+
+def _alone(work: Callable[..., T], *arguments: Any) -> T:
+    """Run `work` in a process of its own, so that its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _measured(data: Dataset, pipeline: Pipeline, callers: tuple[int, ...], vectors: Path | None) -> Measured:
+    return measure(pipeline, data, callers, vectors=None if vectors is None else open_vectors(vectors))
 
 
 def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.types import Scorer
@@ -17,13 +19,14 @@ from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.origin import gpu_mb, origin
 from rerank_integrations.evaluation.pipelines import Pipeline
 from rerank_integrations.evaluation.stages import Retriever, best_reranked, open_reranker, open_retriever
+from rerank_integrations.evaluation.vectors import PassageVectors
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
 
 STAGES = ("encode", "retrieve", "rerank")
-# Queries that are asked by several callers at once.
-_ASKED_AT_ONCE = 100
+# Queries that are asked by several callers at once: as many as take so many seconds, but some for each caller.
+_AT_ONCE_S, _AT_ONCE_MOST, _AT_ONCE_EACH = 10, 200, 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Measured:
     index_bytes: int | None
     peak_mb: float
     per_s: dict[int, float]
-    source: dict[str, str] | None = None
+    source: dict[str, Any] | None = None
     gpu_mb: float | None = None
     origin: dict[str, Any] = field(default_factory=dict)
 
@@ -89,10 +92,10 @@ class Measured:
 class _Asked:
     """A built pipeline, ready for queries."""
 
-    def __init__(self, pipeline: Pipeline, data: Dataset) -> None:
+    def __init__(self, pipeline: Pipeline, data: Dataset, vectors: Sequence[NDArray[np.float16]] | None = None) -> None:
         self._pipeline = pipeline
         self._texts = {passage.id: passage.text for passage in data.passages}
-        self.retriever: Retriever = open_retriever(pipeline.retrieve)
+        self.retriever: Retriever = open_retriever(pipeline.retrieve, vectors)
         self.retriever.build(data.passages)
         self._rerankers: list[Scorer] = [open_reranker(stage) for stage in pipeline.rerank]
 
@@ -109,14 +112,23 @@ class _Asked:
         return found
 
 
-def measure(pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8)) -> Measured:
+def measure(
+    pipeline: Pipeline, data: Dataset, callers: Sequence[int] = (1, 8), *, vectors: PassageVectors | None = None
+) -> Measured:
     """Build a pipeline on a collection's passages and ask it all queries, one after the other, then several at once.
 
     The first query is asked once more before, so that loading a model is in no query's time.
+
+    Parameters
+    ----------
+    vectors
+        The passages as the pipeline's ColBERT model encodes them, if it retrieves by one; they are encoded here
+        otherwise. `Measured.build_s` counts their time in both cases, `Measured.peak_mb` only in the latter.
     """
-    asked, building = timed(lambda: _Asked(pipeline, data))
+    asked, building = timed(lambda: _Asked(pipeline, data, None if vectors is None else vectors.vectors))
+    build_s = building / 1000 + (0.0 if vectors is None else vectors.seconds)
     size = asked.retriever.bytes()
-    return measure_asking(asked.ask, pipeline.options(), data, callers, build_s=building / 1000, index_bytes=size)
+    return measure_asking(asked.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=size)
 
 
 def measure_asking(
@@ -143,12 +155,17 @@ def measure_asking(
         build_s,
         index_bytes,
         _peak_mb(),
-        {count: _per_s(ask, list(data.queries.values())[:_ASKED_AT_ONCE], count) for count in callers},
+        {count: _per_s(ask, _asked_at_once(list(data.queries.values()), times, count), count) for count in callers},
         data.source,
         # Last: they load torch, which a pipeline without a model does not hold.
         gpu_mb(),
         origin(),
     )
+
+
+def _asked_at_once(texts: list[str], times: list[list[float]], callers: int) -> list[str]:
+    ms = sum(map(sum, times)) / len(times)
+    return texts[: max(_AT_ONCE_EACH * callers, min(_AT_ONCE_MOST, int(1000 * _AT_ONCE_S / max(ms, 1e-3))))]
 
 
 def _per_s(ask: Ask, texts: list[str], callers: int) -> float:

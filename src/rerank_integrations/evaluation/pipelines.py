@@ -67,10 +67,11 @@ class Pipeline:
         return asdict(self)
 
 
-def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str | None = None) -> dict[str, Pipeline]:
-    """Return the pipelines that have a name of their own; those with a cross-encoder only if one is given."""
+def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str = STARTER) -> dict[str, Pipeline]:
+    """Return the pipelines that have a name of their own."""
     bm25, pooled = Retrieve("bm25"), Retrieve("dense", dense)
-    by_colbert = Rerank("colbert", colbert)
+    by_colbert, reader = Rerank("colbert", colbert), Rerank("cross-encoder", cross_encoder)
+    best_few = Rerank("cross-encoder", cross_encoder, candidates=10)
     found = [
         Pipeline("bm25", bm25),
         Pipeline("dense", pooled),
@@ -78,15 +79,10 @@ def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str | N
         Pipeline("colbert-exact", Retrieve("colbert", colbert, nbits=None)),
         Pipeline("bm25+colbert", bm25, (by_colbert,)),
         Pipeline("dense+colbert", pooled, (by_colbert,)),
+        Pipeline("bm25+cross-encoder", bm25, (reader,)),
+        Pipeline("dense+cross-encoder", pooled, (reader,)),
+        Pipeline("cascade", bm25, (by_colbert, best_few)),
     ]
-    if cross_encoder is not None:
-        reader = Rerank("cross-encoder", cross_encoder)
-        best_few = Rerank("cross-encoder", cross_encoder, candidates=10)
-        found += [
-            Pipeline("bm25+cross-encoder", bm25, (reader,)),
-            Pipeline("dense+cross-encoder", pooled, (reader,)),
-            Pipeline("cascade", bm25, (by_colbert, best_few)),
-        ]
     return {pipeline.name: pipeline for pipeline in found}
 
 

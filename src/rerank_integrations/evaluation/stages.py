@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,10 @@ from rerank_integrations.core.maxsim import maxsim_block
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, TokenEncoder
 from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Passage, Scorer
-from rerank_integrations.errors import MissingExtraError
-from rerank_integrations.evaluation.encoders import encoded, given_queries
+from rerank_integrations.evaluation.bm25 import BM25
+from rerank_integrations.evaluation.encoders import encoded, given_queries, given_vectors
 from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
 
-_CHINESE = re.compile(r"[\u3400-\u9fff]")
-_CHINESE_SHARE = 0.1
 # Passages whose tokens are multiplied at once.
 _BLOCK = 128
 
@@ -46,14 +43,17 @@ class Retriever(Protocol):
         ...
 
 
-def open_retriever(stage: Retrieve) -> Retriever:
-    """Return the retriever of a pipeline, with nothing in it."""
+def open_retriever(stage: Retrieve, vectors: Sequence[NDArray[np.float16]] | None = None) -> Retriever:
+    """Return the retriever of a pipeline, with nothing in it; a ColBERT's passages need no encoding given `vectors`."""
     if stage.kind == "bm25":
-        return _BM25()
+        return BM25()
     model = stage.model or STARTER
     if stage.kind == "dense":
         return _Dense(model)
-    return _ExactLateInteraction(ColBERTModel(model)) if stage.nbits is None else _LateInteraction(model, stage.nbits)
+    encoder = ColBERTModel(model)
+    if stage.nbits is None:
+        return _ExactLateInteraction(encoder, vectors)
+    return _LateInteraction(encoder, stage.nbits, vectors)
 
 
 def open_reranker(stage: Rerank) -> Scorer:
@@ -65,8 +65,8 @@ def exact_retriever(
     model: TokenEncoder, passages: Sequence[Passage], vectors: Sequence[NDArray[np.float16]]
 ) -> Retriever:
     """Return exact MaxSim over passages whose `vectors` are here already, *Shape:* (tokens, dim) each."""
-    retriever = _ExactLateInteraction(model)
-    retriever.take(passages, vectors)
+    retriever = _ExactLateInteraction(model, vectors)
+    retriever.build(passages)
     return retriever
 
 
@@ -79,49 +79,6 @@ def best_reranked(
         scores = scorer.score(query, [texts[key] for key in best])
         best = [best[place] for place, _ in best_first(list(scores), best)]
     return best + rest
-
-
-class _BM25:
-    """bm25s with k1 0.9 and b 0.4; Snowball stems and stop words in English, pairs of characters in Chinese."""
-
-    def build(self, passages: Sequence[Passage]) -> None:
-        try:
-            import bm25s
-        except ImportError as error:
-            raise MissingExtraError("evaluate", "BM25") from error
-        self._ids = [passage.id for passage in passages]
-        texts = [passage.text for passage in passages]
-        sample = "".join(texts[:: max(1, len(texts) // 1000)])
-        self._chinese = len(_CHINESE.findall(sample)) > _CHINESE_SHARE * len(sample)
-        self._index = bm25s.BM25(k1=0.9, b=0.4)
-        self._index.index(self._tokens(texts), show_progress=False)
-
-    def encode(self, query: str) -> Any:
-        return self._tokens([query])
-
-    def retrieve(self, query: Any, depth: int) -> list[str]:
-        found, scores = self._index.retrieve(query, k=min(depth, len(self._ids)), show_progress=False)
-        # Passages that share no word with the query come with a score of 0.
-        return [self._ids[place] for place, score in zip(found[0], scores[0], strict=True) if score > 0]
-
-    def bytes(self) -> int:
-        return sum(int(array.nbytes) for array in self._index.scores.values() if isinstance(array, np.ndarray))
-
-    def _tokens(self, texts: list[str]) -> Any:
-        import bm25s
-        import Stemmer
-
-        if self._chinese:
-            return bm25s.tokenize([_pairs(text) for text in texts], stopwords=[], show_progress=False)
-        return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
-
-
-def _pairs(text: str) -> str:
-    """Put overlapping pairs of Chinese characters apart by spaces; other words stay."""
-    runs = re.findall(r"[\u3400-\u9fff]+|[^\W\u3400-\u9fff]+", text)
-    return " ".join(
-        " ".join(run[at : at + 2] for at in range(max(1, len(run) - 1))) if _CHINESE.match(run) else run for run in runs
-    )
 
 
 class _Dense:
@@ -156,12 +113,16 @@ class _Dense:
 class _LateInteraction:
     """A `ColBERTIndex` in a temporary folder."""
 
-    def __init__(self, model: str, nbits: int) -> None:
-        self._model = ColBERTModel(model)
+    def __init__(self, model: TokenEncoder, nbits: int, vectors: Sequence[NDArray[np.float16]] | None) -> None:
+        self._model, self._nbits, self._vectors = model, nbits, vectors
         self._folder = tempfile.TemporaryDirectory(prefix="evaluate-")
-        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", given_queries(self._model), nbits=nbits)
 
     def build(self, passages: Sequence[Passage]) -> None:
+        model = given_queries(self._model)
+        if self._vectors is not None:
+            by_text = {passage.text: vectors for passage, vectors in zip(passages, self._vectors, strict=True)}
+            model = given_vectors(self._model, by_text)
+        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", model, nbits=self._nbits)
         self._index.upsert(passages)
 
     def encode(self, query: str) -> Any:
@@ -177,14 +138,13 @@ class _LateInteraction:
 class _ExactLateInteraction:
     """MaxSim over every passage's float16 token vectors: what compression is measured against."""
 
-    def __init__(self, model: TokenEncoder) -> None:
-        self._model = model
+    def __init__(self, model: TokenEncoder, vectors: Sequence[NDArray[np.float16]] | None) -> None:
+        self._model, self._vectors = model, vectors
 
     def build(self, passages: Sequence[Passage]) -> None:
-        vectors = self._model.encode_documents([passage.text for passage in passages], show_progress=True)
-        self.take(passages, vectors)
-
-    def take(self, passages: Sequence[Passage], vectors: Sequence[NDArray[Any]]) -> None:
+        vectors: Sequence[NDArray[Any]] | None = self._vectors
+        if vectors is None:
+            vectors = self._model.encode_documents([passage.text for passage in passages], show_progress=True)
         self._ids = [passage.id for passage in passages]
         self._blocks: list[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]] = []
         for start in range(0, len(vectors), _BLOCK):

@@ -1,4 +1,4 @@
-"""The model that needs no hub: token vectors of all-MiniLM-L6-v2, projected to 128 dimensions."""
+"""The models that need no hub: all-MiniLM-L6-v2, what training added to it, and a head for each use."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from typing import TYPE_CHECKING, Any
 from rerank_integrations.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-PROJECTION = Path(__file__).with_name("projection.safetensors")
+COLBERT = Path(__file__).with_name("colbert.safetensors")
+CROSS_ENCODER = Path(__file__).with_name("cross_encoder.safetensors")
 
 # All positions that the encoder has. Its pooled use stops at 256; its token vectors are good beyond that.
 _LENGTH = 512
+_ENCODER, _HEAD = "encoder.", "head."
 
 
-def colbert_modules(*, model_kwargs: dict[str, Any] | None = None) -> list[nn.Module]:
-    """Build the modules of a `sentence_transformers.MultiVectorEncoder`."""
+def colbert_modules(*, model_kwargs: dict[str, Any] | None = None, weights: Path = COLBERT) -> list[nn.Module]:
+    """Build the modules of a `sentence_transformers.MultiVectorEncoder`.
+
+    Parameters
+    ----------
+    weights
+        A file that `write_weights` wrote, of which the head is ``linear.weight``.
+    """
     import string
 
-    from safetensors.torch import load_file
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.base.modules import Dense, Normalize
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     from torch.nn import Identity
 
-    weight = load_file(PROJECTION)["linear.weight"].float()
+    encoder, head = _read_weights(weights)
+    projection = head["linear.weight"]
     return [
-        Transformer(str(base_path()), model_kwargs=model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
+        _encoder(encoder, model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
         Dense(
-            in_features=weight.shape[1],
-            out_features=weight.shape[0],
+            in_features=projection.shape[1],
+            out_features=projection.shape[0],
             bias=False,
             activation_function=Identity(),
-            init_weight=weight,
+            init_weight=projection,
             module_input_name="token_embeddings",
         ),
         MultiVectorMask(skiplist_words=list(string.punctuation)),
@@ -41,10 +50,44 @@ def colbert_modules(*, model_kwargs: dict[str, Any] | None = None) -> list[nn.Mo
     ]
 
 
-def checkpoint_files() -> list[Path]:
-    """Return the files whose bytes identify the model."""
+def cross_encoder_modules(
+    *, model_kwargs: dict[str, Any] | None = None, weights: Path = CROSS_ENCODER
+) -> list[nn.Module]:
+    """Build the modules of a `sentence_transformers.CrossEncoder`; `weights` as of `colbert_modules`.
+
+    A head of ``linear.weight`` alone, as a ColBERT has it, is what training starts from.
+    """
+    from rerank_integrations.starter.joint_maxsim import JointMaxSim
+
+    encoder, head = _read_weights(weights)
+    transformer = _encoder(encoder, model_kwargs)
+    # One score: as sentence-transformers counts labels.
+    transformer.model.config.num_labels = 1
+    width, dim = head["linear.weight"].shape[::-1]
+    tokenizer = transformer.tokenizer
+    module = JointMaxSim(width, dim, [tokenizer.cls_token_id, tokenizer.sep_token_id])
+    module.load_state_dict(head, strict=len(head) > 1)
+    return [transformer, module]
+
+
+def write_weights(path: Path, encoder: nn.Module, head: dict[str, torch.Tensor], rank: int) -> None:
+    """Write what `encoder` adds to all-MiniLM-L6-v2, as matrices of `rank`, and the tensors of a head, in float16."""
+    from safetensors.torch import save_file
+    from transformers import AutoModel
+
+    from rerank_integrations.starter.difference import low_rank_difference
+
+    base = AutoModel.from_pretrained(str(base_path()))
+    tensors = {_ENCODER + name: value for name, value in low_rank_difference(encoder, base, rank).items()}
+    tensors |= {_HEAD + name: value.detach().cpu().half().contiguous() for name, value in head.items()}
+    save_file(tensors, path)
+
+
+def checkpoint_files(kind: str) -> list[Path]:
+    """Return the files whose bytes identify a model: ``colbert`` or ``cross-encoder``."""
     base = base_path()
-    return [base / "model.safetensors", base / "config.json", base / "tokenizer.json", PROJECTION]
+    weights = {"colbert": COLBERT, "cross-encoder": CROSS_ENCODER}[kind]
+    return [base / "model.safetensors", base / "config.json", base / "tokenizer.json", weights]
 
 
 def base_path() -> Path:
@@ -61,3 +104,24 @@ def base_path() -> Path:
         raise MissingExtraError("starter", "the starter model") from error
     path: Path = get_model_path()
     return path
+
+
+def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    from safetensors.torch import load_file
+
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    encoder, head = (
+        {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        for part in (_ENCODER, _HEAD)
+    )
+    return encoder, head
+
+
+def _encoder(difference: dict[str, torch.Tensor], model_kwargs: dict[str, Any] | None, **lengths: int) -> Any:
+    from sentence_transformers.base.modules import Transformer
+
+    from rerank_integrations.starter.difference import add_difference
+
+    transformer = Transformer(str(base_path()), model_kwargs=model_kwargs, **lengths)
+    add_difference(transformer.model, difference)
+    return transformer

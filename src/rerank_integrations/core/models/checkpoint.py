@@ -135,13 +135,13 @@ def _stored_names(options: LoadOptions) -> set[str] | None:
     return set(torch.load(path, map_location="meta", weights_only=True))
 
 
-def fingerprint(options: LoadOptions) -> str:
-    """Return 16 hexadecimal digits that identify the vector space: SHA-256 over weights, configuration, tokenizer.
+def fingerprint(options: LoadOptions, kind: str) -> str:
+    """Return 16 hexadecimal digits that identify a model: SHA-256 over weights, configuration, tokenizer.
 
     The same files give the same fingerprint wherever they lie, and whatever device or dtype they are loaded to.
     """
     digest = hashlib.sha256()
-    for label, path in _identity_files(options):
+    for label, path in _identity_files(options, kind):
         digest.update(label.encode())
         with path.open("rb") as stream:
             while chunk := stream.read(1 << 20):
@@ -149,11 +149,11 @@ def fingerprint(options: LoadOptions) -> str:
     return digest.hexdigest()[:16]
 
 
-def _identity_files(options: LoadOptions) -> Iterable[tuple[str, Path]]:
+def _identity_files(options: LoadOptions, kind: str) -> Iterable[tuple[str, Path]]:
     if options.is_starter:
         from rerank_integrations import starter
 
-        return [(path.name, path) for path in starter.checkpoint_files()]
+        return [(path.name, path) for path in starter.checkpoint_files(kind)]
     root = _local_root(options)
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1].isdigit())]
     files = [file for folder in folders for file in _identifying(folder)]

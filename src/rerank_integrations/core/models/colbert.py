@@ -164,7 +164,7 @@ class ColBERTModel:
         """
         if not self._load_options.is_local:
             self._loaded()
-        return fingerprint(self._load_options)
+        return fingerprint(self._load_options, "colbert")
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""

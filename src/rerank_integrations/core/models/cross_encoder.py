@@ -28,7 +28,8 @@ class CrossEncoderModel:
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...).
+        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
+        or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
     device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
@@ -108,7 +109,7 @@ class CrossEncoderModel:
         """16 hexadecimal digits of the checkpoint's files; a model on the hub is loaded for it."""
         if not self._load_options.is_local:
             self._loaded()
-        return fingerprint(self._load_options)
+        return fingerprint(self._load_options, "cross-encoder")
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""

@@ -32,7 +32,7 @@ class LoadedEncoder:
 
     def __init__(self, options: LoadOptions) -> None:
         self._device: Any = resolve_device(options.device)
-        self._model = load_guarded(options, lambda: _load(options, self._device))
+        self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]
         if options.backend == "torch" and not options.is_starter:
@@ -147,7 +147,8 @@ def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> N
     transformer.query_expansion = {**expansion, "length": width}
 
 
-def _load(options: LoadOptions, device: str) -> Any:
+def load_multi_vector(options: LoadOptions, device: str) -> Any:
+    """Load a checkpoint as a `sentence_transformers.MultiVectorEncoder`, in evaluation mode."""
     from sentence_transformers import MultiVectorEncoder
 
     dtype = resolve_dtype(options.dtype, device)

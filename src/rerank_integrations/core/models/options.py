@@ -43,11 +43,11 @@ class LoadOptions:
         if self.backend not in _BACKENDS:
             raise InvalidInputError(f"backend is {self.backend!r}; expected one of {', '.join(_BACKENDS)}")
         if self.is_starter and self.backend != "torch":
-            raise InvalidInputError(f"backend is {self.backend!r}; expected 'torch', all that the starter model has")
+            raise InvalidInputError(f"backend is {self.backend!r}; expected 'torch', all that the starter models have")
 
     @property
     def is_starter(self) -> bool:
-        """Whether this names the model that comes with the package (a folder of that name: ``./starter``)."""
+        """Whether this names a model that comes with the package (a folder of that name: ``./starter``)."""
         return self.name_or_path == STARTER
 
     @property

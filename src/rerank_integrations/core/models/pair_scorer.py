@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, require_filled
+from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
 from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.loading import (
     load_guarded,
@@ -16,14 +16,18 @@ from rerank_integrations.core.models.loading import (
 from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
 from rerank_integrations.errors import CheckpointError
 
+# How a checkpoint that was trained from the starter cross-encoder names its head.
+_OWN_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
+
 
 class LoadedPairScorer:
     """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
         self._device: Any = resolve_device(options.device)
-        self._model = load_guarded(options, lambda: _load(options, self._device))
-        _require_trained_single_label(options, self._model)
+        self._model = load_guarded(options, lambda: load_pair_model(options, self._device))
+        if not options.is_starter:
+            _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
         self._positions = position_limit(self._model[0])
         # Truncation and padding are state of the one fast tokenizer.
@@ -64,18 +68,45 @@ class LoadedPairScorer:
             return [float(score) for score in self._model.activation_fn(torch.tensor(logits))]
 
 
-def _load(options: LoadOptions, device: str) -> Any:
+def load_pair_model(options: LoadOptions, device: str) -> Any:
+    """Load a checkpoint as a `sentence_transformers.CrossEncoder`, in evaluation mode."""
     from sentence_transformers import CrossEncoder
 
+    if options.is_starter:
+        from rerank_integrations import starter
+
+        model = CrossEncoder(
+            modules=starter.cross_encoder_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
+        )
+        return model.to(resolve_dtype(options.dtype, device)).eval()
     if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
         raise CheckpointError(
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
             "expected a local directory or the name of a model on the hub"
         )
-    model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    head = next((module for module in read_json(options, "modules.json") if module.get("type") == _OWN_HEAD), None)
+    if head is None:
+        model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    else:
+        model = CrossEncoder(modules=_own_modules(options, head["path"]), device=device)
     if options.backend == "torch":
         model = model.to(resolve_dtype(options.dtype, device))
     return model.eval()
+
+
+def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
+    # One by one: sentence-transformers imports a class outside itself only where any code may be run.
+    from sentence_transformers.base.modules import Transformer
+
+    from rerank_integrations.starter.joint_maxsim import JointMaxSim
+
+    transformer = Transformer.load(
+        options.name_or_path,
+        trust_remote_code=options.trust_remote_code,
+        model_kwargs=dict(options.model_kwargs or {}),
+        **options.hub_kwargs(),
+    )
+    return [transformer, JointMaxSim.load(options.name_or_path, subfolder=head_path, **options.hub_kwargs())]
 
 
 def _require_trained_single_label(options: LoadOptions, model: Any) -> None:

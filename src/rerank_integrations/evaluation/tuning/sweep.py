@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -73,7 +72,7 @@ def tune(
     _check(budget_ms, percentile, top_n, recall_share, queries)
     encoder = as_colbert_model(model)
     reader = None if cross_encoder is None else as_cross_encoder_model(cross_encoder)
-    asked = _sampled(data, queries)
+    asked = data.drawn(queries)
     if reader is not None:
         # Loaded now: that it cannot be is to be told before all passages are encoded.
         reader.score(next(iter(asked.queries.values())), [data.passages[0].text])
@@ -143,14 +142,6 @@ def _take(step: _Step, bench: Bench, trials: list[Trial], budget_ms: float, perc
             return
 
 
-def _sampled(data: Dataset, most: int) -> Dataset:
-    if len(data.queries) <= most:
-        return data
-    drawn = set(random.Random(_SEED).sample(sorted(data.queries), most))
-    queries = {key: text for key, text in data.queries.items() if key in drawn}
-    return replace(data, queries=queries, qrels={key: data.qrels[key] for key in queries})
-
-
 def _check(budget_ms: float, percentile: int, top_n: int | None, recall_share: float, queries: int) -> None:
     if find_spec("ir_measures") is None:
         raise MissingExtraError("evaluate", "tuning")
@@ -162,5 +153,3 @@ def _check(budget_ms: float, percentile: int, top_n: int | None, recall_share: f
         raise InvalidInputError(f"top_n is {top_n!r}; expected a whole number from 1 to {DEPTH}")
     if not 0 < recall_share <= 1:
         raise InvalidInputError(f"recall_share is {recall_share!r}; expected a number above 0, at most 1")
-    if type(queries) is not int or queries < 1:
-        raise InvalidInputError(f"queries is {queries!r}; expected a whole number of at least 1")

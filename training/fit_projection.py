@@ -1,6 +1,6 @@
-"""Compute the starter model's projection: an uncentred, whitened PCA of all-MiniLM-L6-v2's token vectors.
+"""Compute the projection that training starts from: an uncentred, whitened PCA of all-MiniLM-L6-v2's token vectors.
 
-    python scripts/fit_starter_projection.py CORPUS.jsonl.gz [--passages 8000] [--seed 0] [--output FILE]
+    python training/fit_projection.py CORPUS.jsonl.gz [--passages 8000] [--seed 0] [--output FILE]
 
 The committed file was fitted on 8,000 glosses of WordNet. Any text of broad vocabulary does: it is needed here alone,
 never by the package. Token vectors are brought to unit length first, as MaxSim sees them; markers and punctuation are
@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from rerank_integrations import starter
 
+UNTRAINED = Path(__file__).with_name("untrained.safetensors")
 DIM = 128
 BATCH = 64
 
@@ -76,10 +77,10 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--passages", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=starter.PROJECTION)
+    parser.add_argument("--output", type=Path, default=UNTRAINED)
     arguments = parser.parse_args()
     projection = fit(read_texts(arguments.corpus, arguments.passages, arguments.seed))
-    save_file({"linear.weight": torch.from_numpy(projection.copy()).half()}, arguments.output)
+    save_file({"head.linear.weight": torch.from_numpy(projection.copy()).half()}, arguments.output)
     print(f"{arguments.output}: {projection.shape}")
 
 

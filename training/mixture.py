@@ -1,0 +1,76 @@
+"""What the starter models are trained on: questions, claims and headings with their passages, and hard negatives."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.training import Example, mine_negatives
+
+QUESTIONS = 16_000
+HEADINGS = {"debian_pkg_en": 6_000, "foldoc": 4_000}
+# So often each of the few claims is seen, with other negatives each time.
+CLAIM_ROUNDS = 4
+_SHORTEST = 60
+
+
+def mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
+    """Return examples with `negatives` each, by source; the sizes are the shares."""
+    draw = random.Random(seed)
+    claims = [Example(row["query"], row["positive"]) for row in _rows(data / "train" / "scifact_train.jsonl.gz")]
+    sources = {"squad": mine_negatives(_questions(data, draw), negatives, seed=seed)}
+    sources["scifact"] = [
+        example for number in range(CLAIM_ROUNDS) for example in mine_negatives(claims, negatives, seed=seed + number)
+    ]
+    sources["abstracts"] = mine_negatives(_abstracts(claims), negatives, seed=seed)
+    for name, count in HEADINGS.items():
+        sources[name] = mine_negatives(_headings(data / "scale" / f"{name}.corpus.jsonl.gz", count, draw), negatives)
+    return sources
+
+
+def _questions(data: Path, draw: random.Random) -> list[Example]:
+    """Questions of SQuAD, each with one paragraph of the same article as its first negative."""
+    rows = list(_rows(data / "train" / "squad_train.jsonl.gz"))
+    articles: dict[str, list[str]] = {}
+    for row in rows:
+        articles.setdefault(row["title"], []).append(row["positive"])
+    articles = {title: list(dict.fromkeys(paragraphs)) for title, paragraphs in articles.items()}
+    examples = []
+    for row in draw.sample(rows, QUESTIONS):
+        others = [text for text in articles[row["title"]] if text != row["positive"]]
+        examples.append(Example(row["query"], row["positive"], tuple(draw.sample(others, min(1, len(others))))))
+    return examples
+
+
+def _abstracts(claims: list[Example]) -> list[Example]:
+    """Titles of the claims' papers, with the abstract."""
+    found = {}
+    for claim in claims:
+        title, _, abstract = claim.positive.partition(". ")
+        if 20 < len(title) < 200 < len(abstract):
+            found[title] = Example(title, abstract)
+    return list(found.values())
+
+
+def _headings(corpus: Path, count: int, draw: random.Random) -> list[Example]:
+    """Titles of passages, with the text."""
+    found: dict[str, Example] = {}
+    rows = list(_rows(corpus))
+    draw.shuffle(rows)
+    for row in rows:
+        title = row.get("title", "").strip()
+        if title and len(row["text"]) > _SHORTEST:
+            found.setdefault(title.lower(), Example(title, row["text"]))
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
