@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from adapters.rows import candidates_of
 from corpus import QUERIES
 
@@ -79,33 +77,6 @@ async def test_the_event_loop_is_free_while_a_retriever_works(
         retriever = harness.retriever(index)
         results = await asyncio.gather(*(harness.aretrieve(retriever, "a query") for _ in range(TOGETHER)))
     assert all(len(rows) == 3 for rows in results)
-
-
-@pytest.mark.slow
-async def test_the_longest_stall_of_the_event_loop_under_load(
-    harness: Any, index: ColBERTIndex, cross_encoder: CrossEncoderModel, passages: list[Passage]
-) -> None:
-    retriever, reranker = harness.retriever(index), harness.cross_encoder_rerank(model=cross_encoder)
-    candidates = harness.candidates(passages)
-    queries = (QUERIES * 4)[:32]
-    gaps: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.002)
-            gaps.append(time.perf_counter() - before - 0.002)
-
-    heart = asyncio.create_task(beat())
-    began = time.perf_counter()
-    for _ in range(3):
-        await asyncio.gather(*(harness.aretrieve(retriever, query) for query in queries))
-        await asyncio.gather(*(harness.arerank(reranker, candidates, query) for query in queries))
-    took = time.perf_counter() - began
-    heart.cancel()
-    print(f"\n{harness.extra}: {6 * len(queries)} calls in {took:.2f} s, longest stall {1000 * max(gaps):.0f} ms")
-    # Were the loop blocked, each of the six rounds would be one stall of a sixth of the time.
-    assert max(gaps) < took / 8
 
 
 class _Meeting:
