@@ -1,7 +1,7 @@
 """Train the two starter models, and write what each adds to all-MiniLM-L6-v2 into the package.
 
-    python training/starter.py colbert ../shared/data WORK [--steps 1000]
-    python training/starter.py cross-encoder ../shared/data WORK [--steps 1000]
+    python training/starter.py colbert ../shared/data WORK
+    python training/starter.py cross-encoder ../shared/data WORK
     python training/starter.py untrained WORK
 
 The cross-encoder starts from the trained ColBERT. Stopped, it goes on from the last checkpoint in WORK. The last
@@ -36,7 +36,7 @@ def untrained(work: Path) -> None:
 
 
 @app.command()
-def colbert(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 1000, seed: int = 0) -> None:
+def colbert(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 450, seed: int = 0) -> None:
     """Train the ColBERT."""
     untrained(work)
     fitting = Fitting(
@@ -48,7 +48,7 @@ def colbert(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 1000
 
 
 @app.command("cross-encoder")
-def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 1000, seed: int = 0) -> None:
+def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 400, seed: int = 0) -> None:
     """Train the cross-encoder."""
     modules = starter.cross_encoder_modules(weights=starter.COLBERT)
     CrossEncoder(modules=modules).save_pretrained(str(work / "unread"))
