@@ -25,6 +25,7 @@ from rerank_integrations.core.index.colbert_ai import (
 )
 
 pytestmark = [
+    pytest.mark.colbert_ai,
     pytest.mark.skipif(
         importlib.util.find_spec("colbert") is None,
         reason="colbert-ai is absent, so its index format is NOT tested against it: pip install '.[colbert-ai]'",

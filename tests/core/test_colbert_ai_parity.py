@@ -17,6 +17,7 @@ from safetensors import safe_open
 from rerank_integrations import ColBERTModel
 
 pytestmark = [
+    pytest.mark.colbert_ai,
     pytest.mark.skipif(
         importlib.util.find_spec("colbert") is None,
         reason="colbert-ai is absent, so parity with it is NOT tested here: pip install '.[colbert-ai]'",
