@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ from typing import Any
 from rerank_integrations.training import Example, mine_negatives
 
 QUESTIONS = 16_000
+# A cross-encoder that learns from a teacher gets as many queries of science as of everything else.
+TAUGHT_QUESTIONS = 8_000
+SENTENCES = 8
 HEADINGS = {"debian_pkg_en": 6_000, "foldoc": 4_000}
 # So often each of the few claims is seen, with other negatives each time.
 CLAIM_ROUNDS = 4
 _SHORTEST = 60
 
 
-def mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
+def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -> dict[str, list[Example]]:
     """Return examples with `negatives` each, by source; the sizes are the shares."""
     draw = random.Random(seed)
-    claims = [Example(row["query"], row["positive"]) for row in _rows(data / "train" / "scifact_train.jsonl.gz")]
-    sources = {"squad": mine_negatives(_questions(data, draw), negatives, seed=seed)}
+    claims = _claims(data)
+    sources = {"squad": mine_negatives(_questions(data, questions, draw), negatives, seed=seed)}
     sources["scifact"] = [
         example for number in range(CLAIM_ROUNDS) for example in mine_negatives(claims, negatives, seed=seed + number)
     ]
@@ -32,7 +36,28 @@ def mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
     return sources
 
 
-def _questions(data: Path, draw: random.Random) -> list[Example]:
+def taught_mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
+    """Return `mixture` with fewer questions, and sentences as queries: a teacher says how well each passage fits."""
+    sources = mixture(data, negatives, seed, TAUGHT_QUESTIONS)
+    sentences = _sentences(_claims(data), random.Random(seed))
+    return {**sources, "sentences": mine_negatives(sentences, negatives, seed=seed)}
+
+
+def _claims(data: Path) -> list[Example]:
+    return [Example(row["query"], row["positive"]) for row in _rows(data / "train" / "scifact_train.jsonl.gz")]
+
+
+def _sentences(claims: list[Example], draw: random.Random) -> list[Example]:
+    """Sentences of the claims' papers, with the rest of the abstract."""
+    found = []
+    for text in dict.fromkeys(claim.positive for claim in claims):
+        sentences = [part for part in re.split(r"(?<=[.?!])\s+", text) if 40 < len(part) < 300]
+        drawn = draw.sample(sentences, min(SENTENCES, len(sentences)))
+        found += [Example(sentence, text.replace(sentence, " ")) for sentence in drawn]
+    return found
+
+
+def _questions(data: Path, count: int, draw: random.Random) -> list[Example]:
     """Questions of SQuAD, each with one paragraph of the same article as its first negative."""
     rows = list(_rows(data / "train" / "squad_train.jsonl.gz"))
     articles: dict[str, list[str]] = {}
@@ -40,7 +65,7 @@ def _questions(data: Path, draw: random.Random) -> list[Example]:
         articles.setdefault(row["title"], []).append(row["positive"])
     articles = {title: list(dict.fromkeys(paragraphs)) for title, paragraphs in articles.items()}
     examples = []
-    for row in draw.sample(rows, QUESTIONS):
+    for row in draw.sample(rows, count):
         others = [text for text in articles[row["title"]] if text != row["positive"]]
         examples.append(Example(row["query"], row["positive"], tuple(draw.sample(others, min(1, len(others))))))
     return examples

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from mixture import mixture
+from mixture import mixture, taught_mixture
 from sentence_transformers import CrossEncoder, MultiVectorEncoder
 
-from rerank_integrations import starter
+from rerank_integrations import ColBERTModel, starter
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_scorer import load_pair_model
 from rerank_integrations.training import Fitting, train_colbert, train_cross_encoder
@@ -48,14 +48,16 @@ def colbert(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 450,
 
 
 @app.command("cross-encoder")
-def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 400, seed: int = 0) -> None:
-    """Train the cross-encoder."""
+def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 600, seed: int = 0) -> None:
+    """Train the cross-encoder, taught by the ColBERT of the package."""
     modules = starter.cross_encoder_modules(weights=starter.COLBERT)
     CrossEncoder(modules=modules).save_pretrained(str(work / "unread"))
     fitting = Fitting(
         steps=steps, batch_size=8, learning_rate=3e-5, head_learning_rate=3e-4, negatives=4, max_length=256, seed=seed
     )
-    train_cross_encoder(work / "unread", mixture(data, fitting.negatives, seed), work / "cross-encoder", fitting)
+    sources = taught_mixture(data, fitting.negatives, seed)
+    teacher = ColBERTModel("starter")
+    train_cross_encoder(work / "unread", sources, work / "cross-encoder", fitting, teacher=teacher)
     trained = load_pair_model(LoadOptions(str(work / "cross-encoder"), dtype="float32"), "cpu")
     starter.write_weights(starter.CROSS_ENCODER, trained[0].model, trained[1].state_dict(), RANK)
 

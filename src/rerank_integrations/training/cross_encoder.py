@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.training.fitting import (
     Fitting,
@@ -21,7 +22,12 @@ from rerank_integrations.training.pairs import Example
 
 
 def train_cross_encoder(
-    base: str | Path, sources: Mapping[str, Sequence[Example]], out: str | Path, fitting: Fitting | None = None
+    base: str | Path,
+    sources: Mapping[str, Sequence[Example]],
+    out: str | Path,
+    fitting: Fitting | None = None,
+    *,
+    teacher: ColBERTModel | None = None,
 ) -> None:
     """Fine-tune a cross-encoder and write it as a sentence-transformers checkpoint.
 
@@ -35,6 +41,8 @@ def train_cross_encoder(
         As of `CrossEncoderModel`: a name, a path or ``"starter"``.
     sources, out
         As of `train_colbert`.
+    teacher
+        A ColBERT whose ranking of the candidates is learnt beside.
 
     Raises
     ------
@@ -58,7 +66,7 @@ def train_cross_encoder(
         model=model,
         args=training_arguments(CrossEncoderTrainingArguments, model, fitting, work),
         train_dataset=as_dataset(sources, fitting.negatives),
-        loss=ListwiseLoss(model),
+        loss=ListwiseLoss(model, teacher),
     )
     fit(trainer, work)
     model.max_seq_length = length

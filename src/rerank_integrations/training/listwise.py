@@ -1,4 +1,4 @@
-"""The loss of a cross-encoder: the positive first, and a score of 0 at even odds."""
+"""The loss of a cross-encoder: the positive first, the others as a teacher has them, and a score of 0 at even odds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import torch
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
+from rerank_integrations.core.maxsim import maxsim_many
+from rerank_integrations.core.models import ColBERTModel
+
 # The share of calibration: enough to place the scores, too little to change their order.
 _CALIBRATION = 0.2
+# Softens both rankings, so that the order of the worse candidates is learnt too.
+_TEMPERATURE = 2.0
 
 
 class ListwiseLoss(nn.Module):
@@ -21,11 +26,19 @@ class ListwiseLoss(nn.Module):
     ----------
     model
         A `sentence_transformers.CrossEncoder` of one label.
+    teacher
+        If given, the Kullback-Leibler divergence from the softmax of its MaxSim over the candidates is added: so the
+        cross-encoder keeps, of subjects that the pairs do not show, what a ColBERT knows.
+
+    References
+    ----------
+    Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, teacher: ColBERTModel | None = None) -> None:
         super().__init__()
         self.model = model
+        self._teacher = teacher
 
     def forward(
         self, columns: list[list[str]], labels: Tensor | None = None, prompt: str | None = None, task: str | None = None
@@ -39,8 +52,25 @@ class ListwiseLoss(nn.Module):
         first = torch.zeros(len(queries), dtype=torch.long, device=logits.device)
         relevant = nn.functional.one_hot(first, len(candidates)).to(logits)
         calibration = nn.functional.binary_cross_entropy_with_logits(logits, relevant)
-        return nn.functional.cross_entropy(logits, first) + _CALIBRATION * calibration
+        loss = nn.functional.cross_entropy(logits, first) + _CALIBRATION * calibration
+        if self._teacher is None:
+            return loss
+        return loss + _divergence(logits, _maxsim(self._teacher, queries, candidates).to(logits))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return what the model card says of the loss."""
-        return {"calibration": _CALIBRATION}
+        return {"calibration": _CALIBRATION, "teacher": None if self._teacher is None else self._teacher.name}
+
+
+def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Return how far the ranking by `logits` is from the one `taught`, of the size of a cross-entropy."""
+    ours, theirs = ((scores / _TEMPERATURE).log_softmax(dim=1) for scores in (logits, taught))
+    return _TEMPERATURE**2 * nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _maxsim(teacher: ColBERTModel, queries: list[str], candidates: list[list[str]]) -> Tensor:
+    """Return the teacher's scores, *Shape:* (queries, candidates a query); `candidates` are columns."""
+    vectors = iter(teacher.encode_documents([text for column in candidates for text in column]))
+    columns = [[next(vectors) for _ in column] for column in candidates]
+    rows = zip(teacher.encode_queries(queries), zip(*columns, strict=True), strict=True)
+    return torch.tensor([maxsim_many(query, list(passages)) for query, passages in rows])
