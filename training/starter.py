@@ -48,7 +48,7 @@ def colbert(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 450,
 
 
 @app.command("cross-encoder")
-def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 600, seed: int = 0) -> None:
+def cross_encoder(data: Path, work: Path, steps: Annotated[int, typer.Option()] = 300, seed: int = 0) -> None:
     """Train the cross-encoder, taught by the ColBERT of the package."""
     modules = starter.cross_encoder_modules(weights=starter.COLBERT)
     CrossEncoder(modules=modules).save_pretrained(str(work / "unread"))

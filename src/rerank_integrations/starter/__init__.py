@@ -58,14 +58,15 @@ def cross_encoder_modules(
     A head of ``linear.weight`` alone, as a ColBERT has it, is what training starts from.
     """
     from rerank_integrations.starter.joint_maxsim import JointMaxSim
+    from rerank_integrations.starter.joint_transformer import JointTransformer
 
     encoder, head = _read_weights(weights)
-    transformer = _encoder(encoder, model_kwargs)
+    transformer = _encoder(encoder, model_kwargs, kind=JointTransformer)
     # One score: as sentence-transformers counts labels.
     transformer.model.config.num_labels = 1
     width, dim = head["linear.weight"].shape[::-1]
-    tokenizer = transformer.tokenizer
-    module = JointMaxSim(width, dim, [tokenizer.cls_token_id, tokenizer.sep_token_id])
+    # A [SEP] takes part: each text has one, and it stands for the whole of it.
+    module = JointMaxSim(width, dim, [transformer.tokenizer.cls_token_id])
     module.load_state_dict(head, strict=len(head) > 1)
     return [transformer, module]
 
@@ -117,11 +118,13 @@ def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.
     return encoder, head
 
 
-def _encoder(difference: dict[str, torch.Tensor], model_kwargs: dict[str, Any] | None, **lengths: int) -> Any:
+def _encoder(
+    difference: dict[str, torch.Tensor], model_kwargs: dict[str, Any] | None, kind: Any = None, **lengths: int
+) -> Any:
     from sentence_transformers.base.modules import Transformer
 
     from rerank_integrations.starter.difference import add_difference
 
-    transformer = Transformer(str(base_path()), model_kwargs=model_kwargs, **lengths)
+    transformer = (kind or Transformer)(str(base_path()), model_kwargs=model_kwargs, **lengths)
     add_difference(transformer.model, difference)
     return transformer

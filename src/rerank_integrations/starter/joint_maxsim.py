@@ -49,12 +49,10 @@ class JointMaxSim(Module):
         ids, segments = features["input_ids"], features["token_type_ids"]
         real = features["attention_mask"].bool() & ~torch.isin(ids, torch.tensor(self.markers, device=ids.device))
         of_query, of_passage = real & (segments == 0), real & (segments == 1)
-        # The query comes first: its longest is all that the rows need to hold.
-        width = max(1, int((segments == 0).logical_and(features["attention_mask"].bool()).sum(dim=1).max()))
         vectors = nn.functional.normalize(self.linear(tokens), dim=-1)
-        similarities = (vectors[:, :width] @ vectors.transpose(1, 2)).float()
+        similarities = (vectors @ vectors.transpose(1, 2)).float()
         best = similarities.masked_fill(~of_passage[:, None, :], -1.0).amax(dim=-1)
-        weights = nn.functional.softplus(self.weight(tokens[:, :width]).float()).squeeze(-1) * of_query[:, :width]
+        weights = nn.functional.softplus(self.weight(tokens).float()).squeeze(-1) * of_query
         matched = (weights * best).sum(dim=1) / weights.sum(dim=1).clamp_min(1e-6)
         logits = self.scale.float() * matched + self.first(tokens[:, 0]).float().squeeze(-1)
         features["scores"] = logits.unsqueeze(1)

@@ -96,11 +96,10 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
 
 def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
     # One by one: sentence-transformers imports a class outside itself only where any code may be run.
-    from sentence_transformers.base.modules import Transformer
-
     from rerank_integrations.starter.joint_maxsim import JointMaxSim
+    from rerank_integrations.starter.joint_transformer import JointTransformer
 
-    transformer = Transformer.load(
+    transformer = JointTransformer.load(
         options.name_or_path,
         trust_remote_code=options.trust_remote_code,
         model_kwargs=dict(options.model_kwargs or {}),
