@@ -13,7 +13,7 @@ DECLARED = """
 - name: words first
   retrieve: {kind: bm25, depth: 30}
   rerank:
-    - {kind: colbert, model: starter, candidates: 20}
+    - {kind: colbert, model: starter, candidates: 20, nbits: 4}
     - {kind: cross-encoder, model: some/reader, candidates: 5}
 - name: exact
   retrieve: {kind: colbert, model: starter, nbits: null}
@@ -31,7 +31,7 @@ def test_declared_pipelines(tmp_path: Path) -> None:
         Pipeline(
             "words first",
             Retrieve("bm25", depth=30),
-            (Rerank("colbert", "starter", 20), Rerank("cross-encoder", "some/reader", 5)),
+            (Rerank("colbert", "starter", 20, 4), Rerank("cross-encoder", "some/reader", 5)),
         ),
         Pipeline("exact", Retrieve("colbert", "starter", nbits=None)),
     ]
@@ -64,6 +64,8 @@ def test_presets_hold_every_generation() -> None:
         ("- {name: a, retrieve: {kind: bm25}, rerank: {kind: colbert}}", "expected a list"),
         ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: colbert, candidates: x}]}", "candidates is 'x'"),
         ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: bm25}]}", "expected one of colbert, cross-encoder"),
+        ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: colbert, nbits: 3}]}", "nbits is 3"),
+        ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: cross-encoder, nbits: 4}]}", "for colbert alone"),
         ("- {name: a, retreive: {kind: bm25}}", "unknown retreive"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rerank_integrations import ColBERTModel, Passage
-from rerank_integrations.evaluation import Pipeline, Retrieve, evaluate, load_dataset, measure
+from rerank_integrations.evaluation import Pipeline, Rerank, Retrieve, evaluate, load_dataset, measure
 from rerank_integrations.evaluation.vectors import open_vectors, store_vectors
 
 TEXTS = ["green tea", "", "bees live on nectar and pollen", "green tea"]
@@ -36,8 +36,22 @@ def test_pipelines_that_share_vectors_find_what_they_find_alone(tmp_path: Path, 
     from small_collection import write_collection
 
     folder = write_collection(tmp_path / "data")
-    pipelines = [Pipeline(str(nbits), Retrieve("colbert", str(colbert_dir), nbits=nbits)) for nbits in (2, None)]
+    model = str(colbert_dir)
+    pipelines = [Pipeline(str(nbits), Retrieve("colbert", model, nbits=nbits)) for nbits in (2, None)]
+    pipelines.append(Pipeline("stored", Retrieve("dense"), (Rerank("colbert", model, 10, nbits=4),)))
     results = evaluate(folder, pipelines, tmp_path / "out", callers=(1,))
     for pipeline, result in zip(pipelines, results, strict=True):
         assert result.run == measure(pipeline, load_dataset(folder), callers=(1,)).run
     assert not (tmp_path / "out" / ".vectors").exists()
+
+
+def test_stored_vectors_order_as_vectors_made_anew(tmp_path: Path, colbert_dir: Path) -> None:
+    from small_collection import write_collection
+
+    data = load_dataset(write_collection(tmp_path / "data"))
+    stored, anew = (
+        measure(Pipeline("p", Retrieve("bm25"), (Rerank("colbert", str(colbert_dir), 5, nbits),)), data, (1,))
+        for nbits in (4, None)
+    )
+    assert stored.run == anew.run
+    assert (stored.index_bytes or 0) > (anew.index_bytes or 0)

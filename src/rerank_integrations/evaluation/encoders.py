@@ -31,19 +31,19 @@ def given_queries(model: TokenEncoder) -> TokenEncoder:
 
 
 def given_vectors(model: TokenEncoder, passages: Mapping[str, NDArray[np.float16]]) -> TokenEncoder:
-    """Return `model`, but for its queries, which are to be `Encoded`, and its passages, found here by their text.
+    """Return `model`, but for its passages, which are found here by their text.
 
     Parameters
     ----------
     model
-        The one that made the vectors.
+        The one that made the vectors, or `given_queries` of it.
     passages
         *Shape:* (tokens, dim) each. An index stores float16 in any case.
     """
     return _GivenVectors(model, passages)
 
 
-class _GivenQueries:
+class _Like:
     # Every name written out: from Python 3.12 on, the check of a protocol does not see what __getattr__ would find.
     def __init__(self, model: TokenEncoder) -> None:
         self._model = model
@@ -68,13 +68,18 @@ class _GivenQueries:
         return self._model.options()
 
     def encode_queries(self, texts: Sequence[Any]) -> list[Floats]:
-        return [text.vectors for text in texts]
+        return self._model.encode_queries(texts)
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
         return self._model.encode_documents(texts, show_progress)
 
 
-class _GivenVectors(_GivenQueries):
+class _GivenQueries(_Like):
+    def encode_queries(self, texts: Sequence[Any]) -> list[Floats]:
+        return [text.vectors for text in texts]
+
+
+class _GivenVectors(_Like):
     def __init__(self, model: TokenEncoder, passages: Mapping[str, NDArray[np.float16]]) -> None:
         super().__init__(model)
         self._passages = passages

@@ -17,7 +17,7 @@ from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.measuring import Measured, measure
-from rerank_integrations.evaluation.pipelines import STARTER, Pipeline, check_counts
+from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
 from rerank_integrations.evaluation.vectors import open_vectors, store_vectors
 
 T = TypeVar("T")
@@ -156,14 +156,12 @@ def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str
         raise InvalidInputError(f"{file} does not hold a collection's judgements: {error!r}") from error
 
 
-def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> Path | None:
-    """Encode the passages for a pipeline that retrieves by ColBERT, unless another has; return where they are."""
-    if pipeline.retrieve.kind != "colbert":
-        return None
-    model = pipeline.retrieve.model or STARTER
-    folder = out / _VECTORS / f"{_slug(model)}-{data.facts()['crc32']}"
-    _alone(_encoded, folder, model, data)
-    return folder
+def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> dict[str, Path]:
+    """Encode the passages by a pipeline's ColBERT models, unless another has; return where they are."""
+    folders = {model: out / _VECTORS / f"{_slug(model)}-{data.facts()['crc32']}" for model in pipeline.indexed_models()}
+    for model, folder in folders.items():
+        _alone(_encoded, folder, model, data)
+    return folders
 
 
 def _encoded(folder: Path, model: str, data: Dataset) -> None:
@@ -176,8 +174,9 @@ def _alone(work: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(work, *arguments).result()
 
 
-def _measured(data: Dataset, pipeline: Pipeline, callers: tuple[int, ...], vectors: Path | None) -> Measured:
-    return measure(pipeline, data, callers, vectors=None if vectors is None else open_vectors(vectors))
+def _measured(data: Dataset, pipeline: Pipeline, callers: tuple[int, ...], vectors: dict[str, Path]) -> Measured:
+    opened = {model: open_vectors(folder) for model, folder in vectors.items()}
+    return measure(pipeline, data, callers, vectors=opened)
 
 
 def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:

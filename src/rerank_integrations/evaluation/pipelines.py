@@ -43,15 +43,33 @@ class Retrieve:
 
 @dataclass(frozen=True)
 class Rerank:
-    """A later stage: the best `candidates` so far in a new order, the others behind them as they were."""
+    """A later stage: the best `candidates` so far in a new order, the others behind them as they were.
+
+    Parameters
+    ----------
+    kind
+        ``colbert`` or ``cross-encoder``.
+    model
+        Name or path, or ``starter``.
+    candidates
+        How many it reads.
+    nbits
+        Of a ColBERT index of all passages (1, 2 or 4) that holds their vectors; ``None`` encodes candidates anew.
+    """
 
     kind: str
     model: str = STARTER
     candidates: int = 50
+    nbits: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.kind in RERANKERS, f"rerank: kind is {self.kind!r}; expected one of {', '.join(RERANKERS)}")
         _require_count(self.candidates, "rerank: candidates")
+        _require(self.nbits in (1, 2, 4, None), f"rerank: nbits is {self.nbits!r}; expected 1, 2, 4 or null")
+        _require(
+            self.nbits is None or self.kind == "colbert",
+            f"rerank: nbits is {self.nbits!r} for a {self.kind}; expected it for colbert alone",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,11 +84,17 @@ class Pipeline:
         """Return it as JSON can hold it."""
         return asdict(self)
 
+    def indexed_models(self) -> list[str]:
+        """Return the ColBERT models by which all passages are encoded."""
+        found = [self.retrieve.model or STARTER] if self.retrieve.kind == "colbert" else []
+        found += [stage.model for stage in self.rerank if stage.nbits is not None]
+        return list(dict.fromkeys(found))
+
 
 def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str = STARTER) -> dict[str, Pipeline]:
     """Return the pipelines that have a name of their own."""
     bm25, pooled = Retrieve("bm25"), Retrieve("dense", dense)
-    by_colbert, reader = Rerank("colbert", colbert), Rerank("cross-encoder", cross_encoder)
+    by_colbert, reader = Rerank("colbert", colbert, nbits=4), Rerank("cross-encoder", cross_encoder)
     best_few = Rerank("cross-encoder", cross_encoder, candidates=10)
     found = [
         Pipeline("bm25", bm25),
@@ -78,6 +102,7 @@ def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str = S
         *(Pipeline(f"colbert-{bits}bit", Retrieve("colbert", colbert, nbits=bits)) for bits in (1, 2, 4)),
         Pipeline("colbert-exact", Retrieve("colbert", colbert, nbits=None)),
         Pipeline("bm25+colbert", bm25, (by_colbert,)),
+        Pipeline("bm25+colbert-anew", bm25, (Rerank("colbert", colbert),)),
         Pipeline("dense+colbert", pooled, (by_colbert,)),
         Pipeline("bm25+cross-encoder", bm25, (reader,)),
         Pipeline("dense+cross-encoder", pooled, (reader,)),
@@ -157,7 +182,7 @@ def _pipeline(entry: object) -> Pipeline:
         raise InvalidInputError(f"name is {name!r}; expected a string")
     _require(isinstance(rerank, list), f"rerank is {rerank!r}; expected a list")
     retrieve = _mapping(fields.get("retrieve"), "retrieve", {"kind", "model", "depth", "nbits"})
-    later = [Rerank(**_mapping(stage, "rerank", {"kind", "model", "candidates"})) for stage in rerank]
+    later = [Rerank(**_mapping(stage, "rerank", {"kind", "model", "candidates", "nbits"})) for stage in rerank]
     return Pipeline(name, Retrieve(**retrieve), tuple(later))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.maxsim import maxsim_block
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, TokenEncoder
+from rerank_integrations.core.models.options import resolve_device, resolve_dtype
 from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Passage, Scorer
 from rerank_integrations.evaluation.bm25 import BM25
@@ -43,6 +44,18 @@ class Retriever(Protocol):
         ...
 
 
+class Reranker(Protocol):
+    """Scores passages; several threads may ask."""
+
+    def scores(self, query: str, ids: Sequence[str]) -> list[float]:
+        """Return one score an id; higher is better."""
+        ...
+
+    def bytes(self) -> int:
+        """Return how large its index is; 0 without one."""
+        ...
+
+
 def open_retriever(stage: Retrieve, vectors: Sequence[NDArray[np.float16]] | None = None) -> Retriever:
     """Return the retriever of a pipeline, with nothing in it; a ColBERT's passages need no encoding given `vectors`."""
     if stage.kind == "bm25":
@@ -56,9 +69,19 @@ def open_retriever(stage: Retrieve, vectors: Sequence[NDArray[np.float16]] | Non
     return _LateInteraction(encoder, stage.nbits, vectors)
 
 
-def open_reranker(stage: Rerank) -> Scorer:
-    """Return the reranker of a pipeline."""
-    return ColBERTModel(stage.model) if stage.kind == "colbert" else CrossEncoderModel(stage.model)
+def open_reranker(
+    stage: Rerank, passages: Sequence[Passage], vectors: Sequence[NDArray[np.float16]] | None = None
+) -> Reranker:
+    """Return the reranker of a pipeline; one with an index puts all passages in, not encoded given `vectors`."""
+    if stage.nbits is not None:
+        return _Stored(ColBERTModel(stage.model), stage.nbits, passages, vectors)
+    model = ColBERTModel(stage.model) if stage.kind == "colbert" else CrossEncoderModel(stage.model)
+    return scoring_texts(model, {passage.id: passage.text for passage in passages})
+
+
+def scoring_texts(scorer: Scorer, texts: Mapping[str, str]) -> Reranker:
+    """Return the reranker that scores the text of each passage, by `texts`."""
+    return _Texts(scorer, texts)
 
 
 def exact_retriever(
@@ -70,15 +93,46 @@ def exact_retriever(
     return retriever
 
 
-def best_reranked(
-    query: str, found: Sequence[str], candidates: int, scorer: Scorer, texts: Mapping[str, str]
-) -> list[str]:
-    """Put the best `candidates` of the ids `found` in the scorer's order; the others stay behind them as they were."""
+def best_reranked(query: str, found: Sequence[str], candidates: int, reranker: Reranker) -> list[str]:
+    """Put the best `candidates` of the ids `found` in the reranker's order; the others stay behind as they were."""
     best, rest = list(found[:candidates]), list(found[candidates:])
     if best:
-        scores = scorer.score(query, [texts[key] for key in best])
-        best = [best[place] for place, _ in best_first(list(scores), best)]
+        best = [best[place] for place, _ in best_first(reranker.scores(query, best), best)]
     return best + rest
+
+
+class _Texts:
+    """A scorer of texts."""
+
+    def __init__(self, scorer: Scorer, texts: Mapping[str, str]) -> None:
+        self._scorer, self._texts = scorer, texts
+
+    def scores(self, query: str, ids: Sequence[str]) -> list[float]:
+        return list(self._scorer.score(query, [self._texts[key] for key in ids]))
+
+    def bytes(self) -> int:
+        return 0
+
+
+class _Stored:
+    """A `ColBERTIndex` of all passages, which encodes the query alone."""
+
+    def __init__(
+        self,
+        model: TokenEncoder,
+        nbits: int,
+        passages: Sequence[Passage],
+        vectors: Sequence[NDArray[np.float16]] | None,
+    ) -> None:
+        self._held = _LateInteraction(model, nbits, vectors, queries_too=True)
+        self._held.build(passages)
+
+    def scores(self, query: str, ids: Sequence[str]) -> list[float]:
+        scores = {hit.id: hit.score for hit in self._held.index.rerank(query, ids)}
+        return [scores[key] for key in ids]
+
+    def bytes(self) -> int:
+        return self._held.bytes()
 
 
 class _Dense:
@@ -89,7 +143,11 @@ class _Dense:
 
         from rerank_integrations.starter import base_path
 
-        self._model = SentenceTransformer(str(base_path()) if model == STARTER else model)
+        # As precise as the other models of this machine.
+        dtype = resolve_dtype("auto", resolve_device(None))
+        self._model = SentenceTransformer(
+            str(base_path()) if model == STARTER else model, model_kwargs={"dtype": dtype}
+        )
 
     def build(self, passages: Sequence[Passage]) -> None:
         import faiss
@@ -111,28 +169,35 @@ class _Dense:
 
 
 class _LateInteraction:
-    """A `ColBERTIndex` in a temporary folder."""
+    """A `ColBERTIndex` in a temporary folder; without `queries_too` it takes queries that are `encoded`."""
 
-    def __init__(self, model: TokenEncoder, nbits: int, vectors: Sequence[NDArray[np.float16]] | None) -> None:
-        self._model, self._nbits, self._vectors = model, nbits, vectors
+    def __init__(
+        self,
+        model: TokenEncoder,
+        nbits: int,
+        vectors: Sequence[NDArray[np.float16]] | None,
+        *,
+        queries_too: bool = False,
+    ) -> None:
+        self._model, self._nbits, self._vectors, self._queries_too = model, nbits, vectors, queries_too
         self._folder = tempfile.TemporaryDirectory(prefix="evaluate-")
 
     def build(self, passages: Sequence[Passage]) -> None:
-        model = given_queries(self._model)
+        model = self._model if self._queries_too else given_queries(self._model)
         if self._vectors is not None:
             by_text = {passage.text: vectors for passage, vectors in zip(passages, self._vectors, strict=True)}
-            model = given_vectors(self._model, by_text)
-        self._index = ColBERTIndex.create(Path(self._folder.name) / "index", model, nbits=self._nbits)
-        self._index.upsert(passages)
+            model = given_vectors(model, by_text)
+        self.index = ColBERTIndex.create(Path(self._folder.name) / "index", model, nbits=self._nbits)
+        self.index.upsert(passages)
 
     def encode(self, query: str) -> Any:
         return encoded(query, self._model)
 
     def retrieve(self, query: Any, depth: int) -> list[str]:
-        return [hit.id for hit in self._index.search(query, depth)]
+        return [hit.id for hit in self.index.search(query, depth)]
 
     def bytes(self) -> int:
-        return sum(file.stat().st_size for file in self._index.path.rglob("*") if file.is_file())
+        return sum(file.stat().st_size for file in self.index.path.rglob("*") if file.is_file())
 
 
 class _ExactLateInteraction:

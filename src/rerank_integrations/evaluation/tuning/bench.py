@@ -16,10 +16,10 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.evaluation.data import Dataset
-from rerank_integrations.evaluation.encoders import Encoded, encoded, given_vectors
+from rerank_integrations.evaluation.encoders import Encoded, encoded, given_queries, given_vectors
 from rerank_integrations.evaluation.measuring import timed
 from rerank_integrations.evaluation.metrics import evaluate_run, means
-from rerank_integrations.evaluation.stages import best_reranked, exact_retriever
+from rerank_integrations.evaluation.stages import best_reranked, exact_retriever, scoring_texts
 from rerank_integrations.evaluation.summary import by_rank, p_value
 from rerank_integrations.evaluation.tuning.results import Setting, Trial
 
@@ -38,8 +38,8 @@ class Bench:
     def __init__(self, data: Dataset, model: TokenEncoder, reader: Scorer | None) -> None:
         self._data = data
         self._model = model
-        self._reader = reader
         self._texts = {passage.id: passage.text for passage in data.passages}
+        self._reader = None if reader is None else scoring_texts(reader, self._texts)
         self._vectors = _encoded_passages(list(dict.fromkeys(self._texts.values())), model)
         self._queries, self._encode_ms = self._encoded_queries()
         self._indexes: dict[int, ColBERTIndex] = {}
@@ -131,7 +131,7 @@ class Bench:
 
     def _index(self, nbits: int) -> ColBERTIndex:
         if nbits not in self._indexes:
-            index = ColBERTIndex.create(None, given_vectors(self._model, self._vectors), nbits=nbits)
+            index = ColBERTIndex.create(None, given_vectors(given_queries(self._model), self._vectors), nbits=nbits)
             self._indexes[nbits] = self._opened.enter_context(index)
             index.upsert(self._data.passages)
         return self._indexes[nbits]
@@ -139,7 +139,7 @@ class Bench:
     def _read(self, key: str, found: list[str], count: int) -> list[str]:
         if self._reader is None or not count:
             return found
-        return best_reranked(self._data.queries[key], found, count, self._reader, self._texts)
+        return best_reranked(self._data.queries[key], found, count, self._reader)
 
     def _encoded_queries(self) -> tuple[dict[str, Encoded], list[float]]:
         queries, ms = {}, []
