@@ -23,7 +23,7 @@ Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
 
 STAGES = ("encode", "retrieve", "rerank")
 # Queries that are asked by several callers at once: as many as take so many seconds, but some for each caller.
-_AT_ONCE_S, _AT_ONCE_MOST, _AT_ONCE_EACH = 5, 200, 3
+_AT_ONCE_S, _AT_ONCE_MOST, _AT_ONCE_EACH = 5, 200, 2
 
 
 @dataclass(frozen=True)

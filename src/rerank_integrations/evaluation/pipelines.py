@@ -102,7 +102,6 @@ def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str = S
         *(Pipeline(f"colbert-{bits}bit", Retrieve("colbert", colbert, nbits=bits)) for bits in (1, 2, 4)),
         Pipeline("colbert-exact", Retrieve("colbert", colbert, nbits=None)),
         Pipeline("bm25+colbert", bm25, (by_colbert,)),
-        Pipeline("bm25+colbert-anew", bm25, (Rerank("colbert", colbert),)),
         Pipeline("dense+colbert", pooled, (by_colbert,)),
         Pipeline("bm25+cross-encoder", bm25, (reader,)),
         Pipeline("dense+cross-encoder", pooled, (reader,)),
