@@ -10,6 +10,7 @@ fifty queries of cranfield and the pipelines that take seconds.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from rerank_integrations.evaluation import (
 
 ROOT = Path(__file__).parents[1]
 # Of the larger sets so many queries: a reranker reads fifty passages for each.
-QUERIES = {"scifact": None, "cranfield": None, "squad_dev": 300, "dureader_search_demo": None, "cmrc2018_dev": 200}
+QUERIES = {"scifact": None, "cranfield": None, "squad_dev": 300, "dureader_search_demo": None, "cmrc2018_dev": 100}
 QUICK = ("bm25", "dense", "colbert-2bit", "untrained")
 COLUMNS = ("recall@10", "recall@100", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", "encode", "retrieve", "rerank")
 
@@ -38,9 +39,8 @@ COLUMNS = ("recall@10", "recall@100", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", "
 def pipelines(kept: Path) -> list[Pipeline]:
     """Return every preset, and exact search by the ColBERT that training started from."""
     untrained = kept / "untrained"
-    if not untrained.is_dir():
-        modules = starter.colbert_modules(weights=ROOT / "training" / "untrained.safetensors")
-        MultiVectorEncoder(modules=modules).save_pretrained(str(untrained))
+    modules = starter.colbert_modules(weights=ROOT / "training" / "untrained.safetensors")
+    MultiVectorEncoder(modules=modules).save_pretrained(str(untrained))
     return [*presets().values(), Pipeline("untrained", Retrieve("colbert", str(untrained), nbits=None))]
 
 
@@ -56,11 +56,11 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def page(sections: Sequence[str], machine: str, command: str) -> str:
+def page(sections: Sequence[str], machines: Sequence[str], command: str) -> str:
     """Return the whole of docs/results.md."""
     return f"""# Results
 
-Written by `{command}`; each figure was measured by it, on: {machine}.
+Written by `{command}`, which measured each figure, on: {"; ".join(machines)}.
 
 A `~` marks an nDCG@10 that may differ from BM25's by chance alone (paired t-test, p >= .05). Milliseconds are of one
 query, asked alone: p50 and p95 of the whole, p50 of its stages. Rerankers read the best 50 of BM25 or of the pooled
@@ -71,9 +71,11 @@ choose the starter models' settings, so their figures are a little kind.
 
 
 def told(result: Measured) -> str:
-    """Return the machine of a result in words."""
+    """Return the machine of a result in words, and what it ran."""
     made = result.origin
-    return f"{made.get('processor')}, {made.get('cores')} cores, {made.get('memory_gb')} GB"
+    versions = [f"{name} {made['packages'][name]}" for name in ("torch", "transformers", "sentence-transformers")]
+    machine = f"{made['processor']}, {made['cores']} cores, {made['memory_gb']} GB, Python {made['python']}"
+    return ", ".join([machine, *versions])
 
 
 def main() -> None:
@@ -84,28 +86,31 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--sets", default=",".join(QUERIES))
     arguments = parser.parse_args()
+    if arguments.quick and arguments.write:
+        parser.error("--write is for all of it; --quick measures a part")
     if not arguments.data.is_dir():
         sys.exit(f"{arguments.data} is not there; name a folder of collections in BEIR layout by --data")
     chosen = pipelines(arguments.kept)
     names = ["cranfield"] if arguments.quick else arguments.sets.split(",")
     if arguments.quick:
         chosen = [pipeline for pipeline in chosen if pipeline.name in QUICK]
-    sections, line, results = [], [], []
+    sections, line, machines = [], [], []
     for name in names:
         queries = 50 if arguments.quick else QUERIES[name]
         folder = arguments.data / name
         results = evaluate(folder, chosen, arguments.kept / f"{name}-{queries or 'all'}", queries=queries)
         data = load_dataset(folder, queries=queries)
+        machines += [told(result) for result in results]
         rows = summarize(results, data.qrels)
         title = f"## {name}: {len(data.passages):,} passages, {len(data.queries):,} queries"
         sections.append("\n".join([title, "", *table(rows), ""]))
         print(sections[-1])
         line += [f"{name}_{row.name}_ndcg10={row.quality['nDCG@10']:.4f}" for row in rows]
     if arguments.write:
-        (ROOT / "docs" / "results.md").write_text(
-            page(sections, told(results[0]), "python benchmarks/results.py --write"), encoding="utf-8"
-        )
-    print(told(results[0]))
+        command = shlex.join(["python", "benchmarks/results.py", *sys.argv[1:]])
+        written = page(sections, list(dict.fromkeys(machines)), command)
+        (ROOT / "docs" / "results.md").write_text(written, encoding="utf-8")
+    print("; ".join(dict.fromkeys(machines)))
     print(" ".join(line))
 
 

@@ -32,7 +32,8 @@ def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -
     ]
     sources["abstracts"] = mine_negatives(_abstracts(claims), negatives, seed=seed)
     for name, count in HEADINGS.items():
-        sources[name] = mine_negatives(_headings(data / "scale" / f"{name}.corpus.jsonl.gz", count, draw), negatives)
+        headings = _headings(data / "scale" / f"{name}.corpus.jsonl.gz", count, draw)
+        sources[name] = mine_negatives(headings, negatives, seed=seed)
     return sources
 
 

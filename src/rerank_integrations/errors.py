@@ -17,6 +17,11 @@ class MissingExtraError(RerankError, ImportError):
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an extra: pip install 'rerank-integrations[{extra}]'")
         self.extra = extra
+        self._needed_for = needed_for
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Come through a pickle, as from another process: `args` holds the message alone."""
+        return type(self), (self.extra, self._needed_for)
 
 
 class CheckpointError(RerankError):

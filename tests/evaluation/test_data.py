@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ QUERIES = [{"_id": "q1", "text": "who runs"}, {"_id": "q2", "text": "who sings"}
 QRELS = "query-id\tcorpus-id\tscore\nq2\tb\t2\nq1\ta\t1\nq1\tb\t0\n"
 
 
-def lines(records: Sequence[object]) -> str:
+def lines(records: Iterable[object]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
@@ -93,10 +93,44 @@ def test_a_header_alone(tmp_path: Path) -> None:
         (lines(CORPUS) + "{", ["corpus.jsonl, line 4", "not JSON"]),
         (lines([{"_id": "a"}]), ["corpus.jsonl, line 1", "'text'"]),
         (lines([*CORPUS, {"text": "no id"}, {"_id": 7, "text": 7}]), ["corpus.jsonl, line 5", "7"]),
+        (lines(CORPUS) + '{"_id": "d", "text": "half \\ud800"}', ["corpus.jsonl, line 4", "half a character", "ud800"]),
     ],
 )
 def test_a_damaged_corpus(tmp_path: Path, corpus: str, expected: list[str]) -> None:
     refused(write(tmp_path / "tiny", corpus=corpus), *expected)
+
+
+def test_a_query_without_words(tmp_path: Path) -> None:
+    refused(write(tmp_path / "tiny", queries=lines([*QUERIES, {"_id": "q4", "text": " "}])), "queries.jsonl, line 4")
+
+
+def test_bytes_that_are_not_utf_8_are_told_with_their_line(tmp_path: Path) -> None:
+    folder = write(tmp_path / "tiny")
+    corpus = lines({"_id": f"p{number}", "text": "whole"} for number in range(60)).encode().splitlines(keepends=True)
+    corpus[50] = corpus[50].replace(b"whole", b"\xff\xfe")
+    (folder / "corpus.jsonl").write_bytes(b"".join(corpus))
+    refused(folder, "corpus.jsonl, line 51", "UTF-8")
+
+
+def test_no_flipped_byte_of_a_gzipped_file_is_a_traceback(tmp_path: Path) -> None:
+    folder = write(tmp_path / "tiny", corpus=lines(CORPUS))
+    whole = gzip.compress((folder / "corpus.jsonl").read_bytes(), mtime=0)
+    (folder / "corpus.jsonl").unlink()
+    expected = load_with(folder, whole)
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x15
+        # Some bytes say only when it was packed and by what.
+        assert load_with(folder, bytes(damaged)) in (expected, "refused"), place
+
+
+def load_with(folder: Path, corpus: bytes) -> object:
+    (folder / "corpus.jsonl.gz").write_bytes(corpus)
+    try:
+        return load_dataset(folder)
+    except InvalidInputError as error:
+        assert "corpus.jsonl.gz, line" in str(error)
+        return "refused"
 
 
 def test_a_query_twice(tmp_path: Path) -> None:

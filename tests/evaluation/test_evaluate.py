@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import write_multi_vector
 
-from rerank_integrations import InvalidInputError
+from rerank_integrations import CheckpointError, InvalidInputError
 from rerank_integrations.cli.app import main
 from rerank_integrations.evaluation import (
     Measured,
@@ -94,6 +98,44 @@ def test_only_what_is_missing_or_other_is_measured_again(folder: Path, tmp_path:
     evaluate(folder, [dataclasses.replace(words, retrieve=Retrieve("bm25", depth=1))], tmp_path)
     assert (tmp_path / "words.json").read_bytes() != before
     assert len(read_results(tmp_path)) == 2
+
+
+def test_other_weights_at_the_same_place_are_measured_again(folder: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline("mine", Retrieve("colbert", str(write_multi_vector(tmp_path / "model", seed=1)), nbits=None))
+    evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
+    before = (tmp_path / "out" / "mine.json").read_bytes()
+    evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
+    assert (tmp_path / "out" / "mine.json").read_bytes() == before
+    shutil.rmtree(tmp_path / "model")
+    write_multi_vector(tmp_path / "model", seed=2)
+    evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
+    assert (tmp_path / "out" / "mine.json").read_bytes() != before
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    pipelines = [Pipeline("a", Retrieve("bm25")), Pipeline("b", Retrieve("dense", str(tmp_path / "empty")))]
+    with pytest.raises(CheckpointError, match="empty"):
+        evaluate(folder, pipelines, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_is_ended_is_told(folder: Path, tmp_path: Path) -> None:
+    # A script without the guard: its child runs it again, and ends.
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from rerank_integrations import RerankError\n"
+        "from rerank_integrations.evaluation import Pipeline, Retrieve, evaluate\n"
+        "try:\n"
+        "    evaluate(sys.argv[1], [Pipeline('words', Retrieve('bm25'))], sys.argv[2])\n"
+        "except RerankError as error:\n"
+        "    sys.exit(f'told: {error}')\n"
+    )
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "told: words (1 of 1): its process ended" in done.stderr
 
 
 def test_two_pipelines_of_one_name(folder: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from rerank_integrations.evaluation import METRICS, evaluate_run
 from rerank_integrations.evaluation.metrics import means
@@ -48,6 +50,34 @@ def test_values_are_the_definitions(seed: int) -> None:
         ranking = sorted(run[query], key=lambda name: -run[query][name])
         expected = naive(grades, ranking)
         assert {name: values[name][query] for name in METRICS} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_values_are_trec_evals_on_the_same_run_files(seed: int, tmp_path: Path) -> None:
+    """With ties, negative grades, and queries that found nothing or that nobody judged."""
+    random = np.random.default_rng(seed)
+    names = [f"p{number}" for number in range(60)]
+    judged = [
+        (f"q{query}", name, random.integers(-1, 4)) for query in range(30) for name in random.choice(names, 12, False)
+    ]
+    judged += [(f"q{query}", "best", 1) for query in range(30)]
+    found = [
+        (f"q{query}", name, random.integers(0, 5)) for query in range(1, 32) for name in random.choice(names, 40, False)
+    ]
+    (tmp_path / "qrels").write_text("".join(f"{query} 0 {name} {grade}\n" for query, name, grade in judged))
+    (tmp_path / "run").write_text("".join(f"{query} Q0 {name} 0 {score} x\n" for query, name, score in found))
+    with (tmp_path / "qrels").open() as qrels_file, (tmp_path / "run").open() as run_file:
+        qrels, run = pytrec_eval.parse_qrel(qrels_file), pytrec_eval.parse_run(run_file)
+    ours = evaluate_run(qrels, run)
+    measures = {"recall@10": "recall_10", "recall@100": "recall_100", "nDCG@10": "ndcg_cut_10"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, set(measures.values())).evaluate(run)
+    # trec_eval cuts no run for the reciprocal rank: it is to see the first ten, in its own order of ties.
+    ten = {query: dict(sorted(scores.items(), key=lambda one: (one[1], one[0]))[-10:]) for query, scores in run.items()}
+    ranks = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(ten)
+    for query in qrels:
+        for name, measure in measures.items():
+            assert ours[name][query] == pytest.approx(theirs.get(query, {}).get(measure, 0.0), abs=5e-5), (name, query)
+        assert ours["MRR@10"][query] == pytest.approx(ranks.get(query, {}).get("recip_rank", 0.0), abs=5e-5), query
 
 
 def test_a_query_that_found_nothing_counts_as_0() -> None:

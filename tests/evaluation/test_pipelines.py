@@ -66,6 +66,12 @@ def test_presets_hold_every_generation() -> None:
         ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: bm25}]}", "expected one of colbert, cross-encoder"),
         ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: colbert, nbits: 3}]}", "nbits is 3"),
         ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: cross-encoder, nbits: 4}]}", "for colbert alone"),
+        ("- {name: a, retrieve: {kind: colbert, nbits: 2.0}}", "nbits is 2.0"),
+        ("- {name: a, retrieve: {kind: colbert, model: 5}}", "model is 5"),
+        ("- {name: a, retrieve: {kind: bm25, model: starter}}", "for bm25, which has none"),
+        ("- {name: a, retrieve: {kind: dense, nbits: 2}}", "nbits is for colbert"),
+        ("- {name: a, retrieve: {kind: bm25}, rerank: [{kind: colbert, model: null}]}", "model is None"),
+        ("- {name: a, retrieve: {kind: bm25, depth: 20}, rerank: [{kind: colbert}]}", "candidates is 50"),
         ("- {name: a, retreive: {kind: bm25}}", "unknown retreive"),
     ],
 )

@@ -16,7 +16,7 @@ TEXTS = ["green tea", "", "bees live on nectar and pollen", "green tea"]
 
 def test_what_is_stored_is_what_the_model_gives(colbert: ColBERTModel, tmp_path: Path) -> None:
     passages = [Passage(id=str(number), text=text) for number, text in enumerate(TEXTS)]
-    store_vectors(tmp_path, colbert, passages)
+    store_vectors(tmp_path, "one", colbert.encode_documents, passages, np.float16)
     found = open_vectors(tmp_path)
     assert found.seconds > 0
     for ours, theirs in zip(found.vectors, colbert.encode_documents(TEXTS), strict=True):
@@ -25,9 +25,9 @@ def test_what_is_stored_is_what_the_model_gives(colbert: ColBERTModel, tmp_path:
 
 def test_another_model_encodes_anew(colbert: ColBERTModel, stanford_dir: Path, tmp_path: Path) -> None:
     passages = [Passage(id="a", text=TEXTS[0])]
-    store_vectors(tmp_path, colbert, passages)
+    store_vectors(tmp_path, "one", colbert.encode_documents, passages, np.float16)
     other = ColBERTModel(stanford_dir, dtype="float32", device="cpu")
-    store_vectors(tmp_path, other, passages)
+    store_vectors(tmp_path, "other", other.encode_documents, passages, np.float16)
     np.testing.assert_allclose(open_vectors(tmp_path).vectors[0], other.encode_documents(TEXTS[:1])[0], atol=1e-3)
 
 

@@ -111,8 +111,10 @@ def test_a_fit_that_was_killed_ends_like_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path, colbert_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs, data = tmp_path / "pairs.jsonl", tmp_path / "data"
+def test_the_command(
+    tmp_path: Path, colbert_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, data = tmp_path / "pairs.jsonl", tmp_path / "data[dev]"
     pairs.write_text("\n".join(json.dumps({"query": e.query, "positive": e.positive}) for e in EXAMPLES))
     (data / "qrels").mkdir(parents=True)
     for name, texts in (("corpus", [e.positive for e in EXAMPLES]), ("queries", [e.query for e in EXAMPLES])):
@@ -120,13 +122,24 @@ def test_the_command(tmp_path: Path, colbert_dir: Path, capsys: pytest.CaptureFi
         (data / f"{name}.jsonl").write_text("\n".join(lines))
     (data / "qrels" / "test.tsv").write_text("".join(f"{number}\t{number}\t1\n" for number in range(len(EXAMPLES))))
     arguments = ["train", "colbert", str(pairs), "--out", str(tmp_path / "out"), "--base", str(colbert_dir)]
+    arguments += ["--evaluate", str(data), "--batch-size", "4", "--learning-rate", "0.001"]
     with pytest.raises(SystemExit) as done:
-        main([*arguments, "--evaluate", str(data), "--batch-size", "4", "--learning-rate", "0.001", "--json"])
+        main([*arguments, "--json"])
     assert done.value.code in (0, None)
     document = json.loads(capsys.readouterr().out)
     assert (document["pairs"], document["steps"]) == (len(EXAMPLES), 3)
     assert [row["name"] for row in document["rows"]] == ["before", "after"]
     assert ColBERTModel(tmp_path / "out").dim == ColBERTModel(colbert_dir).dim
+    # As after a kill while the result was measured: what is done is not done again.
+    kept = tmp_path / "out" / "training.json", tmp_path / "out-evaluation" / "before.json"
+    written = [path.stat().st_mtime_ns for path in kept]
+    (tmp_path / "out-evaluation" / "after.json").unlink()
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    assert done.value.code in (0, None)
+    assert "data[dev]: before and after" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in kept] == written
 
 
 def test_bad_pairs_are_told_before_anything_is_made(

@@ -18,17 +18,19 @@ NEGATIVES = ["gzip packs one file.", "json reads objects.", "email writes messag
 
 
 @pytest.mark.parametrize("taught", [False, True])
-def test_it_is_the_sum_it_should_be(cross_encoder_dir: Path, colbert_dir: Path, taught: bool) -> None:
+# A batch of one has no other query's positive, and its own is not to be taken for a negative.
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_it_is_the_sum_it_should_be(cross_encoder_dir: Path, colbert_dir: Path, taught: bool, count: int) -> None:
     student = CrossEncoderModel(cross_encoder_dir, device="cpu", dtype="float32", activation="raw")
     teacher = ColBERTModel(colbert_dir, device="cpu", dtype="float32")
-    candidates = [[positive, negative] for positive, negative in zip(POSITIVES, NEGATIVES, strict=True)]
-    for place, texts in enumerate(candidates):
-        texts.append(POSITIVES[(place + 1) % len(POSITIVES)])
+    candidates = [[positive, negative] for positive, negative in zip(POSITIVES, NEGATIVES, strict=True)][:count]
+    for place, texts in enumerate(candidates if count > 1 else []):
+        texts.append(POSITIVES[(place + 1) % count])
     logits, scores = (
-        np.array([model.score(query, texts) for query, texts in zip(QUERIES, candidates, strict=True)])
+        np.array([model.score(query, texts) for query, texts in zip(QUERIES[:count], candidates, strict=True)])
         for model in (student, teacher)
     )
-    relevant = np.eye(3)[[0, 0, 0]]
+    relevant = np.eye(len(candidates[0]))[[0] * count]
     likely = 1 / (1 + np.exp(-logits))
     expected = -np.log(softmax(logits)[:, 0]).mean()
     expected -= 0.2 * np.where(relevant, np.log(likely), np.log(1 - likely)).mean()
@@ -37,7 +39,7 @@ def test_it_is_the_sum_it_should_be(cross_encoder_dir: Path, colbert_dir: Path, 
         expected += 4 * (theirs * np.log(theirs / ours)).sum(axis=1).mean()
     loss = ListwiseLoss(CrossEncoder(str(cross_encoder_dir), device="cpu"), teacher if taught else None)
     with torch.no_grad():
-        found = float(loss([QUERIES, POSITIVES, NEGATIVES]))
+        found = float(loss([QUERIES[:count], POSITIVES[:count], NEGATIVES[:count]]))
     assert found == pytest.approx(expected, abs=1e-4)
 
 

@@ -23,7 +23,7 @@ def import_colbert(
     model: Annotated[str, typer.Option(help="The checkpoint it was made with: name or path.")],
     collection: Annotated[
         Path | None,
-        typer.Option(help="The indexed passages, .tsv or .json. [default: collection.json or .tsv in SOURCE]"),
+        typer.Option(help="The indexed passages, .tsv or .json. \\[default: collection.json or .tsv in SOURCE]"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing index.")] = False,
     as_json: AsJson = False,
@@ -36,7 +36,8 @@ def import_colbert(
     if as_json:
         write_json({"index": str(path), "source": str(source), "passages": stats.passages, "tokens": stats.tokens})
     else:
-        console().print(f"{path}: {stats.passages:,} passages of {stats.tokens:,} tokens imported from {source}")
+        told = f"{path}: {stats.passages:,} passages of {stats.tokens:,} tokens imported from {source}"
+        console().print(told, markup=False)
 
 
 def export_colbert(
@@ -51,4 +52,4 @@ def export_colbert(
     if as_json:
         write_json({"index": str(path), "target": str(made), "passages": passages})
     else:
-        console().print(f"{made}: {passages:,} passages exported from {path}")
+        console().print(f"{made}: {passages:,} passages exported from {path}", markup=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -48,7 +49,7 @@ def compare(
 
 
 def _write_summary(found: Comparison, a: Path, b: Path) -> None:
-    table = Table(title=f"{found.data['name']}: {found.metric}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{escape(found.data['name'])}: {found.metric}", title_justify="left", caption_justify="left")
     table.add_column("")
     table.add_column("pipeline", overflow="fold")
     table.add_column("result", overflow="fold")

@@ -38,7 +38,9 @@ def evaluate(
         str,
         typer.Option(help="Presets, joined by commas, or 'all' of them, or a YAML file that declares pipelines."),
     ] = "bm25,dense,dense+colbert,colbert-2bit",
-    out: Annotated[Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA, and -SPLIT unless test]")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
     queries: Annotated[
         int | None, typer.Option(help="Draw so many queries, always the same ones. \\[default: all]")
@@ -63,7 +65,7 @@ def evaluate(
     else:
         chosen = _presets(pipelines, presets(colbert, dense, cross_encoder), counts)
     collection = load_dataset(data, split, queries)
-    kept = out or Path("evaluation") / collection.name
+    kept = out or Path("evaluation") / (collection.name if split == "test" else f"{collection.name}-{split}")
     command = shlex.join(["rerank-integrations", *context.obj])
     results = evaluate_pipelines(data, chosen, kept, split=split, queries=queries, callers=at_once, command=command)
     rows = summarize(results, collection.qrels)

@@ -26,7 +26,7 @@ def index(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint name or path, or 'starter'. [default: the index's own, or colbertv2.0]"),
+        typer.Option(help="Checkpoint name or path, or 'starter'. \\[default: the index's own, or colbertv2.0]"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing index instead of adding to it.")
@@ -48,7 +48,9 @@ def index(
     if as_json:
         write_json({"index": str(path), "files": len(files), "read": stored, "removed": removed, "passages": holds})
         return
-    console().print(f"{path}: {stored:,} passages read from {len(files):,} files; the index holds {holds:,}")
+    console().print(
+        f"{path}: {stored:,} passages read from {len(files):,} files; the index holds {holds:,}", markup=False
+    )
     if removed:
         error_console().print(f"{removed:,} passages removed: their files have become shorter")
 

@@ -55,10 +55,10 @@ def rerank(
         typer.Argument(help="Passages, one a line or JSONL; - is the standard input."),
     ] = _STDIN,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint name or path, or 'starter'. [default: a usual one of its kind]")
+        str | None, typer.Option(help="Checkpoint name or path, or 'starter'. \\[default: a usual one of its kind]")
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What the model is.")] = Kind.colbert,
-    top_n: Annotated[int | None, typer.Option(min=0, help="How many to keep. [default: all]")] = None,
+    top_n: Annotated[int | None, typer.Option(min=0, help="How many to keep. \\[default: all]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put passages in order, the best first."""

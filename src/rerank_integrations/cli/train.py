@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from rerank_integrations.cli.evaluate import quality_table
 from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation import Pipeline, Rerank, Retrieve, Row, evaluate, load_dataset, summarize
 from rerank_integrations.training import Fitting, mine_negatives, read_pairs, train_colbert, train_cross_encoder
+from rerank_integrations.training.preparing import require_training
 
 
 class Kind(str, Enum):
@@ -48,34 +52,45 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Fine-tune a ColBERT or a cross-encoder on your own pairs; stopped, it goes on where it was."""
-    examples = mine_negatives(read_pairs(pairs), negatives, seed=seed)
+    require_training()
+    given = read_pairs(pairs)
     fitting = Fitting(
-        steps=max(1, math.ceil(epochs * len(examples) / batch_size)) if batch_size > 0 else 1,
+        steps=_steps(epochs, len(given), batch_size),
         batch_size=batch_size,
         learning_rate=learning_rate,
         negatives=negatives,
         max_length=max_length,
         seed=seed,
     )
+    examples = mine_negatives(given, negatives, seed=seed)
+    work = partial(_TRAINERS[kind], base, {"pairs": examples}, out, fitting)
     if data is not None:
+        # Before minutes of measuring: all that training would refuse.
+        work(check_only=True)
         # Before an hour of training: a collection that cannot be read, and the figures to beat.
         _measure(kind, {"before": base}, data, split, out)
-    _TRAINERS[kind](base, {"pairs": examples}, out, fitting)
+    work()
     rows = [] if data is None else _measure(kind, {"before": base, "after": str(out)}, data, split, out)
     if as_json:
         write_json(
             {"model": str(out), "pairs": len(examples), **asdict(fitting), "rows": [asdict(row) for row in rows]}
         )
         return
-    console().print(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps")
+    console().print(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps", markup=False)
     if rows:
-        console().print(quality_table(rows, f"{data}: before and after"))
+        console().print(quality_table(rows, f"{escape(str(data))}: before and after"))
+
+
+def _steps(epochs: float, pairs: int, batch_size: int) -> int:
+    passed = epochs * pairs
+    if not 0 < passed < math.inf:
+        raise InvalidInputError(f"epochs is {epochs!r}; expected a finite number above 0")
+    # A batch of none or fewer is refused with the other settings.
+    return math.ceil(passed / max(1, batch_size))
 
 
 def _measure(kind: Kind, models: dict[str, str], data: Path, split: str, out: Path) -> list[Row]:
     results = out.with_name(f"{out.name}-evaluation")
-    # What stands there is of another model at the same path.
-    (results / "after.json").unlink(missing_ok=True)
     pipelines = [Pipeline(name, **_stages(kind, model)) for name, model in models.items()]
     measured = evaluate(data, pipelines, results, split=split, callers=(1,))
     return summarize(measured, load_dataset(data, split).qrels)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rerank_integrations.cli.output import console, error_console, write_json
 from rerank_integrations.evaluation import Trial, Tuning, load_dataset
 from rerank_integrations.evaluation import tune as tune_index
-from rerank_integrations.evaluation.tuning.choice import CHANCE
+from rerank_integrations.evaluation.summary import CHANCE
 from rerank_integrations.evaluation.tuning.results import RECALL_AT
 
 _LEGEND = (

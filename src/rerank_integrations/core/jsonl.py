@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from rerank_integrations.core.types import Passage, to_passage
 from rerank_integrations.errors import InvalidInputError
@@ -76,15 +77,14 @@ def read_lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007
-                yield line
+            # Line by line: a stream of text decodes blocks, and an error in one has no line.
+            for number, line in enumerate(stream, start=1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}, line {number + 1}: not UTF-8 ({error.reason}); expected UTF-8") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+        raise InvalidInputError(f"{path}, line {number}: not UTF-8 ({error.reason}); expected UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path}, line {number + 1}: damaged gzip data ({error})") from error
 
 
-def _open(path: Path) -> TextIO:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")

@@ -93,7 +93,7 @@ def load_dataset(folder: str | Path, split: str = "test", queries: int | None = 
     corpus_file, queries_file = _file(root, "corpus.jsonl"), _file(root, "queries.jsonl")
     qrels_file = _file(root / "qrels", f"{split}.tsv")
     passages = _unique(corpus_file)
-    texts = {query.id: query.text for query in _unique(queries_file)}
+    texts = {query.id: query.text for query in _unique(queries_file, blank="a query without words")}
     qrels = _read_qrels(qrels_file, texts, queries_file, {passage.id for passage in passages}, corpus_file)
     asked = {key: text for key, text in texts.items() if any(grade > 0 for grade in qrels.get(key, {}).values())}
     if not asked:
@@ -110,13 +110,20 @@ def _file(folder: Path, name: str) -> Path:
     raise InvalidInputError(f"{folder / name} is missing, and so is {name}.gz; expected one of them")
 
 
-def _unique(path: Path) -> list[Passage]:
+def _unique(path: Path, blank: str | None = None) -> list[Passage]:
     found: list[Passage] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         passage = passage_of_line(line, place=f"{path}, line {number}")
+        try:
+            f"{passage.id}{passage.text}".encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise InvalidInputError(f"{path}, line {number}: half a character, {half}; expected whole ones") from error
+        if blank is not None and not passage.text.strip():
+            raise InvalidInputError(f"{path}, line {number}: {blank}; expected text")
         first = lines.setdefault(passage.id, number)
         if first != number:
             raise InvalidInputError(f"{path}, line {number}: the id {passage.id!r} stands in line {first} too")

@@ -9,16 +9,21 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.errors import InvalidInputError, RerankError
 from rerank_integrations.evaluation.data import Dataset, load_dataset
+from rerank_integrations.evaluation.identity import identity, model_identity, require_installed
 from rerank_integrations.evaluation.measuring import Measured, measure
 from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
-from rerank_integrations.evaluation.vectors import open_vectors, store_vectors
+from rerank_integrations.evaluation.pooled import PooledEncoder
+from rerank_integrations.evaluation.vectors import are_stored, open_vectors, store_vectors
 
 T = TypeVar("T")
 
@@ -58,7 +63,12 @@ def evaluate(
     InvalidInputError
         If the collection is damaged, two pipelines have one name or one that is reserved, or `callers` are not
         distinct whole numbers above 0; before any model is loaded.
+    CheckpointError, MissingExtraError
+        If a model is not to be found, or something that will be needed is not installed; before any is loaded, too.
+    RerankError
+        If the system ended the process of a pipeline, for want of memory perhaps.
     """
+    require_installed()
     # Whole and first: a bad collection is no reason to load a model.
     check_counts(callers, "callers")
     data = load_dataset(folder, split, queries)
@@ -68,17 +78,18 @@ def evaluate(
             f"{[pipeline.name for pipeline in pipelines]}; expected names that make distinct files, "
             f"other than {' and '.join(_RESERVED)}"
         )
+    expected = [identity(pipeline, data, callers) for pipeline in pipelines]
     Path(out).mkdir(parents=True, exist_ok=True)
     _write(Path(out) / _COLLECTION, {"data": data.facts(), "qrels": data.qrels})
     results = []
-    for pipeline, file in zip(pipelines, files, strict=True):
-        expected = _settings(pipeline.options(), data.facts(), callers)
-        found = _kept(file, expected)
+    for number, (pipeline, file, settings) in enumerate(zip(pipelines, files, expected, strict=True), start=1):
+        found = _kept(file, settings)
         if found is None:
             vectors = _vectors(Path(out), data, pipeline)
-            found = _alone(_measured, data, pipeline, tuple(callers), vectors)
+            title = f"{pipeline.name} ({number} of {len(pipelines)})"
+            found = _alone(title, _measured, data, pipeline, tuple(callers), vectors, title)
             found = replace(found, origin=found.origin | {"command": command})
-            _write(file, {"settings": expected, "measured": found.to_json()})
+            _write(file, {"settings": settings, "measured": found.to_json()})
         results.append(found)
     shutil.rmtree(Path(out) / _VECTORS, ignore_errors=True)
     return results
@@ -128,13 +139,8 @@ def keep_result(file: str | Path, measured: Measured) -> None:
     if path.name in _RESERVED:
         raise InvalidInputError(f"{path} is a name that an evaluation uses itself; expected another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = _settings(measured.pipeline, measured.data, list(measured.per_s))
-    _write(path, {"settings": settings, "measured": measured.to_json()})
-
-
-def _settings(pipeline: dict[str, Any], data: dict[str, Any], callers: Sequence[int]) -> dict[str, Any]:
-    """Return what a result must be of, not to be measured again."""
-    return {"pipeline": pipeline, "data": data, "callers": list(callers)}
+    # No pipeline of the same name is taken to be measured by it.
+    _write(path, {"settings": None, "measured": measured.to_json()})
 
 
 def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
@@ -156,27 +162,42 @@ def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str
         raise InvalidInputError(f"{file} does not hold a collection's judgements: {error!r}") from error
 
 
-def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> dict[str, Path]:
-    """Encode the passages by a pipeline's ColBERT models, unless another has; return where they are."""
-    folders = {model: out / _VECTORS / f"{_slug(model)}-{data.facts()['crc32']}" for model in pipeline.indexed_models()}
-    for model, folder in folders.items():
-        _alone(_encoded, folder, model, data)
+def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> dict[tuple[str, str], Path]:
+    """Encode the passages by a pipeline's models, unless another pipeline has; return where they are."""
+    folders = {}
+    for kind, name in pipeline.indexed_models():
+        folder = folders[kind, name] = out / _VECTORS / f"{kind}-{_slug(name)}-{data.facts()['crc32']}"
+        known_by = model_identity(kind, name)
+        # Asked here too: a process takes seconds to start.
+        if not are_stored(folder, known_by):
+            _alone(f"encoding by {name}", _encoded, folder, known_by, kind, name, data)
     return folders
 
 
-def _encoded(folder: Path, model: str, data: Dataset) -> None:
-    store_vectors(folder, ColBERTModel(model), data.passages)
+def _encoded(folder: Path, identity: str, kind: str, name: str, data: Dataset) -> None:
+    if kind == "dense":
+        store_vectors(folder, identity, PooledEncoder(name).encode, data.passages, np.float32)
+    else:
+        store_vectors(folder, identity, ColBERTModel(name).encode_documents, data.passages, np.float16)
 
 
-def _alone(work: Callable[..., T], *arguments: Any) -> T:
+def _alone(what: str, work: Callable[..., T], *arguments: Any) -> T:
     """Run `work` in a process of its own, so that its peak memory is its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
+        try:
+            return pool.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RerankError(
+                f"{what}: its process ended without an answer; for want of memory perhaps, or in a script that calls "
+                'this outside of `if __name__ == "__main__"`'
+            ) from error
 
 
-def _measured(data: Dataset, pipeline: Pipeline, callers: tuple[int, ...], vectors: dict[str, Path]) -> Measured:
+def _measured(
+    data: Dataset, pipeline: Pipeline, callers: tuple[int, ...], vectors: dict[tuple[str, str], Path], title: str
+) -> Measured:
     opened = {model: open_vectors(folder) for model, folder in vectors.items()}
-    return measure(pipeline, data, callers, vectors=opened)
+    return measure(pipeline, data, callers, vectors=opened, title=title)
 
 
 def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,6 +21,8 @@ from rerank_integrations.evaluation.vectors import PassageVectors
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
+# By kind and name.
+ByModel: TypeAlias = Mapping[tuple[str, str], PassageVectors]
 
 STAGES = ("encode", "retrieve", "rerank")
 # Queries that are asked by several callers at once: as many as take so many seconds, but some for each caller.
@@ -43,7 +46,7 @@ class Measured:
     build_s, index_bytes
         Encoding all passages included; ``None`` where it is not known.
     peak_mb
-        The most memory that the process has held.
+        The most resident memory that the process has held, in units of 2**20 bytes; pages of mapped files count.
     per_s
         Queries a second by number of callers at once.
     source
@@ -89,12 +92,14 @@ class Measured:
 class _Asked:
     """A built pipeline, ready for queries."""
 
-    def __init__(self, pipeline: Pipeline, data: Dataset, vectors: Mapping[str, PassageVectors]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, data: Dataset, vectors: ByModel) -> None:
+        self._pipeline, first = pipeline, pipeline.retrieve
         held = {model: found.vectors for model, found in vectors.items()}
-        self._retriever: Retriever = open_retriever(pipeline.retrieve, held.get(pipeline.retrieve.model or STARTER))
+        self._retriever: Retriever = open_retriever(first, held.get((first.kind, first.model or STARTER)))
         self._retriever.build(data.passages)
-        self._rerankers = [open_reranker(stage, data.passages, held.get(stage.model)) for stage in pipeline.rerank]
+        self._rerankers = [
+            open_reranker(stage, data.passages, held.get((stage.kind, stage.model))) for stage in pipeline.rerank
+        ]
 
     def bytes(self) -> int:
         """Return how large all its indexes are."""
@@ -118,7 +123,8 @@ def measure(
     data: Dataset,
     callers: Sequence[int] = (1, 8),
     *,
-    vectors: Mapping[str, PassageVectors] | None = None,
+    vectors: ByModel | None = None,
+    title: str | None = None,
 ) -> Measured:
     """Build a pipeline on a collection's passages and ask it all queries, one after the other, then several at once.
 
@@ -128,12 +134,17 @@ def measure(
     ----------
     vectors
         The passages as each of the pipeline's `indexed_models` encodes them; by one that is missing they are encoded
-        here. `Measured.build_s` counts their time in both cases, `Measured.peak_mb` only in the latter.
+        here. `Measured.build_s` counts their time in both cases, `Measured.peak_mb` what encoding holds only in the
+        latter.
+    title
+        What the progress bar says; by default the pipeline's name.
     """
     given = vectors or {}
     asked, building = timed(lambda: _Asked(pipeline, data, given))
     build_s = building / 1000 + sum(found.seconds for found in given.values())
-    return measure_asking(asked.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=asked.bytes())
+    return measure_asking(
+        asked.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=asked.bytes(), title=title
+    )
 
 
 def measure_asking(
@@ -144,14 +155,17 @@ def measure_asking(
     *,
     build_s: float | None,
     index_bytes: int | None,
+    title: str | None = None,
 ) -> Measured:
     """Ask all queries of a collection as `measure` does; `ask` gives ids and the milliseconds of each of `STAGES`."""
     ask(next(iter(data.queries.values())))
     run: dict[str, list[str]] = {}
     times: list[list[float]] = []
-    for key, text in tqdm(data.queries.items(), desc=pipeline["name"], unit=" queries", disable=None):
+    for key, text in tqdm(data.queries.items(), desc=title or pipeline["name"], unit=" queries", disable=None):
         run[key], ms = ask(text)
         times.append(ms)
+    texts = list(data.queries.values())
+    per_s = {count: _per_s(ask, _asked_at_once(texts, times, count), count) for count in callers}
     return Measured(
         pipeline,
         data.facts(),
@@ -160,7 +174,7 @@ def measure_asking(
         build_s,
         index_bytes,
         _peak_mb(),
-        {count: _per_s(ask, _asked_at_once(list(data.queries.values()), times, count), count) for count in callers},
+        per_s,
         data.source,
         # Last: they load torch, which a pipeline without a model does not hold.
         gpu_mb(),
@@ -170,7 +184,9 @@ def measure_asking(
 
 def _asked_at_once(texts: list[str], times: list[list[float]], callers: int) -> list[str]:
     ms = sum(map(sum, times)) / len(times)
-    return texts[: max(_AT_ONCE_EACH * callers, min(_AT_ONCE_MOST, int(1000 * _AT_ONCE_S / max(ms, 1e-3))))]
+    count = min(_AT_ONCE_MOST, len(texts), int(1000 * _AT_ONCE_S / max(ms, 1e-3)))
+    # Few queries are asked again: all callers are to be busy.
+    return list(islice(cycle(texts), max(_AT_ONCE_EACH * callers, count)))
 
 
 def _per_s(ask: Ask, texts: list[str], callers: int) -> float:

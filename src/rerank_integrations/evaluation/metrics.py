@@ -21,7 +21,8 @@ def evaluate_run(
     qrels
         As of `Dataset`.
     run
-        By query's id, the score of each retrieved passage by its id: higher is better. A query without passages has 0.
+        By query's id, the score of each retrieved passage by its id: higher is better, and equal ones rank by falling
+        id, as in trec_eval. A query without passages has 0.
 
     Returns
     -------
@@ -39,10 +40,17 @@ def evaluate_run(
         raise MissingExtraError("evaluate", "evaluation") from error
     measures = {ir_measures.parse_measure(measure): name for name, measure in METRICS.items()}
     values = {name: dict.fromkeys(qrels, 0.0) for name in METRICS}
-    for found in ir_measures.iter_calc(list(measures), dict(qrels), {key: dict(scores) for key, scores in run.items()}):
+    # Without ties: the implementations that ir-measures takes break them in opposite ways.
+    ranked = {query: _distinct(scores) for query, scores in run.items()}
+    for found in ir_measures.iter_calc(list(measures), dict(qrels), ranked):
         if found.query_id in qrels:
             values[measures[found.measure]][found.query_id] = float(found.value)
     return values
+
+
+def _distinct(scores: Mapping[str, float]) -> dict[str, float]:
+    worst_first = sorted(scores, key=lambda key: (scores[key], key))
+    return {key: float(place) for place, key in enumerate(worst_first)}
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

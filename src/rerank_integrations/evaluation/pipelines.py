@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.errors import InvalidInputError, MissingExtraError
 
 RETRIEVERS = ("bm25", "dense", "colbert")
 RERANKERS = ("colbert", "cross-encoder")
@@ -38,7 +38,10 @@ class Retrieve:
     def __post_init__(self) -> None:
         _require(self.kind in RETRIEVERS, f"retrieve: kind is {self.kind!r}; expected one of {', '.join(RETRIEVERS)}")
         _require_count(self.depth, "retrieve: depth")
-        _require(self.nbits in (1, 2, 4, None), f"retrieve: nbits is {self.nbits!r}; expected 1, 2, 4 or null")
+        _require_nbits(self.nbits, "retrieve")
+        if self.model is not None:
+            _require_name(self.model, "retrieve: model")
+            _require(self.kind != "bm25", f"retrieve: model is {self.model!r} for bm25, which has none")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Rerank:
     def __post_init__(self) -> None:
         _require(self.kind in RERANKERS, f"rerank: kind is {self.kind!r}; expected one of {', '.join(RERANKERS)}")
         _require_count(self.candidates, "rerank: candidates")
-        _require(self.nbits in (1, 2, 4, None), f"rerank: nbits is {self.nbits!r}; expected 1, 2, 4 or null")
+        _require_name(self.model, "rerank: model")
+        _require_nbits(self.nbits, "rerank")
         _require(
             self.nbits is None or self.kind == "colbert",
             f"rerank: nbits is {self.nbits!r} for a {self.kind}; expected it for colbert alone",
@@ -80,14 +84,23 @@ class Pipeline:
     retrieve: Retrieve
     rerank: tuple[Rerank, ...] = ()
 
+    def __post_init__(self) -> None:
+        depth, first = self.retrieve.depth, self.rerank[0].candidates if self.rerank else 0
+        _require(first <= depth, f"{self.name}: candidates is {first}; expected at most the {depth} that are retrieved")
+
     def options(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
         return asdict(self)
 
-    def indexed_models(self) -> list[str]:
-        """Return the ColBERT models by which all passages are encoded."""
-        found = [self.retrieve.model or STARTER] if self.retrieve.kind == "colbert" else []
-        found += [stage.model for stage in self.rerank if stage.nbits is not None]
+    def models(self) -> list[tuple[str, str]]:
+        """Return kind and name of each model: ``colbert``, ``cross-encoder`` or ``dense``."""
+        return list(dict.fromkeys([*self.indexed_models(), *((stage.kind, stage.model) for stage in self.rerank)]))
+
+    def indexed_models(self) -> list[tuple[str, str]]:
+        """Return kind and name of the models by which all passages are encoded: ``colbert`` or ``dense``."""
+        first = self.retrieve
+        found = [] if first.kind == "bm25" else [(first.kind, first.model or STARTER)]
+        found += [(stage.kind, stage.model) for stage in self.rerank if stage.nbits is not None]
         return list(dict.fromkeys(found))
 
 
@@ -154,8 +167,10 @@ def read_pipelines(path: str | Path) -> list[Pipeline]:
     InvalidInputError
         For what is not such a list; the message names the file and the pipeline.
     """
-    import yaml
-
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("evaluate", "a file of pipelines") from error
     try:
         declared = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -181,6 +196,8 @@ def _pipeline(entry: object) -> Pipeline:
         raise InvalidInputError(f"name is {name!r}; expected a string")
     _require(isinstance(rerank, list), f"rerank is {rerank!r}; expected a list")
     retrieve = _mapping(fields.get("retrieve"), "retrieve", {"kind", "model", "depth", "nbits"})
+    if "nbits" in retrieve and retrieve.get("kind") != "colbert":
+        raise InvalidInputError(f"retrieve: nbits is for colbert; kind is {retrieve.get('kind')!r}")
     later = [Rerank(**_mapping(stage, "rerank", {"kind", "model", "candidates", "nbits"})) for stage in rerank]
     return Pipeline(name, Retrieve(**retrieve), tuple(later))
 
@@ -191,6 +208,17 @@ def _mapping(value: object, what: str, known: set[str]) -> dict[str, Any]:
     unknown = sorted(str(key) for key in set(value) - known)
     _require(not unknown, f"{what} has the unknown {', '.join(unknown)}; expected {', '.join(sorted(known))}")
     return dict(value)
+
+
+def _require_nbits(value: object, stage: str) -> None:
+    _require(
+        value is None or (type(value) is int and value in (1, 2, 4)),
+        f"{stage}: nbits is {value!r}; expected 1, 2, 4 or null",
+    )
+
+
+def _require_name(value: object, name: str) -> None:
+    _require(isinstance(value, str) and bool(value), f"{name} is {value!r}; expected a name or a path")
 
 
 def _require_count(value: object, name: str) -> None:

@@ -14,12 +14,12 @@ from rerank_integrations.core.blas import one_thread
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.maxsim import maxsim_block
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, TokenEncoder
-from rerank_integrations.core.models.options import resolve_device, resolve_dtype
 from rerank_integrations.core.rerank import best_first
 from rerank_integrations.core.types import Passage, Scorer
 from rerank_integrations.evaluation.bm25 import BM25
 from rerank_integrations.evaluation.encoders import encoded, given_queries, given_vectors
 from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
+from rerank_integrations.evaluation.pooled import PooledEncoder
 
 # Passages whose tokens are multiplied at once.
 _BLOCK = 128
@@ -57,13 +57,13 @@ class Reranker(Protocol):
         ...
 
 
-def open_retriever(stage: Retrieve, vectors: Sequence[NDArray[np.float16]] | None = None) -> Retriever:
-    """Return the retriever of a pipeline, with nothing in it; a ColBERT's passages need no encoding given `vectors`."""
+def open_retriever(stage: Retrieve, vectors: Sequence[NDArray[Any]] | None = None) -> Retriever:
+    """Return the retriever of a pipeline, with nothing in it; its passages need no encoding given `vectors`."""
     if stage.kind == "bm25":
         return BM25()
     model = stage.model or STARTER
     if stage.kind == "dense":
-        return _Dense(model)
+        return _Dense(model, vectors)
     encoder = ColBERTModel(model)
     if stage.nbits is None:
         return _ExactLateInteraction(encoder, vectors)
@@ -139,27 +139,22 @@ class _Stored:
 class _Dense:
     """One unit vector a passage, searched exactly by faiss."""
 
-    def __init__(self, model: str) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        from rerank_integrations.starter import base_path
-
-        # As precise as the other models of this machine.
-        dtype = resolve_dtype("auto", resolve_device(None))
-        self._model = SentenceTransformer(
-            str(base_path()) if model == STARTER else model, model_kwargs={"dtype": dtype}
-        )
+    def __init__(self, model: str, vectors: Sequence[NDArray[np.float32]] | None) -> None:
+        self._model, self._vectors = PooledEncoder(model), vectors
 
     def build(self, passages: Sequence[Passage]) -> None:
         import faiss
 
         self._ids = [passage.id for passage in passages]
-        vectors = self._model.encode([passage.text for passage in passages], normalize_embeddings=True)
-        self._index: Any = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        vectors = self._vectors
+        if vectors is None:
+            vectors = self._model.encode([passage.text for passage in passages])
+        rows = np.concatenate(vectors)
+        self._index: Any = faiss.IndexFlatIP(rows.shape[1])
+        self._index.add(rows)
 
     def encode(self, query: str) -> Any:
-        return self._model.encode([query], normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+        return self._model.encode([query])[0]
 
     def retrieve(self, query: Any, depth: int) -> list[str]:
         _, found = self._index.search(query, min(depth, len(self._ids)))

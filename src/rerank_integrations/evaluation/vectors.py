@@ -1,59 +1,82 @@
-"""A collection's token vectors, encoded once for all pipelines of one ColBERT model."""
+"""A collection's vectors, encoded once for all pipelines of one model."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
 
-_TOKENS, _LENGTHS, _FACTS = "tokens.float16", "lengths.npy", "facts.json"
+_ROWS, _LENGTHS, _FACTS = "rows", "lengths.npy", "facts.json"
 # Passages that are encoded between two writes: what memory must hold.
 _AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class PassageVectors:
-    """Token vectors of passages, in their order.
+    """Vectors of passages, in their order.
 
     Parameters
     ----------
     vectors
-        Float16, *Shape:* (tokens, dim) each; mapped from a file.
+        *Shape:* (tokens, dim) each, float16 of a ColBERT's; (1, dim), float32 of a bi-encoder's. Mapped from a file.
     seconds
         What encoding them took.
     """
 
-    vectors: list[NDArray[np.float16]]
+    vectors: list[NDArray[Any]]
     seconds: float
 
 
-def store_vectors(folder: Path, model: ColBERTModel, passages: Sequence[Passage]) -> None:
-    """Encode passages into the files of a folder, unless it holds those of this model already."""
+def are_stored(folder: Path, identity: str) -> bool:
+    """Whether a folder holds all that `store_vectors` wrote for a model of this identity."""
     facts = folder / _FACTS
-    if facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["fingerprint"] == model.fingerprint:
+    return facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["model"] == identity
+
+
+def store_vectors(
+    folder: Path,
+    identity: str,
+    encode: Callable[[list[str]], Sequence[NDArray[Any]]],
+    passages: Sequence[Passage],
+    dtype: type[np.float16] | type[np.float32],
+) -> None:
+    """Encode passages into the files of a folder, unless it holds those of this model already.
+
+    Parameters
+    ----------
+    identity
+        Tells the model from others.
+    encode
+        Gives an array a text, *Shape:* (rows, dim).
+    """
+    if are_stored(folder, identity):
         return
+    facts = folder / _FACTS
     folder.mkdir(parents=True, exist_ok=True)
     facts.unlink(missing_ok=True)
-    start, lengths = time.perf_counter(), []
-    with (folder / _TOKENS).open("wb") as stream, tqdm(total=len(passages), desc="encoding", disable=None) as bar:
+    start, lengths, dim = time.perf_counter(), [], 0
+    with (folder / _ROWS).open("wb") as stream, tqdm(total=len(passages), desc="encoding", disable=None) as bar:
         for first in range(0, len(passages), _AT_ONCE):
-            some = model.encode_documents([passage.text for passage in passages[first : first + _AT_ONCE]])
+            some = encode([passage.text for passage in passages[first : first + _AT_ONCE]])
             lengths += [len(vectors) for vectors in some]
-            stream.write(np.concatenate(some).astype(np.float16).tobytes())
+            dim = some[0].shape[1]
+            stream.write(np.concatenate(some).astype(dtype).tobytes())
             bar.update(len(some))
     np.save(folder / _LENGTHS, np.array(lengths, dtype=np.int64))
-    seconds = time.perf_counter() - start
+    found = {"model": identity, "dim": dim, "dtype": np.dtype(dtype).name, "seconds": time.perf_counter() - start}
+    written = facts.with_name(f".{_FACTS}")
+    written.write_text(json.dumps(found), encoding="utf-8")
     # Last, since it says that the others are whole.
-    facts.write_text(json.dumps({"fingerprint": model.fingerprint, "dim": model.dim, "seconds": seconds}))
+    written.replace(facts)
 
 
 def open_vectors(folder: Path) -> PassageVectors:
@@ -61,6 +84,6 @@ def open_vectors(folder: Path) -> PassageVectors:
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     lengths = np.load(folder / _LENGTHS)
     if not lengths.sum():
-        return PassageVectors([np.zeros((0, facts["dim"]), dtype=np.float16) for _ in lengths], facts["seconds"])
-    tokens = np.memmap(folder / _TOKENS, dtype=np.float16, mode="r").reshape(-1, facts["dim"])
-    return PassageVectors(np.split(tokens, np.cumsum(lengths)[:-1]), facts["seconds"])
+        return PassageVectors([np.zeros((0, facts["dim"]), dtype=facts["dtype"]) for _ in lengths], facts["seconds"])
+    rows = np.memmap(folder / _ROWS, dtype=facts["dtype"], mode="r").reshape(-1, facts["dim"])
+    return PassageVectors(np.split(rows, np.cumsum(lengths)[:-1]), facts["seconds"])

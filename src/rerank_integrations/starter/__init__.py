@@ -85,10 +85,10 @@ def write_weights(path: Path, encoder: nn.Module, head: dict[str, torch.Tensor],
 
 
 def checkpoint_files(kind: str) -> list[Path]:
-    """Return the files whose bytes identify a model: ``colbert`` or ``cross-encoder``."""
+    """Return the files whose bytes identify a model: ``colbert``, ``cross-encoder`` or ``dense``."""
     base = base_path()
-    weights = {"colbert": COLBERT, "cross-encoder": CROSS_ENCODER}[kind]
-    return [base / "model.safetensors", base / "config.json", base / "tokenizer.json", weights]
+    weights = {"colbert": [COLBERT], "cross-encoder": [CROSS_ENCODER], "dense": []}[kind]
+    return [base / "model.safetensors", base / "config.json", base / "tokenizer.json", *weights]
 
 
 def base_path() -> Path:

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
-from rerank_integrations.training.fitting import (
-    Fitting,
-    as_dataset,
-    fit,
-    freeze,
-    require_new,
-    require_training,
-    save,
-    training_arguments,
-    without_dropout,
-)
+from rerank_integrations.core.models.encoder import load_multi_vector
+from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
 from rerank_integrations.training.pairs import Example
+from rerank_integrations.training.preparing import prepare
 
 # MaxSim sums over the query's tokens, so its differences are of the order of 1.
 _SCALE = 2.0
 
 
 def train_colbert(
-    base: str | Path, sources: Mapping[str, Sequence[Example]], out: str | Path, fitting: Fitting | None = None
+    base: str | Path,
+    sources: Mapping[str, Sequence[Example]],
+    out: str | Path,
+    fitting: Fitting | None = None,
+    *,
+    check_only: bool = False,
 ) -> None:
     """Fine-tune a ColBERT model and write it as a sentence-transformers multi-vector checkpoint.
 
@@ -38,12 +34,16 @@ def train_colbert(
     sources
         Examples with equally many negatives (`mine_negatives`), by the name of their source.
     out
-        A folder for the checkpoint. A fit that was stopped goes on from what it kept there.
+        A folder for the checkpoint. A fit that was stopped goes on from what it kept there, one that is done is not
+        done again.
+    check_only
+        Stop before the first step: raise what there is to raise, and write nothing.
 
     Raises
     ------
     InvalidInputError
-        If `out` holds something else.
+        If `out` holds something else, or a fit of another base, other examples or settings; for examples of too few
+        negatives, and for a `max_length` above the model's positions.
     CheckpointError
         As `ColBERTModel`.
     MissingExtraError
@@ -54,24 +54,23 @@ def train_colbert(
     Khattab and Zaharia, ColBERT, SIGIR 2020, arXiv:2004.12832.
     """
     fitting = fitting or Fitting()
-    require_training()
-    work = require_new(Path(out))
+    job = prepare("colbert", load_multi_vector, base, sources, out, fitting, check_only=check_only)
+    if job is None:
+        return
     from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
-    from rerank_integrations.core.models.encoder import load_multi_vector
-
-    model = load_multi_vector(LoadOptions(str(base), dtype="float32"), resolve_device(None))
+    model = job.model
     without_dropout(model)
     freeze(model, "embeddings", "pooler")
     lengths = model[0].query_length, model[0].document_length
     model[0].document_length = fitting.max_length
     trainer = MultiVectorEncoderTrainer(
         model=model,
-        args=training_arguments(MultiVectorEncoderTrainingArguments, model, fitting, work),
-        train_dataset=as_dataset(sources, fitting.negatives),
+        args=training_arguments(MultiVectorEncoderTrainingArguments, model, fitting, job.folder.work),
+        train_dataset=job.dataset,
         loss=MultiVectorMultipleNegativesRankingLoss(model, scale=_SCALE),
     )
-    fit(trainer, work)
+    fit(trainer, job.folder)
     model[0].query_length, model[0].document_length = lengths
-    save(model, Path(out), work)
+    job.folder.keep(model)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
-from rerank_integrations.training.fitting import (
-    Fitting,
-    as_dataset,
-    fit,
-    freeze,
-    require_new,
-    require_training,
-    save,
-    training_arguments,
-    without_dropout,
-)
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.pair_scorer import load_pair_model
+from rerank_integrations.errors import CheckpointError
+from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
 from rerank_integrations.training.pairs import Example
+from rerank_integrations.training.preparing import prepare
 
 
 def train_cross_encoder(
@@ -28,6 +22,7 @@ def train_cross_encoder(
     fitting: Fitting | None = None,
     *,
     teacher: ColBERTModel | None = None,
+    check_only: bool = False,
 ) -> None:
     """Fine-tune a cross-encoder and write it as a sentence-transformers checkpoint.
 
@@ -39,7 +34,7 @@ def train_cross_encoder(
     ----------
     base
         As of `CrossEncoderModel`: a name, a path or ``"starter"``.
-    sources, out
+    sources, out, check_only
         As of `train_colbert`.
     teacher
         A ColBERT whose ranking of the candidates is learnt beside.
@@ -47,27 +42,35 @@ def train_cross_encoder(
     Raises
     ------
     InvalidInputError, CheckpointError, MissingExtraError
-        As `train_colbert`.
+        As `train_colbert`; a `CheckpointError` for a head of several labels, too.
     """
     fitting = fitting or Fitting()
-    require_training()
-    work = require_new(Path(out))
+    job = prepare("cross-encoder", _load, base, sources, out, fitting, teacher=teacher, check_only=check_only)
+    if job is None:
+        return
     from sentence_transformers import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
-    from rerank_integrations.core.models.pair_scorer import load_pair_model
     from rerank_integrations.training.listwise import ListwiseLoss
 
-    model = load_pair_model(LoadOptions(str(base), dtype="float32"), resolve_device(None))
+    model = job.model
     without_dropout(model)
     freeze(model, "embeddings")
     length = model.max_seq_length
     model.max_seq_length = fitting.max_length
     trainer = CrossEncoderTrainer(
         model=model,
-        args=training_arguments(CrossEncoderTrainingArguments, model, fitting, work),
-        train_dataset=as_dataset(sources, fitting.negatives),
+        args=training_arguments(CrossEncoderTrainingArguments, model, fitting, job.folder.work),
+        train_dataset=job.dataset,
         loss=ListwiseLoss(model, teacher),
     )
-    fit(trainer, work)
+    fit(trainer, job.folder)
     model.max_seq_length = length
-    save(model, Path(out), work)
+    job.folder.keep(model)
+
+
+def _load(options: LoadOptions, device: str) -> Any:
+    model = load_pair_model(options, device)
+    if model.num_labels != 1:
+        name, labels = options.name_or_path, model.num_labels
+        raise CheckpointError(f"the head of {name!r} has {labels} labels; expected 1, the relevance score")
+    return model

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.errors import InvalidInputError, MissingExtraError
-from rerank_integrations.training.pairs import Example
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.training.folder import FitFolder
 
 
 @dataclass(frozen=True)
@@ -57,38 +55,6 @@ class Fitting:
                 raise InvalidInputError(f"{name} is {value!r}; expected a number between 0 and 1")
 
 
-def require_training() -> None:
-    """Raise `MissingExtraError` if what fitting needs is not installed."""
-    try:
-        import accelerate  # noqa: F401
-        import datasets  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("train", "training") from error
-
-
-def as_dataset(sources: Mapping[str, Sequence[Example]], negatives: int) -> Any:
-    """Return the examples as columns query, positive, negative_1, ...: one `datasets.Dataset` a source.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are none, or one has fewer than `negatives`.
-    """
-    from datasets import Dataset, DatasetDict
-
-    for name, some in sources.items():
-        fewest = min((len(example.negatives) for example in some), default=-1)
-        if fewest < negatives:
-            what = "no example" if fewest < 0 else f"an example of {fewest} negatives"
-            raise InvalidInputError(f"{name!r} has {what}; expected examples of {negatives} each (mine_negatives)")
-    return DatasetDict({name: Dataset.from_list([_row(example) for example in some]) for name, some in sources.items()})
-
-
-def _row(example: Example) -> dict[str, str]:
-    negatives = {f"negative_{number}": text for number, text in enumerate(example.negatives, start=1)}
-    return {"query": example.query, "positive": example.positive, **negatives}
-
-
 def freeze(model: Any, *names: str) -> None:
     """Leave the parameters whose names hold one of `names` as they are."""
     for name, parameter in model.named_parameters():
@@ -103,15 +69,6 @@ def without_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = 0.0
-
-
-def require_new(out: Path) -> Path:
-    """Return the folder for checkpoints inside `out`; refuse an `out` that holds anything else."""
-    work = out / "unfinished"
-    if out.exists() and (not out.is_dir() or any(path != work for path in out.iterdir())):
-        raise InvalidInputError(f"{out} exists already; expected a new folder, or one where a fit was stopped")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
 
 
 def head_parameters(model: Any) -> list[str]:
@@ -152,15 +109,10 @@ def training_arguments(kind: type, model: Any, fitting: Fitting, folder: Path) -
     )
 
 
-def fit(trainer: Any, work: Path) -> None:
-    """Train, from the newest checkpoint in `work` if there is one."""
+def fit(trainer: Any, folder: FitFolder) -> None:
+    """Train, from the newest checkpoint in `folder` if there is one."""
     from rerank_integrations.training.progress import show_progress
 
     show_progress(trainer)
-    trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
-
-
-def save(model: Any, out: Path, work: Path) -> None:
-    """Write the checkpoint and drop what was kept for going on."""
-    model.save_pretrained(str(out))
-    shutil.rmtree(work)
+    newest = folder.newest_checkpoint()
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))

@@ -20,7 +20,8 @@ _TEMPERATURE = 2.0
 class ListwiseLoss(nn.Module):
     """Softmax cross-entropy of the positive among the candidates, plus binary cross-entropy of each.
 
-    The candidates of a query are its positive, its negatives and the next query's positive, which is easily told apart.
+    The candidates of a query are its positive, its negatives and, where the batch has another query, the next one's
+    positive, which is easily told apart.
 
     Parameters
     ----------
@@ -45,7 +46,10 @@ class ListwiseLoss(nn.Module):
     ) -> Tensor:
         """Return the loss of a batch: `columns` are queries, positives and each negative."""
         queries, *passages = columns
-        candidates = [*passages, passages[0][1:] + passages[0][:1]]
+        candidates = [*passages]
+        # In a batch of one, the last of an epoch perhaps, the next query's positive is this one's.
+        if len(queries) > 1:
+            candidates.append(passages[0][1:] + passages[0][:1])
         pairs = [pair for column in candidates for pair in zip(queries, column, strict=True)]
         features = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
         logits = self.model(features)["scores"].float().view(len(candidates), len(queries)).T

@@ -149,6 +149,11 @@ def fingerprint(options: LoadOptions, kind: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def hub_commit(options: LoadOptions) -> str:
+    """Return the commit of a model on the hub that loading it takes; fetches no weights."""
+    return _local_root(options).name
+
+
 def _identity_files(options: LoadOptions, kind: str) -> Iterable[tuple[str, Path]]:
     if options.is_starter:
         from rerank_integrations import starter

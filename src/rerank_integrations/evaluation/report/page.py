@@ -121,7 +121,7 @@ def _memory(rows: Sequence[Row]) -> Section:
         Figure("Peak memory", "The most that the process held, its models included.", peak),
         Figure(
             "Size of the index",
-            "What the retriever holds of the passages; that of a compressed ColBERT index with their texts.",
+            "What retriever and rerankers hold of the passages; a ColBERT index with their texts.",
             index,
         ),
     ]
@@ -140,6 +140,6 @@ def _how(data: Mapping[str, Any], results: Sequence[Measured]) -> Section:
             *tables.machine_tables(results),
             tables.commands_table(results),
         ],
-        note="Each pipeline ran in a process of its own. Latencies are of one caller, query after query.",
+        note="Each pipeline of `evaluate` ran in a process of its own. Latencies are of one caller, query after query.",
         texts=True,
     )

@@ -114,16 +114,22 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
 
 def _retriever(stage: Mapping[str, Any]) -> str:
     kind, model = stage["kind"], f" {stage['model']}" if stage["model"] else ""
-    bits = ""
-    if kind == "colbert":
-        bits = {None: ", exact", 1: ", 1 bit"}.get(stage["nbits"], f", {stage['nbits']} bits")
     # Of a retriever that is none of ours nobody knows how many it finds.
     depth = f", the best {stage['depth']}" if stage["depth"] else ""
-    return f"{kind}{model}{bits}{depth}"
+    return f"{kind}{model}{_bits(stage)}{depth}"
 
 
 def _reranker(stage: Mapping[str, Any]) -> str:
-    return f"{stage['kind']} {stage['model']} over {stage['candidates']}"
+    return f"{stage['kind']} {stage['model']}{_bits(stage)} over {stage['candidates']}"
+
+
+def _bits(stage: Mapping[str, Any]) -> str:
+    if stage["kind"] != "colbert":
+        return ""
+    bits, retrieves = stage.get("nbits"), "depth" in stage
+    if bits is None:
+        return ", exact" if retrieves else ", encoding anew"
+    return ", 1 bit" if bits == 1 else f", {bits} bits"
 
 
 def facts_table(data: Mapping[str, Any]) -> Table:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerank_integrations.evaluation.summary import p_value
+from rerank_integrations.evaluation.summary import CHANCE, p_value
 from rerank_integrations.evaluation.tuning.results import Trial
 
-CHANCE = 0.05
 # Of nDCG@10. With few queries even a large loss may be chance; so much of it is never taken.
 MOST_LOSS = 0.01
 # Medians as near as this are taken for equal.
