@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.blas import one_thread
+from rerank_integrations.core.index.rounded import is_rounded, rounded_scores
 from rerank_integrations.core.index.segments import FloatSegment
 from rerank_integrations.core.index.snapshot import Part, Places
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
@@ -18,7 +19,7 @@ _BLOCK_TOKENS = 1 << 14
 # Products over fewer tokens than this are done before more threads would pay.
 _ALONE_TOKENS = 1 << 19
 # Above the float32 error of a sum over hundreds of query tokens, far below a difference that matters.
-_MARGIN = 1e-3
+_ERROR = 5e-4
 
 
 def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floats], k: int) -> list[dict[int, float]]:
@@ -42,12 +43,16 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
         return [{} for _ in queries]
     work = len(queries) * sum(part.tokens for part in parts)
     with one_thread() if work < _ALONE_TOKENS else contextlib.nullcontext():
-        found = [_scan(part, queries) for part in parts]
+        scanned = [_scan(part, queries) for part in parts]
+    found, errors = [scores for scores, _ in scanned], np.max([error for _, error in scanned], axis=0)
     owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
     places = np.concatenate([part.places for part in parts])
     scores = np.concatenate(found, axis=1)
     with one_thread():
-        return [_settled(parts, query, owners, places, row, k) for query, row in zip(queries, scores, strict=True)]
+        return [
+            _settled(parts, query, owners, places, row, k, float(error))
+            for query, row, error in zip(queries, scores, errors, strict=True)
+        ]
 
 
 def stored_scores(parts: Sequence[Part[FloatSegment]], query: Floats) -> dict[int, float]:
@@ -67,9 +72,11 @@ def _settled(
     places: Places,
     scores: Floats,
     k: int,
+    error: float,
 ) -> dict[int, float]:
     if k < len(scores):
-        bar = np.partition(scores, len(scores) - k)[len(scores) - k] - _MARGIN
+        # The k-th best is as far below its true score as another may be above its own.
+        bar = np.partition(scores, len(scores) - k)[len(scores) - k] - 2 * error
         chosen = np.flatnonzero(scores >= bar)
     else:
         chosen = np.arange(len(scores))
@@ -82,7 +89,15 @@ def _settled(
     return settled
 
 
-def _scan(part: Part[FloatSegment], queries: Sequence[Floats]) -> Floats:
+def _scan(part: Part[FloatSegment], queries: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return scores, *Shape:* (queries, passages of the part), and by how much those of each query may be wrong."""
+    if is_rounded(part):
+        scores, errors = zip(*(rounded_scores(part, query) for query in queries), strict=True)
+        return np.stack(scores), np.array(errors, dtype=np.float32) + _ERROR
+    return _float_scores(part, queries), np.full(len(queries), _ERROR, dtype=np.float32)
+
+
+def _float_scores(part: Part[FloatSegment], queries: Sequence[Floats]) -> Floats:
     places = part.places
     scores = np.empty((len(queries), len(places)), dtype=np.float32)
     lengths = np.diff(part.segment.offsets)[places]
