@@ -11,7 +11,7 @@ import numpy as np
 
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
-from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.compute import lane_for, on_compute_thread
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
@@ -48,6 +48,7 @@ class LoadedEncoder:
         # documents to the query's length (sentence-transformers 6.2).
         self._tokenizer_lock = threading.Lock()
         self.dim = _dimension(options, self._model)
+        self._weights = _multiplied(self._transformer.auto_model)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""
@@ -107,7 +108,8 @@ class LoadedEncoder:
         with self._tokenizer_lock, self._reading(task, limit):
             features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         ids = features["input_ids"].numpy()
-        vectors, mask = on_compute_thread(task, lambda: self._compute(features, task))
+        lane = lane_for(task, ids.size * self._weights) if self._device == "cpu" else task
+        vectors, mask = on_compute_thread(lane, lambda: self._compute(features, task))
         return vectors, mask, ids
 
     def _compute(self, features: dict[str, Any], task: Task) -> tuple[Any, Any]:
@@ -165,6 +167,13 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
         # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
         model = model.to(dtype)
     return model.eval()
+
+
+def _multiplied(encoder: Any) -> int:
+    """Return how many weights each token is multiplied by: all but the words' vectors."""
+    words = encoder.get_input_embeddings()
+    weights: int = sum(weight.numel() for weight in encoder.parameters())
+    return weights - (0 if words is None else int(words.weight.numel()))
 
 
 def _dimension(options: LoadOptions, model: Any) -> int:
