@@ -73,6 +73,15 @@ def test_the_4096th_passage_compresses(path: Path) -> None:
         check_holds(index, passages)
 
 
+def test_few_passages_of_many_tokens_compress(path: Path) -> None:
+    words = " ".join(f"word{number}" for number in range(1000))
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert([Passage(f"p{number}", words) for number in range(131)])
+        assert (index.stats().kind, index.stats().tokens) == ("exact", 131_000)
+        index.upsert([Passage("last", words)])
+        assert index.stats().kind == "plaid"
+
+
 def test_many_passages_of_few_tokens_stay_exact(path: Path) -> None:
     """Centroids of fewer than 4096 tokens would be of no use."""
     with ColBERTIndex.create(path, ToyEncoder()) as index:

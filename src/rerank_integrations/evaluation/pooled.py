@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.models.options import STARTER, resolve_device, resolve_dtype
+
+
+def full_name(model: str) -> str:
+    """Return the hub's name of `model` where it is one without an organisation, as SentenceTransformer takes it."""
+    if model == STARTER or "/" in model or Path(model).exists():
+        return model
+    from sentence_transformers.util.misc import ORIGINAL_TRANSFORMER_MODELS
+
+    return model if model.lower() in ORIGINAL_TRANSFORMER_MODELS else f"sentence-transformers/{model}"
 
 
 class PooledEncoder:
@@ -20,7 +30,7 @@ class PooledEncoder:
 
         # As precise as the other models of this machine.
         dtype = resolve_dtype("auto", resolve_device(None))
-        name = str(base_path()) if model == STARTER else model
+        name = str(base_path()) if model == STARTER else full_name(model)
         self._model = SentenceTransformer(name, model_kwargs={"dtype": dtype})
 
     def encode(self, texts: list[str]) -> list[NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.core.models.checkpoint import fingerprint
+from rerank_integrations.core.models.checkpoint import reading_fingerprint
 from rerank_integrations.core.models.loading import load_guarded, position_limit
 from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
@@ -61,7 +61,7 @@ def prepare(
     settings = {
         "kind": kind,
         # Of the files: a model on the hub has been fetched by now.
-        "base": fingerprint(options, kind),
+        "base": reading_fingerprint(options, kind),
         "teacher": None if teacher is None else teacher.fingerprint,
         "pairs": _checksum(sources),
         **asdict(fitting),

@@ -6,9 +6,10 @@ Torch does it, so this is for indexes whose model has loaded torch.
 
 from __future__ import annotations
 
+import functools
 import sys
-import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,9 @@ from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.options import resolve_dtype
 
 # Fewer are scored sooner than another thread is asked; more would hold too much memory (2 bytes a number).
-_LEAST_TOKENS, _MOST_TOKENS = 1 << 14, 1 << 20
+_LEAST_TOKENS, _MOST_TOKENS = 1 << 13, 1 << 20
+# Products at once, 6 bytes each.
+_PRODUCTS = 1 << 22
 # All of a segment is multiplied, so too small a share of it is not worth that.
 _LEAST_SHARE = 0.25
 # Of a dot product, by the product of the norms: the sum is rounded to 8 bits (here as if it were just above a power of
@@ -52,30 +55,41 @@ def rounded_scores(part: Part[FloatSegment], query: Floats) -> tuple[Floats, flo
         Float32, *Shape:* (passages of the part,), in the order of its places; and the bound.
     """
     held = _held(part.segment)
-    similarities, lost = on_compute_thread("query", lambda: _products(query, held.tokens))
     offsets = part.segment.offsets
     full = np.flatnonzero(np.diff(offsets))
     scores = np.full(len(offsets) - 1, -len(query), dtype=np.float32)
-    scores[full] = np.maximum.reduceat(similarities, offsets[full], axis=1).sum(axis=0, dtype=np.float32)
+    rounded, lost = _rounded(query)
+    for chosen in _blocks(full, offsets, _PRODUCTS // max(1, len(query))):
+        first, last = int(offsets[chosen[0]]), int(offsets[chosen[-1] + 1])
+        similarities = on_compute_thread("query", functools.partial(_products, rounded, held.tokens[first:last]))
+        best = np.maximum.reduceat(similarities, offsets[chosen] - first, axis=1)
+        scores[chosen] = best.sum(axis=0, dtype=np.float32)
     # |q t - q' t'| <= |q - q'| |t| + |q'| |t - t'|, by Cauchy and Schwarz, for each query token.
     asked = np.linalg.norm(query, axis=1).astype(np.float64) + lost
     bound = (lost * held.longest + asked * (held.lost + _PRODUCT_ERROR * held.longest)).sum()
     return scores[part.places], float(bound)
 
 
-def _products(query: Floats, tokens: Any) -> tuple[Floats, NDArray[np.float64]]:
-    """Return dot products, *Shape:* (query tokens, tokens), and how far rounding has moved each query token."""
+def _rounded(query: Floats) -> tuple[Any, NDArray[np.float64]]:
+    """Return `query` as a tensor in bfloat16, and how far that has moved each of its tokens."""
+    import torch
+
+    given = torch.from_numpy(query)
+    rounded = given.bfloat16()
+    return rounded, torch.linalg.vector_norm(given - rounded.float(), dim=1).double().numpy()
+
+
+def _products(query: Any, tokens: Any) -> Floats:
+    """Return dot products of tensors, *Shape:* (query tokens, tokens)."""
     import torch
 
     with torch.inference_mode():
-        given = torch.from_numpy(query)
-        rounded = given.bfloat16()
-        lost = torch.linalg.vector_norm(given - rounded.float(), dim=1)
-        return (rounded @ tokens.T).float().numpy(), lost.double().numpy()
+        products: Floats = (query @ tokens.T).float().numpy()
+        return products
 
 
 @dataclass(frozen=True)
-class _Rounded:
+class _Tokens:
     """Tokens in bfloat16, a torch tensor; the norm of the longest, and how far rounding has moved one at most."""
 
     tokens: Any
@@ -87,19 +101,30 @@ class _Held:
     """What is computed once of an open segment."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_segment: weakref.WeakKeyDictionary[FloatSegment, _Rounded] = weakref.WeakKeyDictionary()
+        self._by_segment: weakref.WeakKeyDictionary[FloatSegment, _Tokens] = weakref.WeakKeyDictionary()
 
-    def __call__(self, segment: FloatSegment) -> _Rounded:
-        # One at a time, so that callers who come at once do not all make it.
-        with self._lock:
-            found = self._by_segment.get(segment)
-            if found is None:
-                found = self._by_segment[segment] = on_compute_thread("query", lambda: _converted(segment))
+    def __call__(self, segment: FloatSegment) -> _Tokens:
+        found = self._by_segment.get(segment)
+        return on_compute_thread("query", lambda: self._once(segment)) if found is None else found
+
+    def _once(self, segment: FloatSegment) -> _Tokens:
+        # On the one thread, so that callers who come at once do not all make it.
+        found = self._by_segment.get(segment)
+        if found is None:
+            found = self._by_segment[segment] = _converted(segment)
         return found
 
 
-def _converted(segment: FloatSegment) -> _Rounded:
+def _blocks(full: NDArray[np.int64], offsets: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yield runs of the passages `full` of at most so many tokens, or of one passage."""
+    start = 0
+    while start < len(full):
+        end = int(np.searchsorted(offsets[full + 1], offsets[full[start]] + tokens, side="right"))
+        yield full[start : max(start + 1, end)]
+        start = max(start + 1, end)
+
+
+def _converted(segment: FloatSegment) -> _Tokens:
     import torch
 
     rounded, longest, lost = [], 0.0, 0.0
@@ -111,7 +136,7 @@ def _converted(segment: FloatSegment) -> _Rounded:
             longest = max(longest, float(torch.linalg.vector_norm(rounded[-1].float(), dim=1).max()))
             lost = max(lost, float(torch.linalg.vector_norm(block - rounded[-1].float(), dim=1).max()))
         # Of what is rounded and of what is not.
-        return _Rounded(torch.cat(rounded), longest + lost, lost)
+        return _Tokens(torch.cat(rounded), longest + lost, lost)
 
 
 _held = _Held()

@@ -14,6 +14,9 @@ from rerank_integrations.errors import CheckpointError
 _PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}
 _CONFIG_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata")
 
+# Not of the fingerprint: vectors of other lengths go together in an index.
+_LENGTHS = "sentence_bert_config.json"
+
 
 def require_multi_vector(options: LoadOptions) -> None:
     """Refuse what sentence-transformers would load with a random projection.
@@ -147,6 +150,14 @@ def fingerprint(options: LoadOptions, kind: str) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()[:16]
+
+
+def reading_fingerprint(options: LoadOptions, kind: str) -> str:
+    """Return the fingerprint with what sentence-transformers keeps apart: lengths, and how texts are read."""
+    lengths = Path(options.name_or_path) / _LENGTHS
+    if options.is_starter or not lengths.is_file():
+        return fingerprint(options, kind)
+    return f"{fingerprint(options, kind)}-{hashlib.sha256(lengths.read_bytes()).hexdigest()[:8]}"
 
 
 def hub_commit(options: LoadOptions) -> str:

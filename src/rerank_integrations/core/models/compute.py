@@ -1,19 +1,20 @@
-"""Forward passes on threads of their own, one for queries and one for passages.
+"""Forward passes on threads of their own: one for queries, one for passages, and one for short queries.
 
 Torch keeps a team of OpenMP threads for each thread that calls it, and a team spins for milliseconds after its work:
 with 32 callers on two cores the teams take the cores from one another (figures: ``python benchmarks/concurrency.py``).
 One calling thread means one team. Calls are served in the order they come, and a query waits for queries alone.
 
-What is little work has a third thread, without a team: waking another core and waiting for it would take longer.
+The thread of short queries has no team: waking another core and waiting for it would take longer.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
@@ -29,27 +30,26 @@ def lane_for(lane: str, multiply_adds: float) -> str:
 
 def on_compute_thread(lane: str, work: Callable[[], T]) -> T:
     """Run `work` on the thread of `lane` and return its result, or raise what it raised."""
-    return _lane(lane, os.getpid()).submit(work).result()
-
-
-@functools.cache
-def _lane(lane: str, pid: int) -> ThreadPoolExecutor:
     # By process too: a fork copies the executor, but not its thread.
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"rerank-integrations-{lane}-{pid}")
-    if lane == ALONE:
-        _without_team(pool)
-    return pool
+    key = lane, os.getpid()
+    # Of several callers who come first at once, one's is kept; the others' have no thread yet.
+    pool = _lanes.get(key) or _lanes.setdefault(key, _opened(*key))
+    return pool.submit(work).result()
 
 
-def _without_team(pool: ThreadPoolExecutor) -> None:
+_lanes: dict[tuple[str, int], ThreadPoolExecutor] = {}
+
+
+def _opened(lane: str, pid: int) -> ThreadPoolExecutor:
+    prefix = f"rerank-integrations-{lane}-{pid}"
+    return ThreadPoolExecutor(1, thread_name_prefix=prefix, initializer=_without_team if lane == ALONE else None)
+
+
+def _without_team() -> None:
+    """Let the calling thread compute alone, and no other."""
     import torch
 
-    def alone() -> None:
-        # Asked first: a thread takes the process's number when it is asked for its own, once.
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    count = torch.get_num_threads()
-    pool.submit(alone).result()
-    # Torch has also taken it for the process's number.
-    torch.set_num_threads(count)
+    # Asked first: a thread takes the process's number when it is asked for its own, once.
+    torch.get_num_threads()
+    # Not by torch.set_num_threads, which takes it for the process's number too; OpenMP's is the thread's own.
+    ThreadpoolController().limit(limits=1, user_api="openmp")

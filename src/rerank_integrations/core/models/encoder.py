@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
@@ -108,7 +109,8 @@ class LoadedEncoder:
         with self._tokenizer_lock, self._reading(task, limit):
             features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         ids = features["input_ids"].numpy()
-        lane = lane_for(task, ids.size * self._weights) if self._device == "cpu" else task
+        short = task == "query" and self._device == "cpu"
+        lane = lane_for(task, ids.size * self._weights) if short else task
         vectors, mask = on_compute_thread(lane, lambda: self._compute(features, task))
         return vectors, mask, ids
 
@@ -169,11 +171,14 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     return model.eval()
 
 
-def _multiplied(encoder: Any) -> int:
-    """Return how many weights each token is multiplied by: all but the words' vectors."""
-    words = encoder.get_input_embeddings()
-    weights: int = sum(weight.numel() for weight in encoder.parameters())
-    return weights - (0 if words is None else int(words.weight.numel()))
+def _multiplied(encoder: Any) -> float:
+    """Return how many weights each token is multiplied by, all but the words' vectors; infinity if that is not told."""
+    try:
+        words = encoder.get_input_embeddings()
+        weights = sum(weight.numel() for weight in encoder.parameters())
+    except (AttributeError, NotImplementedError):
+        return math.inf
+    return float(weights - (0 if words is None else words.weight.numel()))
 
 
 def _dimension(options: LoadOptions, model: Any) -> int:

@@ -199,7 +199,7 @@ class Tuning:
             yield (
                 f"{self.data['passages']:,} passages of {self.tokens:,} tokens are few enough to be searched exactly: "
                 "nbits, n_candidates and n_probe do nothing yet. An index compresses itself past some 4,000 passages "
-                "or half a million tokens: tune again then."
+                "or 131,072 tokens: tune again then."
             )
         if self.encode_ms[self.percentile] > self.budget_ms:
             yield (
