@@ -142,6 +142,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_compressed_index_finds_nearly_the_same_after_export_and_import(compressed: Path, tmp_path: Path) -> None:
     with (
         ColBERTIndex.open(compressed, TopicEncoder(dim=64)) as index,

@@ -103,6 +103,7 @@ def test_kills_at_a_hundred_and_fifty_lines_of_the_writer(tmp_path: Path, compre
     assert run_killing(call) == 150
 
 
+@pytest.mark.slow
 def test_kills_at_lines_of_the_first_compression(tmp_path: Path) -> None:
     assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=8)") == 8
 

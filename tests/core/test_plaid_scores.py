@@ -85,6 +85,7 @@ LEAST = {1: 0.55, 2: 0.66, 4: 0.8}
 MOST = {1: 0.68, 2: 0.85, 4: 1.0}
 
 
+@pytest.mark.slow
 def test_recall_grows_with_the_bits(index: ColBERTIndex) -> None:
     nbits = index.stats().nbits
     assert LEAST[nbits] < recall(index) < MOST[nbits]

@@ -102,6 +102,7 @@ def test_only_what_is_missing_or_other_is_measured_again(folder: Path, tmp_path:
     assert len(read_results(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_other_weights_at_the_same_place_are_measured_again(folder: Path, tmp_path: Path) -> None:
     pipeline = Pipeline("mine", Retrieve("colbert", str(write_multi_vector(tmp_path / "model", seed=1)), nbits=None))
     evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
