@@ -78,7 +78,7 @@ def train(
         return
     console().print(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps", markup=False)
     if rows:
-        console().print(quality_table(rows, f"{escape(str(data))}: before and after"))
+        console().print(quality_table(rows, f"{escape(data.resolve().name)}: before and after"))
 
 
 def _steps(epochs: float, pairs: int, batch_size: int) -> int:
