@@ -77,7 +77,7 @@ def train(
         )
         return
     console().print(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps", markup=False)
-    if rows:
+    if data is not None:
         console().print(quality_table(rows, f"{escape(data.resolve().name)}: before and after"))
 
 
