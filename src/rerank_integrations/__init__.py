@@ -5,7 +5,7 @@ The names here need no framework. Importing this package loads neither torch nor
 
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
-from rerank_integrations.core.rerank import rerank
+from rerank_integrations.core.reranking import Cascade, ColBERTScorer, Reranker, ThresholdFit, fit_threshold, rerank
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import (
     CheckpointError,
@@ -19,15 +19,18 @@ from rerank_integrations.errors import (
     MissingExtraError,
     ModelMismatchError,
     RerankError,
+    TextTooLongError,
     TruncationWarning,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cascade",
     "CheckpointError",
     "ColBERTIndex",
     "ColBERTModel",
+    "ColBERTScorer",
     "CrossEncoderModel",
     "Hit",
     "IndexClosedError",
@@ -41,8 +44,12 @@ __all__ = [
     "ModelMismatchError",
     "Passage",
     "RerankError",
+    "Reranker",
+    "TextTooLongError",
+    "ThresholdFit",
     "TruncationWarning",
     "export_colbert",
+    "fit_threshold",
     "import_colbert",
     "rerank",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
@@ -195,6 +196,35 @@ class ColBERTModel:
         passages = self.encode_documents(texts)
         return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
 
+    def cuts(self, texts: Sequence[str], task: str = "document") -> list[bool]:
+        """Return, for each text, whether it is longer than the model reads; `task` is ``"document"`` or ``"query"``."""
+        require_texts(texts)
+        if not texts:
+            return []
+        loaded = self._loaded()
+        limit = loaded.limit(task, self._lengths[task])
+        return [count > limit for count in loaded.count_tokens(list(texts), task)]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return each document's length in tokens, markers included, before any cut."""
+        require_texts(texts)
+        return self._loaded().count_tokens(list(texts), "document") if texts else []  # type: ignore[no-any-return]
+
+    def document_limit(self, length: int | None = None) -> int:
+        """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
+        return int(self._loaded().limit("document", length))
+
+    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, however long; markers are left out."""
+        require_texts(texts)
+        return self._loaded().spans(list(texts)) if texts else []  # type: ignore[no-any-return]
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a document are read beside its markers; loads the model."""
+        loaded = self._loaded()
+        return max(1, loaded.limit("document", self._lengths["document"]) - loaded.count_tokens([""], "document")[0])
+
     def explain(self, query: str, text: str) -> list[TokenMatch]:
         """Return, for each query token that stands in the query, the text token it matched best.
 
@@ -238,6 +268,7 @@ class ColBERTModel:
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
             for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+                check_wanted()
                 chosen = [unique[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
                 bar.update(len(chosen))

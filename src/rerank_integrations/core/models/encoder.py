@@ -18,6 +18,7 @@ from rerank_integrations.core.models.loading import (
     position_limit,
     require_tokenizer,
     st_kwargs,
+    token_spans,
 )
 from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
 from rerank_integrations.errors import CheckpointError
@@ -78,6 +79,10 @@ class LoadedEncoder:
                 encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
             counts += [len(ids) for ids in encoded["input_ids"]]
         return counts
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
 
     def encode(self, texts: list[str], task: Task, limit: int) -> list[Floats]:
         """Encode one batch; float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
