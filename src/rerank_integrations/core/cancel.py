@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     event = threading.Event()
     context = contextvars.copy_context()
     context.run(_given_up.set, event)
-    future = submit_blocking(context.run, work)
+    future: Future[T] = submit_blocking(lambda: context.run(work))
     try:
         return future.result(timeout=seconds)
     except FutureTimeoutError:

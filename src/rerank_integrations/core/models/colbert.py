@@ -208,7 +208,7 @@ class ColBERTModel:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Return each document's length in tokens, markers included, before any cut."""
         require_texts(texts)
-        return self._loaded().count_tokens(list(texts), "document") if texts else []  # type: ignore[no-any-return]
+        return self._loaded().count_tokens(list(texts), "document") if texts else []
 
     def document_limit(self, length: int | None = None) -> int:
         """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
@@ -217,13 +217,13 @@ class ColBERTModel:
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""
         require_texts(texts)
-        return self._loaded().spans(list(texts)) if texts else []  # type: ignore[no-any-return]
+        return self._loaded().spans(list(texts)) if texts else []
 
     @property
     def room(self) -> int:
         """How many tokens of a document are read beside its markers; loads the model."""
         loaded = self._loaded()
-        return max(1, loaded.limit("document", self._lengths["document"]) - loaded.count_tokens([""], "document")[0])
+        return max(1, self.document_limit(self._lengths["document"]) - int(loaded.count_tokens([""], "document")[0]))
 
     def explain(self, query: str, text: str) -> list[TokenMatch]:
         """Return, for each query token that stands in the query, the text token it matched best.

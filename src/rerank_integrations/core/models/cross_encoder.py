@@ -11,7 +11,7 @@ from typing import Any
 from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_length, require_texts
 from rerank_integrations.core.types import Scorer
@@ -95,6 +95,11 @@ class CrossEncoderModel:
         """The name or path that was given."""
         return self._load_options.name_or_path
 
+    @property
+    def device(self) -> str:
+        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
+        return resolve_device(self._load_options.device)
+
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
         given = {
@@ -175,7 +180,7 @@ class CrossEncoderModel:
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""
         require_texts(texts)
-        return self._loaded().spans(list(texts)) if texts else []  # type: ignore[no-any-return]
+        return self._loaded().spans(list(texts)) if texts else []
 
     def room(self, query: str) -> int:
         """Return how many tokens of a text are read beside `query` and the markers; loads the model."""

@@ -58,7 +58,7 @@ class Scored:
         """Return what is to be said of it, under the documented keys; what is as usual is left out."""
         said: dict[str, Any] = {}
         if self.vectors is not None:
-            said["vectors"] = self.vectors
+            said["vectors_from"] = self.vectors
         if self.window is not None:
             said["window_start"], said["window_end"] = self.window
         if self.truncated:

@@ -41,7 +41,7 @@ class Cascade:
         How many to keep in the end; ``None`` keeps what the last stage keeps.
     time_budget
         Seconds for one query; ``None`` for no limit. When it runs out, or when a stage fails, the order of the stage
-        before it comes back (before the first: the order of the candidates), and every note says so under ``stopped``.
+        before it comes back (before the first: the order given), and every note says so under ``rerank_stopped``.
     """
 
     def __init__(
@@ -85,13 +85,33 @@ class Cascade:
                 stopped = f"{stage.name}: {_said(error, self._time_budget)}"
                 log = logger.info if isinstance(error, TimeoutError) else logger.exception
                 log("reranking stopped at %s", stopped)
-                order = [replace(one, note={**one.note, "stopped": stopped}) for one in order]
+                order = [replace(one, note={**one.note, "rerank_stopped": stopped}) for one in order]
                 break
         return order[: self._top_n]
 
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
         """Do as `rank` for several queries, one after another, each with the whole time budget."""
         return [self.rank(query, given) for query, given in zip(queries, candidates, strict=True)]
+
+
+def numbered_stages(components: Sequence[Any], kind: type[Any]) -> list[Stage]:
+    """Return the stages that a framework's components stand for, under names that differ.
+
+    Raises
+    ------
+    InvalidInputError
+        If one of them is not of `kind`, a reranker of one stage.
+    """
+    named: list[Stage] = []
+    for component in components:
+        if not isinstance(component, kind):
+            raise InvalidInputError(
+                f"a stage is of type {type(component).__name__}; expected ColBERTRerank or CrossEncoderRerank"
+            )
+        name = type(component).__name__
+        count = sum(stage.name.split()[0] == name for stage in named)
+        named.append(Stage(f"{name} {count + 1}" if count else name, component._reranker()))
+    return named
 
 
 def require_budget(seconds: float | None) -> None:
@@ -120,9 +140,9 @@ def _next(
 def _joined(before: Ranked, after: Ranked, stage: str) -> Ranked:
     """Return where and how `after` stands, with what its retriever gave it and the scores of all stages."""
     first = {key: before.note[key] for key in ("retrieval_score", "retrieval_rank") if key in before.note}
-    scores = {**before.note.get("stage_scores", {}), stage: after.score}
+    scores = {**before.note.get("rerank_scores", {}), stage: after.score}
     note = {key: value for key, value in after.note.items() if key not in ("retrieval_score", "retrieval_rank")}
-    return Ranked(before.place, after.score, {**first, **note, "stage": stage, "stage_scores": scores})
+    return Ranked(before.place, after.score, {**first, **note, "rerank_stage": stage, "rerank_scores": scores})
 
 
 def _start(candidate: Candidate, place: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,11 +75,23 @@ class ColBERTScorer:
                 f"window is {window} with a model of type {type(model).__name__}, which does not say where its tokens "
                 "are; expected a ColBERTModel"
             )
+        self._cache_bytes = cache_bytes
         self._model = model
         self._index = index
         self._scale = scale
         self._cache = VectorCache(cache_bytes)
         self._lengths = Lengths()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where things are, no vectors.
+        window, stride = self._windows or (None, None)
+        options: dict[str, Any] = {
+            "window": window,
+            "stride": stride,
+            "scale": self._scale,
+            "cache_bytes": self._cache_bytes,
+        }
+        return functools.partial(ColBERTScorer, **options), (self._model, self._index)
 
     @property
     def scale(self) -> str:
