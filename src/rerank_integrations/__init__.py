@@ -3,6 +3,8 @@
 The names here need no framework. Importing this package loads neither torch nor a model.
 """
 
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.rerank import rerank
@@ -29,6 +31,7 @@ __all__ = [
     "ColBERTIndex",
     "ColBERTModel",
     "CrossEncoderModel",
+    "Explanation",
     "Hit",
     "IndexClosedError",
     "IndexExistsError",
@@ -42,6 +45,7 @@ __all__ = [
     "Passage",
     "RerankError",
     "TruncationWarning",
+    "explain",
     "export_colbert",
     "import_colbert",
     "rerank",

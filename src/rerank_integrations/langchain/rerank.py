@@ -12,6 +12,8 @@ from langchain_core.load.serializable import Serializable
 from pydantic import ConfigDict
 
 from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.rerank import require_cut, rerank_order
 from rerank_integrations.core.specs import (
@@ -133,6 +135,10 @@ class ColBERTRerank(_Reranker):
 
     def _scorer(self, documents: Sequence[Document]) -> Scorer:
         return candidate_scorer(self.model, self.index, [document.id for document in documents])
+
+    def explain(self, query: str, document: Document) -> Explanation:
+        """Tell which words of a document the query matched, as `rerank_integrations.explain` does."""
+        return explain(query, document.page_content, self.model)
 
 
 class CrossEncoderRerank(_Reranker):

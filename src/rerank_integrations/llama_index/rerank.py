@@ -14,6 +14,8 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.rerank import require_cut, rerank_order
 from rerank_integrations.core.specs import (
     ColBERTLike,
@@ -161,6 +163,10 @@ class ColBERTRerank(_Reranker):
 
     def _scorer(self, nodes: list[NodeWithScore]) -> Scorer:
         return candidate_scorer(self.model, self.index, [found.node.node_id for found in nodes])
+
+    def explain(self, query: str, node: NodeWithScore | BaseNode) -> Explanation:
+        """Tell which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
+        return explain(query, node.get_content(metadata_mode=self.metadata_mode), self.model)
 
 
 class CrossEncoderRerank(_Reranker):
