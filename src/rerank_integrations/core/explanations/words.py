@@ -68,7 +68,8 @@ class WordMatch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that `json.dumps` takes, without the tokens."""
-        return {key: value for key, value in asdict(self).items() if key != "tokens"}
+        kept = {key: value for key, value in asdict(self).items() if key != "tokens"}
+        return {**kept, "matched": list(kept["matched"])}
 
 
 @dataclass(frozen=True)
