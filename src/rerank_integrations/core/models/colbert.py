@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.explain import TokenMatch
 from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_length, require_texts
@@ -225,28 +225,31 @@ class ColBERTModel:
         loaded = self._loaded()
         return max(1, self.document_limit(self._lengths["document"]) - int(loaded.count_tokens([""], "document")[0]))
 
-    def explain(self, query: str, text: str) -> list[TokenMatch]:
+    def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
 
-        Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
+        Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
         loaded = self._loaded()
-        query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
-            query, "query", loaded.limit("query", self._lengths["query"])
-        )
-        vectors, tokens, spans = loaded.encode_with_spans(
-            text, "document", loaded.limit("document", self._lengths["document"])
-        )
-        if not len(vectors):
-            return []
-        similarities = query_vectors @ vectors.T
-        best = similarities.argmax(axis=1)
-        return [
-            TokenMatch(query_tokens[row], tokens[column], float(similarities[row, column]), *spans[column])
-            for row, column in enumerate(best)
-            if query_spans[row] != (0, 0)
-        ]
+        asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+        read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        matches: tuple[TokenMatch, ...] = ()
+        if len(read.vectors):
+            similarities = asked.vectors @ read.vectors.T
+            matches = tuple(
+                TokenMatch(
+                    asked.tokens[row],
+                    read.tokens[column],
+                    float(similarities[row, column]),
+                    *read.spans[column],
+                    *asked.spans[row],
+                )
+                for row, column in enumerate(similarities.argmax(axis=1))
+                if asked.spans[row] != (0, 0)
+            )
+        score = maxsim_many(asked.vectors, [read.vectors])[0]
+        return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.encoder import LoadedEncoder
