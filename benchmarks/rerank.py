@@ -2,8 +2,8 @@
 
     python benchmarks/rerank.py [--quick] [--data ../shared/data] [--cache FOLDER] [--only PART ...]
 
-Both starter models on the CPU, on real passages and queries; candidates are BM25's best. Systems that are compared answer each
-query in turn in one process, after a warm-up, and a time is the median of the queries. The parts:
+Both starter models on the CPU, on real passages and queries; candidates are BM25's best. Systems that are compared
+answer each query in turn in one process, after a warm-up, and a time is the median of the queries. The parts:
 
 stored         ColBERT over 100 candidates of an index (4 bits, 2 bits, float16), and encoding them anew
 cross-encoder  our cross-encoder at each precision and backend, and CrossEncoder.predict in float32, 100 candidates
@@ -30,14 +30,8 @@ from engines.environments import CACHE
 
 from rerank_integrations.errors import TruncationWarning
 
-# A part's module and function; loaded when it is asked for, since two of them need LlamaIndex.
-PARTS = {
-    "stored": ("stored", "stored"),
-    "cross-encoder": ("cross_encoder", "cross_encoder"),
-    "quality": ("quality", "quality"),
-    "windows": ("windows", "windows"),
-    "threads": ("threads", "threads"),
-}
+# Each is a function of a module; loaded when it is asked for, since two of them need LlamaIndex.
+PARTS = ("stored", "cross-encoder", "quality", "windows", "threads")
 FILES = ("eval/squad_dev", "eval/cranfield", "eval/scifact", "scale/foldoc.corpus.jsonl.gz")
 
 
@@ -85,9 +79,10 @@ def main() -> None:
     print(machine(), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="rerank-benchmark-") as work:
         bench = Bench(options.data, options.cache, Path(work), QUICK if options.quick else FULL)
-        for part, (module, function) in PARTS.items():
+        for part in PARTS:
             if part in (options.only or PARTS):
-                getattr(importlib.import_module(f"rerank_parts.{module}"), function)(bench)
+                name = part.replace("-", "_")
+                getattr(importlib.import_module(f"rerank_parts.{name}"), name)(bench)
         bench.close()
     bench.finish()
 
