@@ -71,7 +71,7 @@ class ColBERTModel:
     backend
         ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
     batch_size
-        A batch holds at most ``batch_size * 256`` tokens, padding included.
+        A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` an instance for queries and one for documents.
@@ -270,7 +270,7 @@ class ColBERTModel:
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
-            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
                 check_wanted()
                 chosen = [unique[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))

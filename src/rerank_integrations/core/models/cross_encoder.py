@@ -156,7 +156,7 @@ class CrossEncoderModel:
         counts = loaded.count_tokens(unique)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
         scores: dict[tuple[str, str], tuple[float, bool]] = {}
-        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
             check_wanted()
             chosen = [unique[place] for place in batch]
             activated = self._activate(loaded, loaded.logits(chosen, limit))
