@@ -44,7 +44,10 @@ class CrossEncoderModel:
     InvalidInputError
         At once, for an argument of a wrong kind.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, an
+        encoder that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
     """
 
     def __init__(
