@@ -171,6 +171,12 @@ class ColBERTModel:
             self._loaded()
         return fingerprint(self._load_options, "colbert")
 
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        path: Path | None = self._loaded().graph
+        return path
+
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
         REGISTRY.drop(self._load_options.key("colbert"))

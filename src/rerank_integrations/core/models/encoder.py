@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -51,8 +52,9 @@ class LoadedEncoder:
         self._tokenizer_lock = threading.Lock()
         self.dim = _dimension(options, self._model)
         self._weights = _multiplied(self._transformer.auto_model)
+        self.graph: Path | None = None
         if options.is_graph:
-            serve_as_graph(options, "colbert", self._transformer, lambda texts: self._model.preprocess(texts))
+            self.graph = serve_as_graph(options, "colbert", self._transformer, self._model.preprocess)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
@@ -31,11 +32,15 @@ class LoadedPairScorer:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
         self._positions = position_limit(self._model[0])
+        self.graph: Path | None = None
         if options.is_graph:
-            pairs = lambda texts: self._model.preprocess([(texts[0], text) for text in texts])  # noqa: E731
-            serve_as_graph(options, "cross-encoder", self._model[0], pairs)
+            self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
         # Truncation and padding are state of the one fast tokenizer.
         self._tokenizer_lock = threading.Lock()
+
+    def _paired(self, texts: list[str]) -> dict[str, Any]:
+        features: dict[str, Any] = self._model.preprocess([(texts[0], text) for text in texts])
+        return features
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""

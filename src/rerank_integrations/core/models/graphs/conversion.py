@@ -90,7 +90,9 @@ def _name(options: LoadOptions, kind: str, transformer: Any) -> str:
 def _guarded(options: LoadOptions) -> Iterator[None]:
     try:
         yield
-    except ModuleNotFoundError as error:
+    except MissingExtraError:
+        raise
+    except ImportError as error:
         raise MissingExtraError(options.backend, f"backend={options.backend!r}") from error
     except (RerankError, OSError):
         raise

@@ -33,7 +33,16 @@ def export_onnx(transformer: Any, inputs: Mapping[str, Tensor], path: Path) -> N
     ----------
     inputs
         An example with padding in it: what its shape or its values alone decide would be fixed in the graph.
+
+    Raises
+    ------
+    ImportError
+        If what torch exports with is not installed.
     """
+    # By name: torch reports an absent one as an error of the export.
+    import onnx  # noqa: F401
+    import onnxscript  # noqa: F401
+
     free = torch.export.Dim.DYNAMIC
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(

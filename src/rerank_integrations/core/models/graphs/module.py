@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models.graphs.conversion import kept_graph, session_kind
@@ -12,8 +13,8 @@ from rerank_integrations.core.models.options import LoadOptions
 
 def serve_as_graph(
     options: LoadOptions, kind: str, transformer: Any, preprocess: Callable[[list[str]], dict[str, Any]]
-) -> None:
-    """Let the graph of `transformer` do its forward pass, and let go of its weights in torch.
+) -> Path:
+    """Let the graph of `transformer` do its forward pass, let go of its weights, and return the graph's folder.
 
     Tokenizer, lengths and configuration stay those of `transformer`, and what follows it stays in torch.
 
@@ -50,3 +51,4 @@ def serve_as_graph(
     transformer.forward = forward
     # The configuration is still asked for, the weights are not: on this device they take no memory.
     transformer.model.to("meta")
+    return folder

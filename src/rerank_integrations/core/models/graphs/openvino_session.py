@@ -18,7 +18,7 @@ _LEAST = 4096
 
 
 class OpenVINOSession(GraphSession):
-    """A graph in OpenVINO; in 8 bits, what is not a product with weights is computed in bfloat16 where that is native."""
+    """A graph in OpenVINO; with 8-bit weights, all other products are in bfloat16 where the processor has it."""
 
     extra = "openvino"
     library = "openvino"
