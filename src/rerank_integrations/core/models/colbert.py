@@ -14,7 +14,7 @@ from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_length, require_texts
 from rerank_integrations.errors import InvalidInputError
@@ -67,9 +67,11 @@ class ColBERTModel:
         A torch device; by default CUDA if there is one, else the CPU.
     dtype
         ``"auto"`` (bfloat16 where the processor computes in it, else float32), ``"float32"``, ``"bfloat16"`` or
-        ``"float16"``.
+        ``"float16"``. The graph backends have no ``"float16"`` but ``"int8"``: 8-bit weights, and activations rounded
+        to 8 bits as they come. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is float32.
     backend
-        ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
+        ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
+        as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
     batch_size
         A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     query_length, document_length
@@ -83,7 +85,10 @@ class ColBERTModel:
     InvalidInputError
         At once, for an argument of a wrong kind.
     CheckpointError
-        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token.
+        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token, an encoder
+        that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
 
     References
     ----------
@@ -140,7 +145,7 @@ class ColBERTModel:
     @property
     def device(self) -> str:
         """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return resolve_device(self._load_options.device)
+        return self._load_options.resolved_device()
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
@@ -166,6 +171,12 @@ class ColBERTModel:
         if not self._load_options.is_local:
             self._loaded()
         return fingerprint(self._load_options, "colbert")
+
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        path: Path | None = self._loaded().graph
+        return path
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""

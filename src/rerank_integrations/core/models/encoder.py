@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
 from rerank_integrations.core.models.compute import lane_for, on_compute_thread
+from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
@@ -20,7 +22,7 @@ from rerank_integrations.core.models.loading import (
     st_kwargs,
     token_spans,
 )
-from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 Task: TypeAlias = Literal["query", "document"]
@@ -46,11 +48,11 @@ class LoadedEncoder:
     """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = resolve_device(options.device)
+        self._device: Any = options.resolved_device()
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]
-        if options.backend == "torch" and not options.is_starter:
+        if not options.is_starter:
             # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
             fresh = unloaded_parameters(self._transformer.auto_model) or []
             require_filled(options, [name for name in fresh if "pooler" not in name])
@@ -64,6 +66,9 @@ class LoadedEncoder:
         self._tokenizer_lock = threading.Lock()
         self.dim = _dimension(options, self._model)
         self._weights = _multiplied(self._transformer.auto_model)
+        self.graph: Path | None = None
+        if options.is_graph:
+            self.graph = serve_as_graph(options, "colbert", self._transformer, self._model.preprocess)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""
@@ -183,7 +188,6 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     """Load a checkpoint as a `sentence_transformers.MultiVectorEncoder`, in evaluation mode."""
     from sentence_transformers import MultiVectorEncoder
 
-    dtype = resolve_dtype(options.dtype, device)
     if options.is_starter:
         from rerank_integrations import starter
 
@@ -193,10 +197,8 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     else:
         require_multi_vector(options)
         model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
-    if options.backend == "torch":
-        # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
-        model = model.to(dtype)
-    return model.eval()
+    # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
+    return model.to(options.resolved_dtype()).eval()
 
 
 def _multiplied(encoder: Any) -> float:
