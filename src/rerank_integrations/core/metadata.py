@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rerank_integrations.core.numeric import is_number
 from rerank_integrations.core.reranking.candidates import Ranked
 
 _PREVIOUS = "previous_"
@@ -64,7 +65,8 @@ def without_ranking(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_reranking_key(key: str) -> bool:
     """Return whether a reranking writes this key, or moves its old values there."""
-    while key.startswith(_PREVIOUS):
+    # A user's own key may be no string.
+    while isinstance(key, str) and key.startswith(_PREVIOUS):
         key = key.removeprefix(_PREVIOUS)
     return key in RERANKING_KEYS
 
@@ -72,7 +74,7 @@ def is_reranking_key(key: str) -> bool:
 def retrieval_score(metadata: Mapping[str, Any]) -> float | None:
     """Return the score that a retriever or reranker of ours left in `metadata`, if there is one."""
     score = metadata.get("relevance_score")
-    return float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None
+    return float(score) if score is not None and is_number(score) else None
 
 
 def _put(metadata: dict[str, Any], key: str, value: Any) -> None:

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 # transformers' verbosity is one for the process: loads take turns, so that each finds and leaves it as it was.
 _quiet_lock = threading.RLock()
 
+# Texts that are tokenized at once: bounds both the memory and how long another thread waits for the tokenizer.
+COUNT_AT_ONCE = 512
+
 # These count positions from the padding token's number plus one.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod"}
 
@@ -79,17 +82,30 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
 
 
 def token_spans(tokenizer: Any, lock: threading.Lock, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """Return the character span of each token of each text, without markers and before any cut."""
-    with lock:
-        encoded = tokenizer(
-            texts,
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_offsets_mapping=True,
-            verbose=False,
+    """Return the character span of each token of each text, without markers and before any cut.
+
+    Raises
+    ------
+    CheckpointError
+        If it is one of the few tokenizers that do not tell.
+    """
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{type(tokenizer).__name__} does not tell where its tokens are; expected a fast tokenizer for windows"
         )
-    return [[span for span in spans if span[1] > span[0]] for spans in encoded["offset_mapping"]]
+    spans: list[list[tuple[int, int]]] = []
+    for start in range(0, len(texts), COUNT_AT_ONCE):
+        with lock:
+            encoded = tokenizer(
+                texts[start : start + COUNT_AT_ONCE],
+                add_special_tokens=False,
+                truncation=False,
+                padding=False,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+        spans += [[span for span in found if span[1] > span[0]] for found in encoded["offset_mapping"]]
+    return spans
 
 
 def position_limit(transformer: Any) -> int | None:

@@ -10,6 +10,7 @@ from rerank_integrations.core.models.checkpoint import find_file, fresh_paramete
 from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
     load_guarded,
     position_limit,
     require_tokenizer,
@@ -50,14 +51,15 @@ class LoadedPairScorer:
 
     def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
         """Return each pair's length in tokens before any cut."""
-        queries, texts = [query for query, _ in pairs], [text for _, text in pairs]
-        with self._tokenizer_lock:
-            encoded = self._model.tokenizer(queries, texts, truncation=False, padding=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
-
-    def query_is_cut(self, query: str, limit: int) -> bool:
-        """Whether `query` alone is longer than what is read of a pair."""
-        return self.count_tokens([(query, "")])[0] > limit
+        counts: list[int] = []
+        for start in range(0, len(pairs), COUNT_AT_ONCE):
+            queries, texts = zip(*pairs[start : start + COUNT_AT_ONCE], strict=True)
+            with self._tokenizer_lock:
+                encoded = self._model.tokenizer(
+                    list(queries), list(texts), truncation=False, padding=False, verbose=False
+                )
+            counts += [len(ids) for ids in encoded["input_ids"]]
+        return counts
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, before any cut."""
