@@ -29,13 +29,14 @@ class CrossEncoderModel:
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
-        or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
+        A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
+        of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
+        for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
     device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
-        In tokens, of query and passage together; by default the checkpoint's own. Longer pairs are cut, with one
-        `TruncationWarning` an instance.
+        In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
+        pairs are cut, with one `TruncationWarning` an instance; a query to three quarters of the length at most.
     activation
         ``"model"``: what the checkpoint asks for (sigmoid where it is silent); ``"sigmoid"``: scores from 0 to 1;
         ``"raw"``: logits.
@@ -43,9 +44,10 @@ class CrossEncoderModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind.
+        At once, for an argument of a wrong kind; at first use, for a `max_length` that the template alone fills.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
+        language model that does not say how to ask it for a score.
     """
 
     def __init__(
@@ -185,7 +187,7 @@ class CrossEncoderModel:
     def room(self, query: str) -> int:
         """Return how many tokens of a text are read beside `query` and the markers; loads the model."""
         loaded = self._loaded()
-        return max(1, int(loaded.limit(self._max_length) - loaded.count_tokens([(query, "")])[0]))
+        return max(1, int(loaded.text_room(query, loaded.limit(self._max_length))))
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.pair_scorer import LoadedPairScorer

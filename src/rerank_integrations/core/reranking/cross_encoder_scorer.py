@@ -81,6 +81,10 @@ class CrossEncoderScorer:
         best = best_window([score for score, _ in scores])
         score, is_cut = scores[best]
         whole = self._windows is None
+        # A long query is whole beside a text with which it fits.
         return Scored(
-            score, truncated=is_cut and whole, query_truncated=query_cut, window=None if whole else windows[best]
+            score,
+            truncated=is_cut and whole,
+            query_truncated=query_cut and is_cut,
+            window=None if whole else windows[best],
         )
