@@ -40,20 +40,20 @@ from .vocabulary import (
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
-_QWEN3_TEMPLATE = """<|im_start|>system
+_QWEN3_TEMPLATE = f"""<|im_start|>system
 Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer \
 can only be "yes" or "no".<|im_end|>
 <|im_start|>user
-<Instruct>: {{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first | \
-default("%s") }}
-<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}
-<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}<|im_end|>
+<Instruct>: {{{{ messages | selectattr("role", "eq", "system") | map(attribute="content") | first | \
+default("{INSTRUCTION}") }}}}
+<Query>: {{{{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}}}
+<Document>: {{{{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}}}<|im_end|>
 <|im_start|>assistant
 <think>
 
 </think>
 
-""" % INSTRUCTION
+"""
 _MXBAI_TEMPLATE = """<|im_start|>system
 You are a search relevance expert who evaluates how well documents match search queries.<|im_end|>
 <|im_start|>user
@@ -99,10 +99,10 @@ def modernbert_v4(config: ModernBertConfig) -> dict[str, Any]:
 
 
 def write_deberta_reranker(path: Path, seed: int = 22) -> Path:
-    """mixedbread-ai/mxbai-rerank-base-v1: relative positions, no token types, a pooler of its own."""
+    """mixedbread-ai/mxbai-rerank-base-v1: relative positions, a pooler of its own, 512 tokens (here 128)."""
     tokenizer = deberta_tokenizer()
     specials = BERT_SPECIALS | {"bos_token": "[CLS]", "eos_token": "[SEP]"}
-    write_tokenizer(path, tokenizer, "DebertaV2Tokenizer", specials)
+    write_tokenizer(path, tokenizer, "DebertaV2Tokenizer", specials, max_length=128)
     config = DebertaV2Config(
         **TINY,
         vocab_size=tokenizer.get_vocab_size(),
@@ -206,7 +206,7 @@ def write_mxbai_reranker(path: Path, seed: int = 27) -> Path:
 
 
 def write_gemma_reranker(path: Path, *, with_modules: bool = True, seed: int = 28) -> Path:
-    """BAAI/bge-reranker-v2-gemma with modules.json: the logit of "Yes" alone; without it, as on the hub, no template."""
+    """BAAI/bge-reranker-v2-gemma with modules.json: the logit of "Yes" alone; without, as on the hub, no template."""
     tokenizer = gemma_tokenizer()
     write_tokenizer(path, tokenizer, "GemmaTokenizer", GEMMA_SPECIALS, max_length=1000000000000000019884624838656)
     special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -225,7 +225,12 @@ def write_qwen3_embedder(path: Path) -> Path:
     write_json(
         path / "modules.json",
         [
-            {"idx": n, "name": str(n), "path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
+            {
+                "idx": n,
+                "name": str(n),
+                "path": f"{n}_{kind}" if n else "",
+                "type": f"sentence_transformers.models.{kind}",
+            }
             for n, kind in enumerate(kinds)
         ],
     )

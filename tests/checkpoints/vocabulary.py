@@ -144,7 +144,17 @@ def gemma_tokenizer() -> Tokenizer:
     """Build Gemma's tokenizer: pieces over a text whose blanks are ``▁``, unknown bytes by name, ``<bos>`` before."""
     alphabet = sorted({char for sentence in corpus.SENTENCES for char in sentence} - {" "})
     words = sorted({f"▁{word}" for sentence in corpus.SENTENCES for word in sentence.split() if word.isascii()})
-    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "Yes", *alphabet]
+    pieces = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "Yes",
+        *alphabet,
+    ]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*pieces, *words]))}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -175,7 +185,9 @@ def deberta_tokenizer() -> Tokenizer:
     """Build DeBERTa-v3's tokenizer: the Unigram pieces of XLM-R behind ``[PAD] [CLS] [SEP] [UNK]``."""
     tokenizer = unigram_tokenizer()
     pieces = json.loads(tokenizer.to_str())["model"]["vocab"][4:]
-    scores = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")] + [(name, score) for name, score in pieces]
+    scores = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")] + [
+        (name, score) for name, score in pieces
+    ]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=3))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip(left=False, right=True)])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")

@@ -13,7 +13,13 @@ from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 _PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}
-_CONFIG_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata")
+_CONFIG_FILES = (
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "artifact.metadata",
+    "chat_template.jinja",
+)
 
 # Not of the fingerprint: vectors of other lengths go together in an index.
 _LENGTHS = "sentence_bert_config.json"
