@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import Any, Literal
@@ -235,6 +236,14 @@ def write_qwen3_embedder(path: Path) -> Path:
         ],
     )
     write_json(path / "config_sentence_transformers.json", {"prompts": {"query": "Instruct: "}})
+    return path
+
+
+def write_listwise_reranker(path: Path) -> Path:
+    """jinaai/jina-reranker-v3: Qwen3 in code of its own that reads many texts at once."""
+    config = json.loads((write_qwen3_reranker(path, "chat") / "config.json").read_text(encoding="utf-8"))
+    named = {"architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"}}
+    write_json(path / "config.json", config | named)
     return path
 
 

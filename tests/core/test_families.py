@@ -17,6 +17,7 @@ from checkpoints.rerankers import (
     write_deberta_reranker,
     write_gemma_reranker,
     write_japanese_reranker,
+    write_listwise_reranker,
     write_long_xlmr_reranker,
     write_modernbert_reranker,
     write_mxbai_reranker,
@@ -180,7 +181,7 @@ def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
 ) -> None:
     model = model_of(path, max_length=max_length)
     texts = [ENGLISH[0], ENGLISH[31], CHINESE[3], " ".join(ENGLISH[5:]), ""]
-    with pytest.warns(TruncationWarning, match="1 of 1 queries were cut"):
+    with pytest.warns(TruncationWarning, match="5 of 5 query-passage pairs were cut"):
         scores = model.score(LONG_QUERY, texts)
     assert len({round(score, 6) for score in scores}) == len(texts)
     loaded = LoadedPairScorer(
@@ -190,13 +191,26 @@ def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
     assert loaded.query_is_cut(LONG_QUERY, max_length)
     assert not loaded.query_is_cut(QUERIES[0], max_length)
     # What was read is a beginning of the query, of three quarters of the room at most and hardly less.
-    room = (limit - loaded.count_tokens("", [""])[0]) * 3 // 4
+    room = (limit - loaded.count_tokens([("", "")])[0]) * 3 // 4
     tokenizer = AutoTokenizer.from_pretrained(path)
     lengths = range(len(LONG_QUERY) + 1)
     longest = bisect.bisect(lengths, room, key=lambda end: len(tokenizer.tokenize(LONG_QUERY[:end]))) - 1
     cuts = [LONG_QUERY[:end] for end in range(longest - 3, longest + 2)]
     expected = [logits_of(reference, cut, texts, length=limit) for cut in cuts]
     assert any(scores == pytest.approx(logits, abs=1e-4) for logits in expected)
+
+
+def test_a_long_query_is_whole_beside_a_text_with_which_it_fits(path: Path, reference: CrossEncoder) -> None:
+    loaded = LoadedPairScorer(
+        LoadOptions(str(path), dtype="float32", device="cpu", trust_remote_code=brings_code(path))
+    )
+    query = QUERIES[5]
+    limit = max(loaded.count_tokens([(query, text) for text in ("a", "bank")]))
+    assert loaded.query_is_cut(query, limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = model_of(path, max_length=limit).score(query, ["a", "bank"])
+    assert scores == pytest.approx(logits_of(reference, query, ["a", "bank"]), abs=1e-4)
 
 
 def test_odd_text_is_scored(path: Path, reference: CrossEncoder) -> None:
@@ -209,6 +223,11 @@ def test_odd_text_is_scored(path: Path, reference: CrossEncoder) -> None:
 
 def test_an_empty_pair_is_scored(path: Path) -> None:
     assert math.isfinite(model_of(path).score("", [""])[0])
+
+
+def test_windows_need_to_know_where_tokens_stand(written: Callable[[str], Path]) -> None:
+    with pytest.raises(CheckpointError, match=r"BertJapaneseTokenizer.*windows"):
+        model_of(written("bert-japanese")).token_spans([CHINESE[0]])
 
 
 def test_half_a_character_is_refused(path: Path) -> None:
@@ -242,6 +261,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda path: write_qwen3_classifier(path, template=CHAT_TEMPLATE),
         "chat template.*cannot carry",
     ),
+    "many texts at once": (write_listwise_reranker, r"score\.weight.*random"),
     "own code": (write_own_code_reranker, r"trust_remote_code=True"),
     "own code of a known type": (
         lambda path: write_own_code_reranker(path, with_type=True),

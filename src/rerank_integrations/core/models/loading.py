@@ -83,6 +83,11 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
 
 def token_spans(tokenizer: Any, lock: threading.Lock, texts: list[str]) -> list[list[tuple[int, int]]]:
     """Return the character span of each token of each text, without markers and before any cut."""
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{type(tokenizer).__name__} does not say where its tokens stand in a text, which windows need; expected a "
+            "checkpoint with tokenizer.json"
+        )
     with lock:
         encoded = tokenizer(
             texts,
