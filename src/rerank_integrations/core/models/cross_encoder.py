@@ -12,7 +12,7 @@ from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.core.models.pair_lengths import PairCut, pair_cut, text_room
+from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.numeric import whole_number
@@ -38,13 +38,14 @@ class CrossEncoderModel:
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
-        or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
+        A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
+        of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
+        for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
     device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
-        In tokens, of query and passage together; by default the checkpoint's own. Longer pairs are cut, with one
-        `TruncationWarning` an instance.
+        In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
+        pairs are cut, with one `TruncationWarning` an instance; a query to three quarters of the length at most.
     activation
         ``"model"``: what the checkpoint asks for (sigmoid where it is silent); ``"sigmoid"``: scores from 0 to 1;
         ``"raw"``: logits.
@@ -52,10 +53,10 @@ class CrossEncoderModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind.
+        At once, for an argument of a wrong kind; at first use, for a `max_length` that the template alone fills.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, an
-        encoder that does not convert to a graph.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
+        language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
     """
@@ -199,8 +200,7 @@ class CrossEncoderModel:
         At least half of what is read of a pair without its markers. Loads the model.
         """
         loaded = self._loaded()
-        markers, alone = loaded.count_tokens([("", ""), (query, "")])
-        return text_room(alone - markers, loaded.limit(self._max_length) - markers)
+        return int(loaded.text_room(query, loaded.limit(self._max_length)))
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
@@ -229,17 +229,7 @@ _DEFAULTS: dict[str, Any] = {
 
 def _cut(loaded: Any, pairs: Sequence[tuple[str, str]], counts: Sequence[int], limit: int) -> list[PairCut]:
     """Return what is cut of each of `pairs`, of `counts` tokens with their markers."""
-    long = {query for (query, _), count in zip(pairs, counts, strict=True) if count > limit}
-    if not long:
-        return [PairCut(False, False)] * len(pairs)
-    markers, *alone = loaded.count_tokens([("", ""), *((query, "") for query in long)])
-    queries = dict(zip(long, alone, strict=True))
-    return [
-        pair_cut(queries[query] - markers, count - queries[query], limit - markers)
-        if count > limit
-        else PairCut(False, False)
-        for (query, _), count in zip(pairs, counts, strict=True)
-    ]
+    return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
 
 
 def _pairs(given: Any) -> list[tuple[str, str]]:

@@ -50,6 +50,8 @@ class LoadedEncoder:
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]
+        # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
+        load_guarded(options, lambda: self._model.preprocess([""], task="query"))
         if not options.is_starter:
             # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
             fresh = unloaded_parameters(self._transformer.auto_model) or []

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rerank_integrations.core.models.checkpoint import code_hint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError, RerankError
 
@@ -33,9 +34,10 @@ def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         # transformers, safetensors and the hub client raise a dozen kinds, none of them documented.
+        hint = "" if "trust_remote_code" in str(error) else code_hint(options)
         raise CheckpointError(
             f"{options.name_or_path!r} cannot be loaded ({type(error).__name__}: {error}); expected a complete "
-            "checkpoint in a local directory or the name of one on the hub"
+            f"checkpoint in a local directory or the name of one on the hub{hint}"
         ) from error
 
 
