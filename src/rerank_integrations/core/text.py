@@ -30,7 +30,7 @@ class TextTemplate:
             raise InvalidInputError(f"the template is {template!r}; expected names in braces, as in '{{page_content}}'")
 
     def fill(self, values: Mapping[str, Any], which: str) -> str:
-        """Return the text; `which` names the candidate in an error.
+        """Return the text, with nothing for a value of ``None``; `which` names the candidate in an error.
 
         Raises
         ------
@@ -46,4 +46,5 @@ def _value(values: Mapping[str, Any], name: str, which: str) -> str:
     if name not in values:
         known = ", ".join(sorted(map(str, values)))
         raise InvalidInputError(f"{which} has no {name!r} for the template; it has {known}")
-    return str(values[name])
+    value = values[name]
+    return "" if value is None else str(value)
