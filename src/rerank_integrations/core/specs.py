@@ -73,13 +73,16 @@ def with_arguments(model: Any, arguments: Mapping[str, Any]) -> Any:
     Raises
     ------
     InvalidInputError
-        If the model is loaded already.
+        If the model is loaded already, or one of them was given otherwise before.
     """
     if not arguments:
         return model
     if isinstance(model, str | Path):
-        return {"name_or_path": str(model), **arguments}
+        model = {"name_or_path": str(model)}
     if isinstance(model, Mapping):
+        for name in arguments:
+            if name in model and model[name] != arguments[name]:
+                raise InvalidInputError(f"{name} is {model[name]!r} and {arguments[name]!r}; expected it once")
         return {**model, **arguments}
     raise InvalidInputError(
         f"{sorted(arguments)} with a model of type {type(model).__name__}; expected a name or a path"
