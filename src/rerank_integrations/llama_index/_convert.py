@@ -93,12 +93,12 @@ def as_metadata_mode(mode: MetadataMode | str) -> MetadataMode:
 
 def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candidate]:
     """Return what is ranked: each node's id, its text in `mode`, and the score it came with."""
-    checked = as_metadata_mode(mode)
-    return [Candidate(found.node.node_id, read_text(found.node, checked), found.score) for found in nodes]
+    return [Candidate(found.node.node_id, read_text(found.node, mode), found.score) for found in nodes]
 
 
 def read_text(node: BaseNode, mode: MetadataMode) -> str:
     """Return the node's text in `mode`, without what rerankings wrote: ``ALL`` shows what is excluded too."""
-    if mode is MetadataMode.ALL:
+    checked = as_metadata_mode(mode)
+    if checked is MetadataMode.ALL:
         node = node.model_copy(update={"metadata": without_ranking(node.metadata)})
-    return node.get_content(metadata_mode=mode)
+    return node.get_content(metadata_mode=checked)
