@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,3 +24,22 @@ async def run_blocking(function: Callable[..., T], *args: Any, **kwargs: Any) ->
     context = contextvars.copy_context()
     call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
     return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+
+
+def submit_blocking(function: Callable[..., T], *args: Any) -> Future[T]:
+    """Start `function` on a thread of its own and return its future.
+
+    Not on the pool: its threads may all be waiting for what they would start here.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rerank-integrations-budget", daemon=True).start()
+    return future

@@ -9,10 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.explain import TokenMatch
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_length, require_texts
@@ -72,7 +73,7 @@ class ColBERTModel:
         ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
         as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
     batch_size
-        A batch holds at most ``batch_size * 256`` tokens, padding included.
+        A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` an instance for queries and one for documents.
@@ -206,28 +207,60 @@ class ColBERTModel:
         passages = self.encode_documents(texts)
         return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
 
-    def explain(self, query: str, text: str) -> list[TokenMatch]:
+    def cuts(self, texts: Sequence[str], task: str = "document") -> list[bool]:
+        """Return, for each text, whether it is longer than the model reads; `task` is ``"document"`` or ``"query"``."""
+        require_texts(texts)
+        if not texts:
+            return []
+        loaded = self._loaded()
+        limit = loaded.limit(task, self._lengths[task])
+        return [count > limit for count in loaded.count_tokens(list(texts), task)]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return each document's length in tokens, markers included, before any cut."""
+        require_texts(texts)
+        return self._loaded().count_tokens(list(texts), "document") if texts else []
+
+    def document_limit(self, length: int | None = None) -> int:
+        """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
+        return int(self._loaded().limit("document", length))
+
+    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, however long; markers are left out."""
+        require_texts(texts)
+        return self._loaded().spans(list(texts)) if texts else []
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a document are read beside its markers; loads the model."""
+        loaded = self._loaded()
+        return max(1, self.document_limit(self._lengths["document"]) - int(loaded.count_tokens([""], "document")[0]))
+
+    def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
 
-        Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
+        Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
         loaded = self._loaded()
-        query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
-            query, "query", loaded.limit("query", self._lengths["query"])
-        )
-        vectors, tokens, spans = loaded.encode_with_spans(
-            text, "document", loaded.limit("document", self._lengths["document"])
-        )
-        if not len(vectors):
-            return []
-        similarities = query_vectors @ vectors.T
-        best = similarities.argmax(axis=1)
-        return [
-            TokenMatch(query_tokens[row], tokens[column], float(similarities[row, column]), *spans[column])
-            for row, column in enumerate(best)
-            if query_spans[row] != (0, 0)
-        ]
+        asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+        read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        matches: tuple[TokenMatch, ...] = ()
+        if len(read.vectors):
+            similarities = asked.vectors @ read.vectors.T
+            matches = tuple(
+                TokenMatch(
+                    asked.tokens[row],
+                    read.tokens[column],
+                    float(similarities[row, column]),
+                    *read.spans[column],
+                    *asked.spans[row],
+                )
+                for row, column in enumerate(similarities.argmax(axis=1))
+                if asked.spans[row] != (0, 0)
+            )
+        score = maxsim_many(asked.vectors, [read.vectors])[0]
+        return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.encoder import LoadedEncoder
@@ -248,7 +281,8 @@ class ColBERTModel:
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
-            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
+                check_wanted()
                 chosen = [unique[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
                 bar.update(len(chosen))

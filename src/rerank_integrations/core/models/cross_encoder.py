@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
@@ -97,6 +98,11 @@ class CrossEncoderModel:
         """The name or path that was given."""
         return self._load_options.name_or_path
 
+    @property
+    def device(self) -> str:
+        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
+        return self._load_options.resolved_device()
+
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
         given = {
@@ -124,29 +130,71 @@ class CrossEncoderModel:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
         REGISTRY.drop(self._load_options.key("cross-encoder"))
 
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+    @property
+    def score_scale(self) -> str:
+        """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
+        named = {"raw": "logit", "sigmoid": "probability"}.get(self._activation)
+        return named or str(self._loaded().scale)
+
+    def score(self, query: str | Sequence[tuple[str, str]], texts: Sequence[str] | None = None) -> list[float]:
         """Return one score a text, on the scale that `activation` names; higher is better.
+
+        Parameters
+        ----------
+        query, texts
+            One query and its texts; or, as LangChain's own compressor calls it, a list of (query, text) pairs alone.
 
         Raises
         ------
         InvalidInputError
             If something other than strings is given.
         """
-        require_texts([query])
+        if texts is None:
+            return [score for score, _ in self.score_pairs(_pairs(query))]
+        require_texts([query], "query")  # type: ignore[list-item]
         require_texts(texts)
-        unique = list(dict.fromkeys(texts))
+        return [score for score, _ in self.score_pairs([(query, text) for text in texts])]  # type: ignore[misc]
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """Return, for each (query, text) pair, its score and whether it was cut; any queries, in batches of all."""
+        unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
         loaded = self._loaded()
         limit = loaded.limit(self._max_length)
-        counts = loaded.count_tokens(query, unique)
+        counts = loaded.count_tokens(unique)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
-        scores: dict[str, float] = {}
-        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+        scores: dict[tuple[str, str], tuple[float, bool]] = {}
+        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
+            check_wanted()
             chosen = [unique[place] for place in batch]
-            logits = loaded.logits(query, chosen, limit)
-            scores.update(zip(chosen, self._activate(loaded, logits), strict=True))
-        return [scores[text] for text in texts]
+            activated = self._activate(loaded, loaded.logits(chosen, limit))
+            for place, score in zip(batch, activated, strict=True):
+                scores[unique[place]] = score, counts[place] > limit
+        return [scores[pair] for pair in pairs]
+
+    def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Return, for each (query, text) pair, whether it is longer than the model reads."""
+        if not pairs:
+            return []
+        loaded = self._loaded()
+        limit = loaded.limit(self._max_length)
+        return [count > limit for count in loaded.count_tokens(list(pairs))]
+
+    def cuts_queries(self, queries: Sequence[str]) -> list[bool]:
+        """Return, for each query, whether the model reads its beginning only."""
+        loaded = self._loaded()
+        return [bool(loaded.query_is_cut(query, loaded.limit(self._max_length))) for query in queries]
+
+    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, however long; markers are left out."""
+        require_texts(texts)
+        return self._loaded().spans(list(texts)) if texts else []
+
+    def room(self, query: str) -> int:
+        """Return how many tokens of a text are read beside `query` and the markers; loads the model."""
+        loaded = self._loaded()
+        return max(1, int(loaded.limit(self._max_length) - loaded.count_tokens([(query, "")])[0]))
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
@@ -171,6 +219,16 @@ _DEFAULTS: dict[str, Any] = {
     "local_files_only": False,
     "trust_remote_code": False,
 }
+
+
+def _pairs(given: Any) -> list[tuple[str, str]]:
+    if isinstance(given, str) or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in given):
+        raise InvalidInputError(
+            f"score was given {given!r} alone; expected a query and its texts, or (query, text) pairs"
+        )
+    pairs = [(query, text) for query, text in given]
+    require_texts([text for pair in pairs for text in pair])
+    return pairs
 
 
 def _sigmoid(value: float) -> float:

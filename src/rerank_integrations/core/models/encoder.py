@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rerank_integrations.core.models.loading import (
     position_limit,
     require_tokenizer,
     st_kwargs,
+    token_spans,
 )
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
@@ -28,6 +29,19 @@ Task: TypeAlias = Literal["query", "document"]
 
 # Bounds both the memory and how long another thread waits for the tokenizer.
 _COUNT_AT_ONCE = 512
+
+
+class EncodedText(NamedTuple):
+    """One text's kept tokens.
+
+    `vectors` are float32 unit rows, *Shape:* (tokens kept, dim); `tokens` as the tokenizer writes them; `spans` in
+    characters of the text, (0, 0) for markers; `read_to` is the character at which a text that was cut ends.
+    """
+
+    vectors: Floats
+    tokens: list[str]
+    spans: list[tuple[int, int]]
+    read_to: int | None
 
 
 class LoadedEncoder:
@@ -84,20 +98,26 @@ class LoadedEncoder:
             counts += [len(ids) for ids in encoded["input_ids"]]
         return counts
 
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
+
     def encode(self, texts: list[str], task: Task, limit: int) -> list[Floats]:
         """Encode one batch; float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
         vectors, mask, _ = self._forward(texts, task, limit)
         return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
 
-    def encode_with_spans(self, text: str, task: Task, limit: int) -> tuple[Floats, list[str], list[tuple[int, int]]]:
-        """Encode one text; with each kept token's string and character span, (0, 0) for markers."""
+    def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
+        """Encode one text, and tell where in it each kept token stands."""
         vectors, mask, ids = self._forward([text], task, limit)
         keep = mask[0]
         tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
         spans = self._spans(text, task, limit)
+        cut = self.count_tokens([text], task)[0] > limit
+        read_to = max(end for _, end in spans) if cut else None
         spans += [(0, 0)] * (len(keep) - len(spans))
         kept = [span for span, is_kept in zip(spans, keep, strict=False) if is_kept]
-        return _unit_rows(vectors[0][keep]), tokens, kept
+        return EncodedText(_unit_rows(vectors[0][keep]), tokens, kept, read_to)
 
     def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
         prompt = self.prompt(task)
@@ -105,10 +125,7 @@ class LoadedEncoder:
             encoded = self._model.tokenizer(
                 prompt + text, truncation=True, max_length=limit, return_offsets_mapping=True
             )
-        shift = len(prompt)
-        return [
-            (start - shift, end - shift) if end > start >= shift else (0, 0) for start, end in encoded["offset_mapping"]
-        ]
+        return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
 
     def _forward(self, texts: list[str], task: Task, limit: int) -> tuple[Any, Any, Any]:
         with self._tokenizer_lock, self._reading(task, limit):
@@ -145,6 +162,17 @@ class LoadedEncoder:
             transformer.query_length = self._query_length
             transformer.document_length = self._document_length
             transformer.query_expansion = self._expansion
+
+
+def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without the blanks that some tokenizers count in, be they the prompt's or the text's."""
+    if end <= max(start, 0):
+        return 0, 0
+    start = max(start, 0)
+    piece = text[start:end]
+    if not piece.strip():
+        return start, end
+    return end - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> None:

@@ -78,6 +78,20 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
         )
 
 
+def token_spans(tokenizer: Any, lock: threading.Lock, texts: list[str]) -> list[list[tuple[int, int]]]:
+    """Return the character span of each token of each text, without markers and before any cut."""
+    with lock:
+        encoded = tokenizer(
+            texts,
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+    return [[span for span in spans if span[1] > span[0]] for spans in encoded["offset_mapping"]]
+
+
 def position_limit(transformer: Any) -> int | None:
     """Return how many positions the encoder has, in tokens; ``None`` where they are not learnt."""
     config = transformer.config

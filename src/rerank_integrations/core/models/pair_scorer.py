@@ -14,6 +14,7 @@ from rerank_integrations.core.models.loading import (
     position_limit,
     require_tokenizer,
     st_kwargs,
+    token_spans,
 )
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
@@ -47,18 +48,25 @@ class LoadedPairScorer:
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
         return int(min(known)) if known else 512
 
-    def count_tokens(self, query: str, texts: list[str]) -> list[int]:
+    def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
         """Return each pair's length in tokens before any cut."""
+        queries, texts = [query for query, _ in pairs], [text for _, text in pairs]
         with self._tokenizer_lock:
-            encoded = self._model.tokenizer([query] * len(texts), texts, truncation=False, padding=False, verbose=False)
+            encoded = self._model.tokenizer(queries, texts, truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
-    def logits(self, query: str, texts: list[str], limit: int) -> list[float]:
+    def query_is_cut(self, query: str, limit: int) -> bool:
+        """Whether `query` alone is longer than what is read of a pair."""
+        return self.count_tokens([(query, "")])[0] > limit
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
+
+    def logits(self, pairs: list[tuple[str, str]], limit: int) -> list[float]:
         """Return the logit of each pair of one batch."""
         with self._tokenizer_lock:
-            features = self._model.preprocess(
-                [(query, text) for text in texts], processing_kwargs={"text": {"max_length": limit}}
-            )
+            features = self._model.preprocess(pairs, processing_kwargs={"text": {"max_length": limit}})
         return on_compute_thread("document", lambda: self._compute(features))
 
     def _compute(self, features: dict[str, Any]) -> list[float]:
@@ -68,6 +76,14 @@ class LoadedPairScorer:
         with torch.inference_mode():
             scores = self._model(batch_to_device(features, self._device))["scores"]
             return [float(score) for score in scores.float().cpu().flatten()]
+
+    @property
+    def scale(self) -> str:
+        """What the checkpoint's own activation gives: ``"probability"``, ``"logit"`` or ``"own"``."""
+        from torch import nn
+
+        known = {nn.Sigmoid: "probability", nn.Identity: "logit"}
+        return known.get(type(self._model.activation_fn), "own")
 
     def activate(self, logits: list[float]) -> list[float]:
         """Apply the activation that the checkpoint asks for."""
