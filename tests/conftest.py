@@ -8,6 +8,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,15 @@ def cross_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from checkpoints import write_cross_encoder
 
     return write_cross_encoder(tmp_path_factory.mktemp("checkpoints") / "cross-encoder")
+
+
+@pytest.fixture(scope="session")
+def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the session: converting a model takes seconds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RERANK_INTEGRATIONS_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

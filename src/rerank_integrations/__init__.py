@@ -3,6 +3,8 @@
 The names here need no framework. Importing this package loads neither torch nor a model.
 """
 
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.reranking import Cascade, ColBERTScorer, Reranker, ThresholdFit, fit_threshold, rerank
@@ -32,6 +34,7 @@ __all__ = [
     "ColBERTModel",
     "ColBERTScorer",
     "CrossEncoderModel",
+    "Explanation",
     "Hit",
     "IndexClosedError",
     "IndexExistsError",
@@ -48,6 +51,7 @@ __all__ = [
     "TextTooLongError",
     "ThresholdFit",
     "TruncationWarning",
+    "explain",
     "export_colbert",
     "fit_threshold",
     "import_colbert",

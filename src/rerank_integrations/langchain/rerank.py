@@ -8,6 +8,8 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from pydantic import PrivateAttr
 
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.parts import reranking_parts
@@ -155,6 +157,10 @@ class ColBERTRerank(_Reranker):
     def lc_attributes(self) -> dict[str, Any]:
         """What ``dumpd`` writes in place of the loaded objects."""
         return {"model": model_spec(self.model), "index": index_spec(self.index)}
+
+    def explain(self, query: str, document: Document) -> Explanation:
+        """Tell which words of a document's scored text the query matched, as `rerank_integrations.explain` does."""
+        return explain(query, candidates([document], self.text_fn)[0].text, self.model)
 
 
 class CrossEncoderRerank(_Reranker):

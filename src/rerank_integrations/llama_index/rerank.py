@@ -7,8 +7,10 @@ from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.schema import MetadataMode, NodeWithScore
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.parts import reranking_parts
 from rerank_integrations.core.rerank import require_cut
 from rerank_integrations.core.reranking import (
@@ -33,7 +35,7 @@ from rerank_integrations.core.specs import (
     require_tokenizer_of,
     with_arguments,
 )
-from rerank_integrations.llama_index._convert import candidates
+from rerank_integrations.llama_index._convert import candidates, read_text
 from rerank_integrations.llama_index._postprocessor import Postprocessor
 
 
@@ -170,6 +172,11 @@ class ColBERTRerank(_Reranker):
     @field_serializer("index")
     def _serialize_index(self, index: Any) -> str | None:
         return index_spec(index)
+
+    def explain(self, query: str, node: NodeWithScore | BaseNode) -> Explanation:
+        """Tell which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
+        found = node.node if isinstance(node, NodeWithScore) else node
+        return explain(query, read_text(found, self.metadata_mode), self.model)
 
 
 class CrossEncoderRerank(_Reranker):

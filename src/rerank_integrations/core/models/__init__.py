@@ -1,12 +1,13 @@
 """Everything that touches sentence-transformers: loading, encoding, scoring, explaining."""
 
+from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.models.colbert import ColBERTModel, TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.cross_encoder import CrossEncoderModel, as_cross_encoder_model
-from rerank_integrations.core.models.explain import TokenMatch
 
 __all__ = [
     "ColBERTModel",
     "CrossEncoderModel",
+    "Explanation",
     "TokenEncoder",
     "TokenMatch",
     "as_colbert_model",

@@ -10,11 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.explain import TokenMatch
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.numeric import whole_number
@@ -68,11 +68,13 @@ class ColBERTModel:
         A torch device; by default CUDA if there is one, else the CPU.
     dtype
         ``"auto"`` (bfloat16 where the processor computes in it, else float32), ``"float32"``, ``"bfloat16"`` or
-        ``"float16"``.
+        ``"float16"``. The graph backends have no ``"float16"`` but ``"int8"``: 8-bit weights, and activations rounded
+        to 8 bits as they come. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is float32.
     backend
-        ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
+        ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
+        as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
     batch_size
-        A batch holds at most ``batch_size * 256`` tokens, padding included.
+        A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` an instance for queries and one for documents.
@@ -84,7 +86,10 @@ class ColBERTModel:
     InvalidInputError
         At once, for an argument of a wrong kind.
     CheckpointError
-        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token.
+        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token, an encoder
+        that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
 
     References
     ----------
@@ -141,7 +146,7 @@ class ColBERTModel:
     @property
     def device(self) -> str:
         """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return resolve_device(self._load_options.device)
+        return self._load_options.resolved_device()
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
@@ -167,6 +172,12 @@ class ColBERTModel:
         if not self._load_options.is_local:
             self._loaded()
         return fingerprint(self._load_options, "colbert")
+
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        path: Path | None = self._loaded().graph
+        return path
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
@@ -220,28 +231,31 @@ class ColBERTModel:
         require_texts(texts)
         return self._loaded().spans(list(texts)) if texts else []
 
-    def explain(self, query: str, text: str) -> list[TokenMatch]:
+    def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
 
-        Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
+        Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
         loaded = self._loaded()
-        query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
-            query, "query", loaded.limit("query", self._lengths["query"])
-        )
-        vectors, tokens, spans = loaded.encode_with_spans(
-            text, "document", loaded.limit("document", self._lengths["document"])
-        )
-        if not len(vectors):
-            return []
-        similarities = query_vectors @ vectors.T
-        best = similarities.argmax(axis=1)
-        return [
-            TokenMatch(query_tokens[row], tokens[column], float(similarities[row, column]), *spans[column])
-            for row, column in enumerate(best)
-            if query_spans[row] != (0, 0)
-        ]
+        asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+        read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        matches: tuple[TokenMatch, ...] = ()
+        if len(read.vectors):
+            similarities = asked.vectors @ read.vectors.T
+            matches = tuple(
+                TokenMatch(
+                    asked.tokens[row],
+                    read.tokens[column],
+                    float(similarities[row, column]),
+                    *read.spans[column],
+                    *asked.spans[row],
+                )
+                for row, column in enumerate(similarities.argmax(axis=1))
+                if asked.spans[row] != (0, 0)
+            )
+        score = maxsim_many(asked.vectors, [read.vectors])[0]
+        return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.encoder import LoadedEncoder
@@ -262,7 +276,7 @@ class ColBERTModel:
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
-            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
                 check_wanted()
                 chosen = [unique[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut, pair_cut, text_room
 from rerank_integrations.core.models.registry import REGISTRY
 from rerank_integrations.core.models.validate import require_texts
@@ -54,7 +54,10 @@ class CrossEncoderModel:
     InvalidInputError
         At once, for an argument of a wrong kind.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, an
+        encoder that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class CrossEncoderModel:
     @property
     def device(self) -> str:
         """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return resolve_device(self._load_options.device)
+        return self._load_options.resolved_device()
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
@@ -125,6 +128,12 @@ class CrossEncoderModel:
         if not self._load_options.is_local:
             self._loaded()
         return fingerprint(self._load_options, "cross-encoder")
+
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        path: Path | None = self._loaded().graph
+        return path
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
@@ -165,7 +174,7 @@ class CrossEncoderModel:
         counts = loaded.count_tokens(unique)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
         scores: dict[tuple[str, str], float] = {}
-        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
             check_wanted()
             chosen = [unique[place] for place in batch]
             scores.update(zip(chosen, self._activate(loaded, loaded.logits(chosen, limit)), strict=True))

@@ -63,7 +63,6 @@ def st_kwargs(options: LoadOptions) -> dict[str, Any]:
     return {
         **options.hub_kwargs(),
         "trust_remote_code": options.trust_remote_code,
-        "backend": options.backend,
         "model_kwargs": dict(options.model_kwargs or {}),
     }
 

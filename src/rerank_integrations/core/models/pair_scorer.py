@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
 from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
     load_guarded,
@@ -15,7 +17,7 @@ from rerank_integrations.core.models.loading import (
     st_kwargs,
     token_spans,
 )
-from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 # How a checkpoint that was trained from the starter cross-encoder names its head.
@@ -26,14 +28,21 @@ class LoadedPairScorer:
     """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = resolve_device(options.device)
+        self._device: Any = options.resolved_device()
         self._model = load_guarded(options, lambda: load_pair_model(options, self._device))
         if not options.is_starter:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
         self._positions = position_limit(self._model[0])
+        self.graph: Path | None = None
+        if options.is_graph:
+            self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
         # Truncation and padding are state of the one fast tokenizer.
         self._tokenizer_lock = threading.Lock()
+
+    def _paired(self, texts: list[str]) -> dict[str, Any]:
+        features: dict[str, Any] = self._model.preprocess([(texts[0], text) for text in texts])
+        return features
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
@@ -96,7 +105,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
         model = CrossEncoder(
             modules=starter.cross_encoder_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
         )
-        return model.to(resolve_dtype(options.dtype, device)).eval()
+        return model.to(options.resolved_dtype()).eval()
     if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
         raise CheckpointError(
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
@@ -107,9 +116,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
         model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
     else:
         model = CrossEncoder(modules=_own_modules(options, head["path"]), device=device)
-    if options.backend == "torch":
-        model = model.to(resolve_dtype(options.dtype, device))
-    return model.eval()
+    return model.to(options.resolved_dtype()).eval()
 
 
 def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
@@ -128,7 +135,7 @@ def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
 
 def _require_trained_single_label(options: LoadOptions, model: Any) -> None:
     inner = getattr(model, "model", None)
-    fresh = fresh_parameters(options, inner) if options.backend == "torch" and inner is not None else []
+    fresh = fresh_parameters(options, inner) if inner is not None else []
     require_filled(options, fresh)
     if model.num_labels != 1:
         raise CheckpointError(
