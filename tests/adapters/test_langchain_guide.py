@@ -44,7 +44,8 @@ def test_windows_and_cascade(guide: Any) -> None:
     assert "rerank_stopped" not in guide["first"].metadata
 
 
-def test_several_at_once(guide: Any) -> None:
+def test_several_at_once(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(guide["folder"])
     assert [len(documents) for documents in guide["each"]] == [2, 2, 0]
     assert [ids(documents) for documents in guide["each"]] == [
         ids(guide["two_stages"].invoke(question, k=3)) for question in guide["questions"]
