@@ -4,7 +4,7 @@ The names here need no framework. Importing this package loads neither torch nor
 """
 
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
-from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, LoadedModel, loaded_models, unload_all
 from rerank_integrations.core.rerank import rerank
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "IndexReadOnlyError",
     "IndexWriteError",
     "InvalidInputError",
+    "LoadedModel",
     "MissingExtraError",
     "ModelMismatchError",
     "Passage",
@@ -44,5 +45,7 @@ __all__ = [
     "TruncationWarning",
     "export_colbert",
     "import_colbert",
+    "loaded_models",
     "rerank",
+    "unload_all",
 ]

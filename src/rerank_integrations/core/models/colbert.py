@@ -14,8 +14,8 @@ from rerank_integrations.core.models.batching import TruncationNotice, token_bud
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.explain import TokenMatch
 from rerank_integrations.core.models.options import LoadOptions, resolve_device
-from rerank_integrations.core.models.registry import REGISTRY
-from rerank_integrations.core.models.validate import require_length, require_texts
+from rerank_integrations.core.models.registry import Share
+from rerank_integrations.core.models.validate import require_length, require_seconds, require_texts
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -71,6 +71,9 @@ class ColBERTModel:
         ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
     batch_size
         A batch holds at most ``batch_size * 256`` tokens, padding included.
+    idle_timeout
+        In seconds. After so long without a call the loaded copy is dropped, and the next use loads it again; ``None``:
+        never. Of instances that share a copy the longest counts.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` an instance for queries and one for documents.
@@ -97,6 +100,7 @@ class ColBERTModel:
         dtype: str = "auto",
         backend: str = "torch",
         batch_size: int = 32,
+        idle_timeout: float | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
         revision: str | None = None,
@@ -124,6 +128,8 @@ class ColBERTModel:
             "document": None if document_length is None else require_length(document_length, "document_length", 4),
         }
         self._notice = TruncationNotice()
+        self._idle_timeout = require_seconds(idle_timeout, "idle_timeout")
+        self._share = Share("colbert", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
         return f"ColBERTModel({self.name!r})"
@@ -146,6 +152,7 @@ class ColBERTModel:
         given = {
             **self._load_options.arguments(),
             "batch_size": self._batch_size,
+            "idle_timeout": self._idle_timeout,
             "query_length": self._lengths["query"],
             "document_length": self._lengths["document"],
         }
@@ -154,7 +161,8 @@ class ColBERTModel:
     @property
     def dim(self) -> int:
         """The length of a token vector; loads the model."""
-        return int(self._loaded().dim)
+        with self._share.loaded() as loaded:
+            return int(loaded.dim)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -163,12 +171,16 @@ class ColBERTModel:
         Of a local directory it reads the files only; a model on the hub is loaded, since its files may not be here yet.
         """
         if not self._load_options.is_local:
-            self._loaded()
+            with self._share.loaded():
+                pass
         return fingerprint(self._load_options, "colbert")
 
     def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
-        REGISTRY.drop(self._load_options.key("colbert"))
+        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
+
+        Calls in flight finish on it; its memory is given back to the operating system once they have.
+        """
+        self._share.unload()
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
         """Encode queries, with the checkpoint's marker and, where it has one, its expansion by ``[MASK]``.
@@ -201,13 +213,13 @@ class ColBERTModel:
         Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
         """
         require_texts([query, text])
-        loaded = self._loaded()
-        query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
-            query, "query", loaded.limit("query", self._lengths["query"])
-        )
-        vectors, tokens, spans = loaded.encode_with_spans(
-            text, "document", loaded.limit("document", self._lengths["document"])
-        )
+        with self._share.loaded() as loaded:
+            query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
+                query, "query", loaded.limit("query", self._lengths["query"])
+            )
+            vectors, tokens, spans = loaded.encode_with_spans(
+                text, "document", loaded.limit("document", self._lengths["document"])
+            )
         if not len(vectors):
             return []
         similarities = query_vectors @ vectors.T
@@ -218,30 +230,34 @@ class ColBERTModel:
             if query_spans[row] != (0, 0)
         ]
 
-    def _loaded(self) -> Any:
-        from rerank_integrations.core.models.encoder import LoadedEncoder
-
-        options = self._load_options
-        return REGISTRY.get(options.key("colbert"), lambda: LoadedEncoder(options))
-
     def _encode(self, texts: Sequence[str], task: str, *, show_progress: bool) -> list[Floats]:
         require_texts(texts)
         # Equal texts once: less work, and vectors equal to the last bit.
         unique = list(dict.fromkeys(texts))
         if not unique:
             return []
-        loaded = self._loaded()
+        with self._share.loaded() as loaded:
+            vectors = self._encode_unique(loaded, unique, task, show_progress)
+        return [vectors[text] for text in texts]
+
+    def _encode_unique(self, loaded: Any, texts: list[str], task: str, show_progress: bool) -> dict[str, Floats]:
         limit = loaded.limit(task, self._lengths[task])
-        counts = loaded.count_tokens(unique, task)
+        counts = loaded.count_tokens(texts, task)
         kind = "queries" if task == "query" else "documents"
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
-        with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
+        with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
             for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
-                chosen = [unique[place] for place in batch]
+                chosen = [texts[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
                 bar.update(len(chosen))
-        return [vectors[text] for text in texts]
+        return vectors
+
+
+def _load(options: LoadOptions) -> Any:
+    from rerank_integrations.core.models.encoder import LoadedEncoder
+
+    return LoadedEncoder(options)
 
 
 _DEFAULTS: dict[str, Any] = {

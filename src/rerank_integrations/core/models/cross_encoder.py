@@ -11,8 +11,8 @@ from typing import Any
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.core.models.registry import REGISTRY
-from rerank_integrations.core.models.validate import require_length, require_texts
+from rerank_integrations.core.models.registry import Share
+from rerank_integrations.core.models.validate import require_length, require_seconds, require_texts
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -30,7 +30,9 @@ class CrossEncoderModel:
     name_or_path
         A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
         or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
-    device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
+    device, dtype, backend, batch_size, idle_timeout
+        As for `ColBERTModel`.
+    revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
         In tokens, of query and passage together; by default the checkpoint's own. Longer pairs are cut, with one
@@ -55,6 +57,7 @@ class CrossEncoderModel:
         dtype: str = "auto",
         backend: str = "torch",
         batch_size: int = 32,
+        idle_timeout: float | None = None,
         max_length: int | None = None,
         activation: str = "model",
         revision: str | None = None,
@@ -82,6 +85,8 @@ class CrossEncoderModel:
         self._batch_size = require_length(batch_size, "batch_size", 1)
         self._max_length = None if max_length is None else require_length(max_length, "max_length", 8)
         self._notice = TruncationNotice()
+        self._idle_timeout = require_seconds(idle_timeout, "idle_timeout")
+        self._share = Share("cross-encoder", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
         return f"CrossEncoderModel({self.name!r})"
@@ -99,6 +104,7 @@ class CrossEncoderModel:
         given = {
             **self._load_options.arguments(),
             "batch_size": self._batch_size,
+            "idle_timeout": self._idle_timeout,
             "max_length": self._max_length,
             "activation": self._activation,
         }
@@ -108,12 +114,16 @@ class CrossEncoderModel:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the checkpoint's files; a model on the hub is loaded for it."""
         if not self._load_options.is_local:
-            self._loaded()
+            with self._share.loaded():
+                pass
         return fingerprint(self._load_options, "cross-encoder")
 
     def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
-        REGISTRY.drop(self._load_options.key("cross-encoder"))
+        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
+
+        Calls in flight finish on it; its memory is given back to the operating system once they have.
+        """
+        self._share.unload()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return one score a text, on the scale that `activation` names; higher is better.
@@ -128,22 +138,20 @@ class CrossEncoderModel:
         unique = list(dict.fromkeys(texts))
         if not unique:
             return []
-        loaded = self._loaded()
+        with self._share.loaded() as loaded:
+            scores = self._score_unique(loaded, query, unique)
+        return [scores[text] for text in texts]
+
+    def _score_unique(self, loaded: Any, query: str, texts: list[str]) -> dict[str, float]:
         limit = loaded.limit(self._max_length)
-        counts = loaded.count_tokens(query, unique)
+        counts = loaded.count_tokens(query, texts)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
         scores: dict[str, float] = {}
         for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
-            chosen = [unique[place] for place in batch]
+            chosen = [texts[place] for place in batch]
             logits = loaded.logits(query, chosen, limit)
             scores.update(zip(chosen, self._activate(loaded, logits), strict=True))
-        return [scores[text] for text in texts]
-
-    def _loaded(self) -> Any:
-        from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
-
-        options = self._load_options
-        return REGISTRY.get(options.key("cross-encoder"), lambda: LoadedPairScorer(options))
+        return scores
 
     def _activate(self, loaded: Any, logits: list[float]) -> list[float]:
         if self._activation == "raw":
@@ -152,6 +160,12 @@ class CrossEncoderModel:
             return [_sigmoid(logit) for logit in logits]
         activated: list[float] = loaded.activate(logits)
         return activated
+
+
+def _load(options: LoadOptions) -> Any:
+    from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
+
+    return LoadedPairScorer(options)
 
 
 _DEFAULTS: dict[str, Any] = {

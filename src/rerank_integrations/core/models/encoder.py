@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -13,12 +12,14 @@ import numpy as np
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
 from rerank_integrations.core.models.compute import lane_for, on_compute_thread
+from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
     require_tokenizer,
     st_kwargs,
 )
+from rerank_integrations.core.models.memory import weights_of
 from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
 from rerank_integrations.errors import CheckpointError
 
@@ -47,9 +48,10 @@ class LoadedEncoder:
         self._expansion = self._transformer.query_expansion
         # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
         # documents to the query's length (sentence-transformers 6.2).
-        self._tokenizer_lock = threading.Lock()
+        self._tokenizer_lock = fork_safe_lock()
         self.dim = _dimension(options, self._model)
-        self._weights = _multiplied(self._transformer.auto_model)
+        self.weights = weights_of(self._model, options)
+        self._multiplied = _multiplied(self._transformer.auto_model)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""
@@ -110,7 +112,7 @@ class LoadedEncoder:
             features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         ids = features["input_ids"].numpy()
         short = task == "query" and self._device == "cpu"
-        lane = lane_for(task, ids.size * self._weights) if short else task
+        lane = lane_for(task, ids.size * self._multiplied) if short else task
         vectors, mask = on_compute_thread(lane, lambda: self._compute(features, task))
         return vectors, mask, ids
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
 from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.loading import (
     load_guarded,
     position_limit,
     require_tokenizer,
     st_kwargs,
 )
+from rerank_integrations.core.models.memory import weights_of
 from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
 from rerank_integrations.errors import CheckpointError
 
@@ -29,9 +30,10 @@ class LoadedPairScorer:
         if not options.is_starter:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
+        self.weights = weights_of(self._model, options)
         self._positions = position_limit(self._model[0])
         # Truncation and padding are state of the one fast tokenizer.
-        self._tokenizer_lock = threading.Lock()
+        self._tokenizer_lock = fork_safe_lock()
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
