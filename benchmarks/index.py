@@ -88,9 +88,7 @@ def main() -> None:
         for part in PARTS:
             if part in parts:
                 PARTS[part](bench)
-    print(" ".join(f"{name}={value}" for name, value in bench.figures.items()))
-    if bench.failures:
-        raise SystemExit("; ".join(bench.failures))
+    bench.finish()
 
 
 if __name__ == "__main__":

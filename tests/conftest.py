@@ -8,6 +8,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="langchain,llama-index",
         help="comma-separated frameworks that this environment has; tests of the adapters run for these",
     )
+
+
+@pytest.fixture(scope="session")
+def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the code that checkpoints bring copied to a folder of the tests, not to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("modules")
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder))
+        patch.setattr(sys, "path", [*sys.path])
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +63,15 @@ def cross_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from checkpoints import write_cross_encoder
 
     return write_cross_encoder(tmp_path_factory.mktemp("checkpoints") / "cross-encoder")
+
+
+@pytest.fixture(scope="session")
+def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the session: converting a model takes seconds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RERANK_INTEGRATIONS_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

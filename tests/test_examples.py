@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NEEDS = {
+NEEDS: dict[str, set[str]] = {
+    "explain.py": set(),
     "langchain_rag.py": {"langchain"},
     "llama_index_query_engine.py": {"llama-index"},
     "shared_index.py": {"langchain", "llama-index"},
@@ -43,10 +44,14 @@ def test_every_example_is_listed() -> None:
 def test_is_short_and_says_where_a_real_model_goes(example: str) -> None:
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 60
-    assert sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
+    # That one asks no language model.
+    assert example == "explain.py" or sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
 
 
-def test_prints_what_it_promises(example: str) -> None:
+def test_prints_what_it_promises(example: str, tmp_path: Path) -> None:
+    if example == "explain.py":
+        _check_explained(tmp_path / "page.html")
+        return
     lines = run(example)
     if example == "shared_index.py":
         _check_shared(lines)
@@ -67,7 +72,7 @@ def test_prints_what_it_promises(example: str) -> None:
 
 @pytest.mark.slow
 def test_takes_a_question(example: str) -> None:
-    if example == "shared_index.py":
+    if example in ("shared_index.py", "explain.py"):
         return
     lines = run(example, "how much room is left on my disk?")
     assert "[shutil]" in lines[0]
@@ -84,3 +89,14 @@ def _check_shared(lines: list[str]) -> None:
         assert langchain == llama_index
     assert "tarfile" not in "".join(lines[:after])
     assert "tarfile" in lines[after + 1]
+
+
+def _check_explained(page: Path) -> None:
+    lines = run("explain.py", "how much space is left on my disk?", str(page))
+    assert re.match(r"\[shutil\] \d+\.\d{4}$", lines[0])
+    assert any(re.match(r"  disk: (disk|disk_usage).* \(0\.\d\d\)", line) for line in lines)
+    assert any("MaxSim" in line for line in lines)
+    assert lines[-1] == f"The heat map is in {page}"
+    html = page.read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert "disk" in html

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from common.report import Report
 
 from index_parts import ours
 from index_parts.data import ADDED, Corpus, Floats, Queries, best, exact_scores
@@ -34,7 +31,7 @@ QUICK = Sizes(compared=4000, growth=(4000, 8000, 16_000), half=8000)
 
 
 @dataclass
-class Bench:
+class Bench(Report):
     """`corpus` ends with the passages to be added, if `adding`; indexes are made in `work`."""
 
     corpus: Corpus
@@ -95,17 +92,6 @@ class Bench:
         """Search an index for all queries, in a process of its own."""
         self.tell(f"ours: searching {path.name}")
         return ours.alone(_search, path, self.warm, self.queries, settings, deep, callers)
-
-    def note(self, name: str, value: float | bool) -> None:
-        """Add a figure to the last line."""
-        text = str(value) if isinstance(value, bool | int) else f"{value:.4g}"
-        self.figures[re.sub(r"\W+", "_", name)] = text
-
-    def tell(self, text: str) -> None:
-        print(f".. {text}", file=sys.stderr, flush=True)
-
-    def show(self, table: Table) -> None:
-        Console(stderr=True, width=170).print(table)
 
 
 def _search(

@@ -3,9 +3,11 @@
 The names here need no framework. Importing this package loads neither torch nor a model.
 """
 
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, LoadedModel, loaded_models, unload_all
-from rerank_integrations.core.rerank import rerank
+from rerank_integrations.core.reranking import Cascade, ColBERTScorer, Reranker, ThresholdFit, fit_threshold, rerank
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import (
     CheckpointError,
@@ -19,16 +21,20 @@ from rerank_integrations.errors import (
     MissingExtraError,
     ModelMismatchError,
     RerankError,
+    TextTooLongError,
     TruncationWarning,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cascade",
     "CheckpointError",
     "ColBERTIndex",
     "ColBERTModel",
+    "ColBERTScorer",
     "CrossEncoderModel",
+    "Explanation",
     "Hit",
     "IndexClosedError",
     "IndexExistsError",
@@ -42,8 +48,13 @@ __all__ = [
     "ModelMismatchError",
     "Passage",
     "RerankError",
+    "Reranker",
+    "TextTooLongError",
+    "ThresholdFit",
     "TruncationWarning",
+    "explain",
     "export_colbert",
+    "fit_threshold",
     "import_colbert",
     "loaded_models",
     "rerank",

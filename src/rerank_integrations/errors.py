@@ -56,5 +56,9 @@ class IndexLockedError(RerankError):
     """Another writer holds the index."""
 
 
+class TextTooLongError(RerankError, ValueError):
+    """A text is longer than the model reads, and ``strict`` forbids to cut it; nothing was scored."""
+
+
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads, and were cut."""

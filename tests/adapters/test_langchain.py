@@ -99,6 +99,8 @@ def test_a_key_of_the_users_own_moves_but_stays() -> None:
     assert once.metadata == {
         "relevance_score": 4.0,
         "relevance_rank": 1,
+        "retrieval_rank": 1,
+        "score_scale": "own",
         "previous_relevance_score": "mine",
         "previous_previous_relevance_score": "older",
     }

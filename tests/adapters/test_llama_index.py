@@ -101,11 +101,15 @@ def test_by_default_the_text_that_is_indexed_is_scored(index: ColBERTIndex, pass
     assert sorted(spy.texts) == sorted(passage.text for passage in passages)
 
 
-def test_nodes_are_passed_on_uncopied_and_unscored_ones_are_welcome() -> None:
+def test_nodes_come_back_as_copies_and_unscored_ones_are_welcome() -> None:
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("1", "333", "22")]
     kept = CrossEncoderRerank(Spy(), top_n=2).postprocess_nodes(nodes, query_str=QUERY)
-    assert [item.node for item in kept] == [nodes[1].node, nodes[2].node]
-    assert all(new.node is old.node for new, old in zip(kept, nodes[1:], strict=True))
+    assert [item.node_id for item in kept] == [nodes[1].node_id, nodes[2].node_id]
+    assert [item.node.metadata for item in kept] == [
+        {"relevance_score": 3.0, "relevance_rank": 1, "retrieval_rank": 2, "score_scale": "own"},
+        {"relevance_score": 2.0, "relevance_rank": 2, "retrieval_rank": 3, "score_scale": "own"},
+    ]
+    assert [item.node.metadata for item in nodes] == [{}, {}, {}]
     assert [item.score for item in nodes] == [None, None, None]
 
 
@@ -115,7 +119,14 @@ def test_retrieval_score_is_kept_and_shown_to_nobody() -> None:
     before = given.to_json()
     kept = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([given], query_str=QUERY)[0]
     assert kept.score == 12.0
-    assert kept.node.metadata == {"page": 3, "retrieval_score": 0.25}
+    assert kept.node.metadata == {
+        "page": 3,
+        "relevance_score": 12.0,
+        "relevance_rank": 1,
+        "retrieval_score": 0.25,
+        "retrieval_rank": 1,
+        "score_scale": "own",
+    }
     for mode in (MetadataMode.LLM, MetadataMode.EMBED, MetadataMode.NONE):
         assert kept.node.get_content(mode) == node.get_content(mode)
     assert (kept.node.node_id, type(kept.node)) == (node.node_id, TextNode)
@@ -126,7 +137,13 @@ def test_two_rerankers_keep_both_earlier_scores() -> None:
     given = NodeWithScore(node=Document(text="Mars is red."), score=0.25)
     reranker = CrossEncoderRerank(Spy(), keep_retrieval_score=True)
     twice = reranker.postprocess_nodes(reranker.postprocess_nodes([given], query_str=QUERY), query_str=QUERY)[0]
-    assert twice.node.metadata == {"retrieval_score": 12.0, "previous_retrieval_score": 0.25}
+    scores = {key: value for key, value in twice.node.metadata.items() if key.endswith("_score")}
+    assert scores == {
+        "relevance_score": 12.0,
+        "retrieval_score": 12.0,
+        "previous_relevance_score": 12.0,
+        "previous_retrieval_score": 0.25,
+    }
     assert twice.node.get_content(MetadataMode.LLM) == "Mars is red."
     assert isinstance(twice.node, Document)
 
@@ -161,5 +178,12 @@ def test_from_dict_takes_what_to_dict_gives(colbert: ColBERTModel, index: ColBER
         "top_n": None,
         "keep_retrieval_score": True,
         "metadata_mode": MetadataMode.EMBED,
+        "score_threshold": None,
+        "window": None,
+        "stride": None,
+        "strict": False,
+        "scale": "sum",
+        "max_candidates": None,
+        "cache_bytes": 128 * 2**20,
         "class_name": "ColBERTRerank",
     }

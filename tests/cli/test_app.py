@@ -15,7 +15,20 @@ from rerank_integrations import IndexFormatError
 from rerank_integrations.cli import main
 
 Cli = Callable[..., Any]
-COMMANDS = ["demo", "index", "search", "rerank", "info", "verify", "evaluate", "report", "compare", "tune", "train"]
+COMMANDS = [
+    "demo",
+    "index",
+    "search",
+    "rerank",
+    "explain",
+    "info",
+    "verify",
+    "evaluate",
+    "report",
+    "compare",
+    "tune",
+    "train",
+]
 
 
 def test_version(cli: Cli) -> None:

@@ -55,3 +55,8 @@ def test_of_a_long_text_without_matches_the_start_is_kept() -> None:
 def test_chinese_is_cut_where_there_are_no_spaces() -> None:
     text = "猫在睡觉" * 50
     assert highlight(text, [], styled=False, width=30).plain == f"{text[:30]}…"
+
+
+def test_of_chinese_the_matched_characters_alone_are_marked() -> None:
+    text = "猫在睡觉，狗不睡。"
+    assert highlight(text, [TokenMatch("睡", "睡", 0.9, 2, 3)], styled=False).plain == "猫在«睡»觉，狗不睡。"

@@ -16,6 +16,7 @@ from rerank_integrations.evaluation import keep_result, load_dataset, measure_re
     [
         ("rerank", "[default: a usual one of its kind]"),
         ("rerank", "[default: all]"),
+        ("explain", "[default: the index's own, or colbertv2.0]"),
         ("index", "[default: the index's own, or colbertv2.0]"),
         ("import-colbert", "[default: collection.json or .tsv in SOURCE]"),
     ],

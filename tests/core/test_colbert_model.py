@@ -155,7 +155,8 @@ def test_empty_inputs_have_natural_answers(any_colbert: ColBERTModel) -> None:
     assert any_colbert.encode_queries([]) == []
     assert any_colbert.score("a question", []) == []
     empty, blank = any_colbert.encode_documents(["", "  \n\t"])
-    np.testing.assert_array_equal(empty, blank)
+    # Of one batch; a BLAS may round its rows differently.
+    np.testing.assert_allclose(empty, blank, atol=1e-6)
     assert len(empty) == len(any_colbert.encode_documents([","])[0])  # nothing but markers
 
 

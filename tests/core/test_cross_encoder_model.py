@@ -98,7 +98,8 @@ def test_old_weight_files_load_like_new_ones(tmp_path: Path, cross_encoder: Cros
     path = write_cross_encoder(tmp_path)
     torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
     (path / "model.safetensors").unlink()
-    assert model_of(path).score(QUERIES[0], TEXTS) == cross_encoder.score(QUERIES[0], TEXTS)
+    # Where weights lie in memory decides the last bit of a product on some processors.
+    assert model_of(path).score(QUERIES[0], TEXTS) == pytest.approx(cross_encoder.score(QUERIES[0], TEXTS), abs=1e-6)
 
 
 def test_a_checkpoint_saved_by_sentence_transformers_loads(tmp_path: Path, cross_encoder_dir: Path) -> None:

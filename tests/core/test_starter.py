@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from rerank_integrations import ColBERTModel, CrossEncoderModel, InvalidInputError, starter
+from rerank_integrations import ColBERTModel, CrossEncoderModel, starter
 
 QUESTIONS = {
     "how do I unpack a zip archive": "The module reads and writes compressed zip files.",
@@ -83,12 +83,6 @@ def test_the_cross_encoder_scores_a_pair_alike_in_any_batch() -> None:
     question, answers = next(iter(QUESTIONS)), list(QUESTIONS.values())
     alone = [model.score(question, [answer])[0] for answer in answers]
     np.testing.assert_allclose(model.score(question, [*answers, "long " * 200])[:-1], alone, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
-def test_another_backend_is_refused_at_once(kind: type[ColBERTModel] | type[CrossEncoderModel]) -> None:
-    with pytest.raises(InvalidInputError, match="openvino"):
-        kind("starter", backend="openvino")
 
 
 def test_fingerprints_are_those_of_the_files_and_the_same_each_time() -> None:

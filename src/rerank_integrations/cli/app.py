@@ -15,8 +15,10 @@ from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
 from rerank_integrations.cli.compare import compare
 from rerank_integrations.cli.demo import demo
 from rerank_integrations.cli.evaluate import evaluate, report
+from rerank_integrations.cli.explain import explain
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
+from rerank_integrations.cli.optimize import optimize
 from rerank_integrations.cli.output import error_console
 from rerank_integrations.cli.search import rerank, search
 from rerank_integrations.cli.train import train
@@ -37,6 +39,7 @@ _COMMANDS = (
     index,
     search,
     rerank,
+    explain,
     info,
     verify,
     evaluate,
@@ -44,6 +47,7 @@ _COMMANDS = (
     compare,
     train,
     tune,
+    optimize,
     import_colbert,
     export_colbert,
 )

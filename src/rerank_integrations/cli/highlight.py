@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from rerank_integrations.core.models import TokenMatch
+from rerank_integrations.core.explanations import TokenMatch
+from rerank_integrations.core.explanations.spans import word_span
 
 MATCHED = 0.6  # a cosine; below it the best token of a text is seldom related
 _ENGLISH = (
@@ -25,7 +26,7 @@ def matched_spans(text: str, matches: Iterable[TokenMatch], minimum: float = MAT
     or with function words (the, of, is...) are left out.
     """
     spans = sorted(
-        _whole_word(text, match.start, match.end)
+        word_span(text, match.start, match.end)
         for match in matches
         if match.score >= minimum
         and match.end > match.start
@@ -38,14 +39,6 @@ def matched_spans(text: str, matches: Iterable[TokenMatch], minimum: float = MAT
         else:
             joined.append((start, end))
     return joined
-
-
-def _whole_word(text: str, start: int, end: int) -> tuple[int, int]:
-    while start > 0 and text[start - 1].isalnum():
-        start -= 1
-    while end < len(text) and text[end].isalnum():
-        end += 1
-    return start, end
 
 
 def highlight(text: str, matches: Iterable[TokenMatch], *, styled: bool, width: int | None = None) -> Text:

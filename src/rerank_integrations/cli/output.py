@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_integrations.core.types import Hit
+
+# Control characters that `json.dumps` leaves as they are, and some terminals obey.
+_CONTROLS = re.compile("[\x7f-\x9f]")
 
 
 def console() -> Console:
@@ -26,7 +30,10 @@ def error_console() -> Console:
 
 def write_json(document: Any) -> None:
     """Write one JSON document to the standard output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    # Where the stream cannot write every character, escapes say the same.
+    escaped = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    written = json.dumps(document, ensure_ascii=escaped, indent=2)
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", written) + "\n")
 
 
 def write_table(rows: Mapping[str, object], title: str) -> None:

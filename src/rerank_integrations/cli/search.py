@@ -15,7 +15,7 @@ from rerank_integrations.cli.output import write_hits, write_json
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.jsonl import passage_of_line
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
-from rerank_integrations.core.rerank import rerank as rerank_passages
+from rerank_integrations.core.reranking import rerank as rerank_passages
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import InvalidInputError
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from rerank_integrations.core.cancel import revocable
 
 T = TypeVar("T")
 
@@ -19,7 +20,14 @@ def _pool() -> ThreadPoolExecutor:
 
 
 async def run_blocking(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run `function` on a thread of this package's pool, with the caller's context variables."""
-    context = contextvars.copy_context()
+    """Run `function` on a thread of this package's pool, with the caller's context variables.
+
+    When the task is cancelled, the function stops before its next batch, so that its thread is free for others.
+    """
+    context, given_up = revocable()
     call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
-    return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+    except asyncio.CancelledError:
+        given_up.set()
+        raise

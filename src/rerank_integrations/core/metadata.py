@@ -1,9 +1,32 @@
-"""Scores beside a user's metadata, never over it."""
+"""Scores and notes beside a user's metadata, never over it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from rerank_integrations.core.numeric import is_number
+from rerank_integrations.core.reranking.candidates import Ranked
+
+_PREVIOUS = "previous_"
+# In metadata it is the mark of a reranking.
+_MARK = "retrieval_rank"
+
+RERANKING_KEYS = (
+    "relevance_score",
+    "relevance_rank",
+    "retrieval_score",
+    _MARK,
+    "score_scale",
+    "vectors_from",
+    "window_start",
+    "window_end",
+    "truncated",
+    "query_truncated",
+    "rerank_stage",
+    "rerank_scores",
+    "rerank_stopped",
+)
 
 
 def with_fields(metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
@@ -17,7 +40,44 @@ def with_fields(metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     return merged
 
 
+def with_ranking(
+    metadata: Mapping[str, Any], ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
+) -> dict[str, Any]:
+    """Return a copy of `metadata` with the score, the rank and the note of a reranking.
+
+    The notes of a reranking before this one move to ``previous_<key>``, those too that this one has nothing to say of.
+    """
+    merged = dict(metadata)
+    if _MARK in merged:
+        for key in RERANKING_KEYS:
+            if key in merged:
+                _put(merged, f"{_PREVIOUS}{key}", merged.pop(key))
+    note = {key: value for key, value in ranked.note.items() if keep_retrieval_score or key != "retrieval_score"}
+    return with_fields(merged, relevance_score=ranked.score, relevance_rank=rank, **note)
+
+
+def without_ranking(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `metadata` without what rerankings wrote: scores are not for models to read."""
+    if _MARK not in metadata:
+        return dict(metadata)
+    return {key: value for key, value in metadata.items() if not is_reranking_key(key)}
+
+
+def is_reranking_key(key: str) -> bool:
+    """Return whether a reranking writes this key, or moves its old values there."""
+    # A user's own key may be no string.
+    while isinstance(key, str) and key.startswith(_PREVIOUS):
+        key = key.removeprefix(_PREVIOUS)
+    return key in RERANKING_KEYS
+
+
+def retrieval_score(metadata: Mapping[str, Any]) -> float | None:
+    """Return the score that a retriever or reranker of ours left in `metadata`, if there is one."""
+    score = metadata.get("relevance_score")
+    return float(score) if score is not None and is_number(score) else None
+
+
 def _put(metadata: dict[str, Any], key: str, value: Any) -> None:
     if key in metadata:
-        _put(metadata, f"previous_{key}", metadata[key])
+        _put(metadata, f"{_PREVIOUS}{key}", metadata[key])
     metadata[key] = value

@@ -3,74 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rerank_integrations.core.types import Hit, PassageLike, Scorer, iter_passages, to_passage
+from rerank_integrations.core.numeric import is_number, whole_number
 from rerank_integrations.errors import InvalidInputError
-
-
-def rerank(
-    query: str,
-    passages: Iterable[PassageLike],
-    scorer: Scorer,
-    *,
-    top_n: int | None = None,
-    threshold: float | None = None,
-) -> list[Hit]:
-    """Score `passages` against `query` and return them best first, as new `Hit`s.
-
-    Parameters
-    ----------
-    query
-        Must hold more than white space.
-    passages
-        Strings, mappings, `Passage`s or `Hit`s; none of them is changed.
-    scorer
-        Anything with ``score(query, texts)``: a `ColBERTModel`, a `CrossEncoderModel`, your own.
-    top_n
-        How many to keep; ``None`` keeps all.
-    threshold
-        Keep only scores of at least this (inclusive).
-
-    Returns
-    -------
-    list of Hit
-        Best first. Passages of equal score keep the order they came in.
-
-    Raises
-    ------
-    InvalidInputError
-        For an empty query, a negative `top_n`, or a score that is not a number.
-    """
-    items = [to_passage(item) for item in iter_passages(passages)]
-    order = rerank_order(query, [item.text for item in items], scorer, top_n=top_n, threshold=threshold)
-    return [
-        Hit(items[place].id, score, rank, items[place].text, dict(items[place].metadata))
-        for rank, (place, score) in enumerate(order, start=1)
-    ]
-
-
-def rerank_order(
-    query: str,
-    texts: Sequence[str],
-    scorer: Scorer,
-    *,
-    top_n: int | None = None,
-    threshold: float | None = None,
-) -> list[tuple[int, float]]:
-    """Return ``(position in texts, score)`` best first: `rerank` for callers that keep their own objects."""
-    require_text(query, "query")
-    require_cut(top_n, threshold)
-    if not texts or top_n == 0:
-        return []
-    given = scorer.score(query, list(texts))
-    try:
-        scores = [float(score) for score in given]
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"the scorer gave {given!r}; expected a list of numbers") from error
-    if len(scores) != len(texts):
-        raise InvalidInputError(f"the scorer gave {len(scores)} scores for {len(texts)} texts; expected one each")
-    return best_first(scores, range(len(scores)), top_n=top_n, threshold=threshold)
 
 
 def best_first(
@@ -103,22 +39,20 @@ def require_text(value: str, name: str) -> None:
         raise InvalidInputError(f"{name} is {value!r}; expected some text")
 
 
-def require_count(value: int, name: str) -> None:
-    """Raise `InvalidInputError` unless `value` is a whole number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least 0")
+def require_count(value: int, name: str) -> int:
+    """Return `value` as a Python int, or raise `InvalidInputError` unless it is a whole number of at least 0."""
+    return whole_number(value, name)
 
 
-def require_cut(top_n: int | None, threshold: float | None) -> None:
-    """Raise `InvalidInputError` unless `top_n` is a count or ``None``, and `threshold` a number or ``None``."""
-    if top_n is not None:
-        require_count(top_n, "top_n")
-    require_threshold(threshold)
+def require_cut(top_n: int | None, threshold: float | None) -> tuple[int | None, float | None]:
+    """Return both as Python numbers; raise `InvalidInputError` unless they are a count and a number, or ``None``."""
+    return None if top_n is None else require_count(top_n, "top_n"), require_threshold(threshold)
 
 
-def require_threshold(value: float | None) -> None:
-    """Raise `InvalidInputError` unless `value` is ``None`` or a number."""
+def require_threshold(value: float | None) -> float | None:
+    """Return `value` as a Python float, or raise `InvalidInputError` unless it is ``None`` or a number."""
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    if not is_number(value):
         raise InvalidInputError(f"threshold is {value!r}; expected a number or None")
+    return float(value)

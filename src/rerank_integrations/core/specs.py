@@ -16,6 +16,7 @@ from rerank_integrations.core.models import (
     as_cross_encoder_model,
 )
 from rerank_integrations.core.types import Scorer
+from rerank_integrations.errors import InvalidInputError
 
 ModelSpec: TypeAlias = "str | Path | Mapping[str, Any]"
 ColBERTLike: TypeAlias = "ModelSpec | TokenEncoder"
@@ -43,6 +44,51 @@ def load_cross_encoder(model: CrossEncoderLike) -> Any:
         If it is none of these.
     """
     return CrossEncoderModel(**model) if isinstance(model, Mapping) else as_cross_encoder_model(model)
+
+
+def on_device(model: Any, device: str | None) -> Any:
+    """Return what `model` is on `device`; ``None`` leaves it as it is.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model is loaded already, or said to be, on another device.
+    """
+    if device is None or model is None:
+        return model
+    if isinstance(model, str | Path):
+        return {"name_or_path": str(model), "device": device}
+    told = model.get("device", device) if isinstance(model, Mapping) else getattr(model, "device", None)
+    if told != device:
+        raise InvalidInputError(f"device is {device!r} with a model on {told!r}; expected the model's device, or None")
+    return {**model, "device": device} if isinstance(model, Mapping) else model
+
+
+def with_arguments(model: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return what `model` is with more of its constructor's arguments.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model is loaded already.
+    """
+    if not arguments:
+        return model
+    if isinstance(model, str | Path):
+        return {"name_or_path": str(model), **arguments}
+    if isinstance(model, Mapping):
+        return {**model, **arguments}
+    raise InvalidInputError(
+        f"{sorted(arguments)} with a model of type {type(model).__name__}; expected a name or a path"
+    )
+
+
+def require_tokenizer_of(model: Any, tokenizer: str | None) -> None:
+    """Raise `InvalidInputError` if `tokenizer` is not the model's own: the two are trained together."""
+    if tokenizer is not None and str(tokenizer) != model_name(model):
+        raise InvalidInputError(
+            f"tokenizer is {tokenizer!r}; expected that of the model, {model_name(model)!r}, or None"
+        )
 
 
 def model_name(model: Any) -> str:

@@ -57,6 +57,8 @@ class Hit:
         Higher is better. MaxSim (summed over the query's tokens) or the cross-encoder's score.
     rank
         1 for the best.
+    note
+        Of a reranking, how the score came about: keys and meanings in docs/reranking.md. JSON-serialisable.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Hit:
     rank: int
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    note: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that `json.dumps` takes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shutil
 import sys
@@ -11,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from rerank_integrations.core.cache import cache_folder
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
@@ -19,19 +19,6 @@ from rerank_integrations.errors import IndexFormatError
 _RULES = "1"  # raise it when the passages are made in another way
 
 Wrap = Callable[[list[Passage]], Iterable[Passage]]
-
-
-def cache_folder() -> Path:
-    """Return where the demo keeps its indexes: ``RERANK_INTEGRATIONS_CACHE``, else the system's cache folder."""
-    if chosen := os.environ.get("RERANK_INTEGRATIONS_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rerank-integrations"
 
 
 def library_path(model: ColBERTModel) -> Path:

@@ -251,8 +251,8 @@ class _Teller:
 
     def _shown(self, query: str, passage: RankedPassage) -> ShownPassage:
         text = self._texts[passage.id]
-        matches = [] if self._model is None else self._model.explain(query, text)
-        return ShownPassage(**asdict(passage), text=text, matches=tuple(matches))
+        matches = () if self._model is None else self._model.explain(query, text).matches
+        return ShownPassage(**asdict(passage), text=text, matches=matches)
 
 
 def _ranks(found: Sequence[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("langchain", "rerank_integrations.langchain") from error
 
-from rerank_integrations.langchain.rerank import ColBERTRerank, CrossEncoderRerank
+from rerank_integrations.langchain.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.langchain.retriever import ColBERTRetriever, RerankingRetriever
 
-__all__ = ["ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "RerankingRetriever"]
+__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "RerankingRetriever"]

@@ -1,19 +1,96 @@
-"""Hits and scores as LangChain documents."""
+"""Hits, candidates and rankings as LangChain documents."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
-from rerank_integrations.core.metadata import with_fields
+from rerank_integrations.core.metadata import retrieval_score, with_fields, with_ranking
+from rerank_integrations.core.models import CrossEncoderModel
+from rerank_integrations.core.reranking import Candidate, Ranked
+from rerank_integrations.core.text import TextTemplate
 from rerank_integrations.core.types import Hit
+from rerank_integrations.errors import InvalidInputError
+
+TextFn: TypeAlias = "Callable[[Document], str] | str"
+
+# It scores (query, text) pairs as LangChain's own do; a virtual subclass, since the core knows no framework.
+BaseCrossEncoder.register(CrossEncoderModel)
+
+
+class PairScorer:
+    """A cross-encoder of LangChain's kind as a scorer."""
+
+    def __init__(self, model: BaseCrossEncoder) -> None:
+        self._model = model
+        self.name = str(getattr(model, "model_name", type(model).__name__))
+
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        """Return one score a text; higher is better."""
+        return list(self._model.score([(query, text) for text in texts]))
 
 
 def hit_to_document(hit: Hit) -> Document:
     """Return a document with the passage's id, text and metadata, and the hit's score and rank."""
-    return scored(Document(id=hit.id, page_content=hit.text, metadata=dict(hit.metadata)), hit.score, hit.rank)
+    metadata = with_fields(hit.metadata, relevance_score=hit.score, relevance_rank=hit.rank)
+    return Document(id=hit.id, page_content=hit.text, metadata=metadata)
 
 
-def scored(document: Document, score: float, rank: int) -> Document:
-    """Return a copy of `document` with ``relevance_score`` and ``relevance_rank`` in its metadata."""
-    metadata = with_fields(document.metadata, relevance_score=score, relevance_rank=rank)
-    return document.model_copy(update={"metadata": metadata})
+def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
+    """Return a copy of `document` with the reranking's score, rank and note in its metadata."""
+    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
+
+
+def document_list(documents: Iterable[Document]) -> list[Document]:
+    """Return `documents` as a list.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds something other than documents.
+    """
+    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+        raise InvalidInputError(f"documents is one {type(documents).__name__}; expected a list of documents")
+    found = list(documents)
+    for place, document in enumerate(found):
+        if not isinstance(document, Document):
+            raise InvalidInputError(f"document number {place} is of type {type(document).__name__}; expected Document")
+    return found
+
+
+def candidates(documents: Sequence[Document], text_fn: TextFn | None) -> list[Candidate]:
+    """Return what is ranked: each document's id, its text by `text_fn`, and the score it came with."""
+    read = text_reader(text_fn)
+    return [
+        Candidate(document.id, read(document, place), retrieval_score(document.metadata))
+        for place, document in enumerate(documents)
+    ]
+
+
+def text_reader(text_fn: TextFn | None) -> Callable[[Document, int], str]:
+    """Return what reads a document's text: its ``page_content``, a function's result, or a template's.
+
+    Raises
+    ------
+    InvalidInputError
+        If `text_fn` is none of these; on reading, if a function gives something other than a string.
+    """
+    if text_fn is None:
+        return lambda document, place: document.page_content
+    if isinstance(text_fn, str):
+        template = TextTemplate(text_fn)
+        return lambda document, place: template.fill(
+            {**document.metadata, "page_content": document.page_content, "id": document.id}, f"document number {place}"
+        )
+    if not callable(text_fn):
+        raise InvalidInputError(f"text_fn is of type {type(text_fn).__name__}; expected a function or a template")
+    return lambda document, place: _text(text_fn(document), place)
+
+
+def _text(text: Any, place: int) -> str:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"text_fn gave {text!r} for document number {place}; expected a string")
+    return text

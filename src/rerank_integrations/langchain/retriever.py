@@ -9,11 +9,15 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 
 from rerank_integrations.core.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex, as_index
 from rerank_integrations.core.rerank import require_count
 from rerank_integrations.core.specs import IndexLike, index_spec, model_name
+from rerank_integrations.langchain._batch import retrieve_and_rerank
+from rerank_integrations.langchain._compressor import Compressor
 from rerank_integrations.langchain._convert import hit_to_document
 
 
@@ -132,6 +136,23 @@ class RerankingRetriever(BaseRetriever):
             return []
         callbacks = run_manager.get_child("compressor")
         return list(self.compressor.compress_documents(found, query, callbacks=callbacks))
+
+    def batch(
+        self,
+        inputs: list[str],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[list[Document]]:
+        """Answer several queries: their candidates are scored together, in batches of all of them.
+
+        With ``return_exceptions``, or a compressor that is not this package's, one by one, on threads.
+        """
+        if not inputs or return_exceptions or not isinstance(self.compressor, Compressor):
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        configs = get_config_list(config, len(inputs))
+        return retrieve_and_rerank(self, self.base_retriever, self.compressor, inputs, configs, **kwargs)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any

@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from error
 
-from rerank_integrations.llama_index.rerank import ColBERTRerank, CrossEncoderRerank
+from rerank_integrations.llama_index.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
 
-__all__ = ["ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank"]
+__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from llama_index.core.schema import (
     BaseNode,
+    MetadataMode,
     NodeRelationship,
     NodeWithScore,
     RelatedNodeInfo,
@@ -11,8 +14,10 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from rerank_integrations.core.metadata import with_fields
+from rerank_integrations.core.metadata import is_reranking_key, with_ranking, without_ranking
+from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.types import Hit
+from rerank_integrations.errors import InvalidInputError
 
 _SOURCE_KEY = "ref_doc_id"
 
@@ -36,15 +41,46 @@ def hit_to_node(hit: Hit) -> NodeWithScore:
     return NodeWithScore(node=node, score=hit.score)
 
 
-def keeping_retrieval_score(found: NodeWithScore) -> BaseNode:
-    """Return a copy of the node with ``retrieval_score`` in its metadata, in no text that a model reads."""
+def ranked_node(found: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:
+    """Return the node, copied, with the reranking's note in its metadata: in no text that a model reads."""
     node = found.node
-    metadata = with_fields(node.metadata, retrieval_score=found.score)
-    written = {*metadata} - {*node.metadata} | {"retrieval_score"}
-    return node.model_copy(
+    metadata = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
+    hidden = {key for key in metadata if is_reranking_key(key) and (key not in node.metadata or key in ranked.note)}
+    hidden |= {"relevance_score", "relevance_rank"}
+    copy = node.model_copy(
         update={
             "metadata": metadata,
-            "excluded_embed_metadata_keys": sorted({*node.excluded_embed_metadata_keys} | written),
-            "excluded_llm_metadata_keys": sorted({*node.excluded_llm_metadata_keys} | written),
+            "excluded_embed_metadata_keys": sorted({*node.excluded_embed_metadata_keys} | hidden),
+            "excluded_llm_metadata_keys": sorted({*node.excluded_llm_metadata_keys} | hidden),
         }
     )
+    return NodeWithScore(node=copy, score=ranked.score)
+
+
+def node_list(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
+    """Return `nodes` as a list.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds something other than nodes with scores.
+    """
+    if isinstance(nodes, str | NodeWithScore) or not isinstance(nodes, Iterable):
+        raise InvalidInputError(f"nodes is one {type(nodes).__name__}; expected a list of NodeWithScore")
+    found = list(nodes)
+    for place, node in enumerate(found):
+        if not isinstance(node, NodeWithScore):
+            raise InvalidInputError(f"node number {place} is of type {type(node).__name__}; expected NodeWithScore")
+    return found
+
+
+def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candidate]:
+    """Return what is ranked: each node's id, its text in `mode`, and the score it came with."""
+    return [Candidate(found.node.node_id, read_text(found.node, mode), found.score) for found in nodes]
+
+
+def read_text(node: BaseNode, mode: MetadataMode) -> str:
+    """Return the node's text in `mode`, without what rerankings wrote: ``ALL`` shows what is excluded too."""
+    if mode is MetadataMode.ALL:
+        node = node.model_copy(update={"metadata": without_ranking(node.metadata)})
+    return node.get_content(metadata_mode=mode)

@@ -1,20 +1,28 @@
-"""Node postprocessors: rerank by ColBERT or by a cross-encoder."""
+"""Node postprocessors: rerank by ColBERT, by a cross-encoder, or by several one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_index.core.bridge.pydantic import Field, field_serializer
-from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from rerank_integrations.core.aio import run_blocking
-from rerank_integrations.core.rerank import require_cut, rerank_order
+from rerank_integrations.core.explain import explain
+from rerank_integrations.core.explanations import Explanation
+from rerank_integrations.core.parts import reranking_parts
+from rerank_integrations.core.rerank import require_cut
+from rerank_integrations.core.reranking import (
+    CandidateScorer,
+    Cascade,
+    ColBERTScorer,
+    Ranked,
+    Reranker,
+    as_candidate_scorer,
+)
+from rerank_integrations.core.reranking.cascade import numbered_stages
+from rerank_integrations.core.reranking.colbert_scorer import CACHE_BYTES
 from rerank_integrations.core.specs import (
     ColBERTLike,
     CrossEncoderLike,
@@ -23,83 +31,51 @@ from rerank_integrations.core.specs import (
     load_cross_encoder,
     model_name,
     model_spec,
+    on_device,
+    require_tokenizer_of,
+    with_arguments,
 )
-from rerank_integrations.core.stored import candidate_scorer, reranking_parts
-from rerank_integrations.core.types import Scorer
-from rerank_integrations.llama_index._convert import keeping_retrieval_score
-
-_dispatcher = get_dispatcher(__name__)
+from rerank_integrations.llama_index._convert import candidates, read_text
+from rerank_integrations.llama_index._postprocessor import Postprocessor
 
 
-class _Reranker(BaseNodePostprocessor):
+class _Reranker(Postprocessor):
     """What both rerankers share: they differ in their scorer alone."""
 
     model: Any = Field(description="The model that scores; written as its name or arguments.")
-    top_n: int | None = Field(default=5, description="How many nodes to keep; None keeps all.")
-    keep_retrieval_score: bool = Field(
-        default=False, description="Whether the score before reranking is kept in the metadata."
-    )
+    score_threshold: float | None = Field(default=None, description="Keep only nodes of at least this score.")
+    window: int | None = Field(default=None, description="Score longer texts by windows of so many tokens.")
+    stride: int | None = Field(default=None, description="Tokens from one window to the next.")
+    strict: bool = Field(default=False, description="Whether a text that would be cut is an error.")
+    max_candidates: int | None = Field(default=None, description="How many nodes are scored; None scores all.")
     metadata_mode: MetadataMode = Field(
         default=MetadataMode.NONE, description="Which metadata is part of the scored text."
     )
+
+    _scorer: CandidateScorer = PrivateAttr()
 
     @field_serializer("model")
     def _serialize_model(self, model: Any) -> Any:
         return model_spec(model)
 
-    def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
-        with self._events(nodes, query_bundle) as report:
-            kept = self._rerank(nodes, query_bundle)
-            report(kept)
-        return kept
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        """Return one score a text, in their order, as reranking gives them; higher is better."""
+        return self._reranker().score(query, texts)
 
-    async def _apostprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
-        with self._events(nodes, query_bundle) as report:
-            kept = await run_blocking(self._rerank, nodes, query_bundle)
-            report(kept)
-        return kept
+    def _named(self) -> str:
+        return model_name(self.model)
 
-    def _rerank(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> list[NodeWithScore]:
-        order = rerank_order(
-            query_bundle.query_str if query_bundle else "",
-            [found.node.get_content(metadata_mode=self.metadata_mode) for found in nodes],
-            self._scorer(nodes),
+    def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
+        return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
+
+    def _reranker(self) -> Reranker:
+        return Reranker(
+            self._scorer,
             top_n=self.top_n,
+            threshold=self.score_threshold,
+            max_candidates=self.max_candidates,
+            strict=self.strict,
         )
-        return [NodeWithScore(node=self._node(nodes[place]), score=score) for place, score in order]
-
-    def _node(self, found: NodeWithScore) -> BaseNode:
-        return keeping_retrieval_score(found) if self.keep_retrieval_score else found.node
-
-    def _scorer(self, nodes: list[NodeWithScore]) -> Scorer:
-        scorer: Scorer = self.model
-        return scorer
-
-    @contextmanager
-    def _events(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None
-    ) -> Iterator[Callable[[list[NodeWithScore]], None]]:
-        """Report start and end to both of LlamaIndex's systems; on errors the end has no nodes."""
-        top_n = len(nodes) if self.top_n is None else self.top_n
-        name = model_name(self.model)
-        payload: dict[str, Any] = {
-            EventPayload.NODES: nodes,
-            EventPayload.MODEL_NAME: name,
-            EventPayload.QUERY_STR: query_bundle.query_str if query_bundle else None,
-            EventPayload.TOP_K: top_n,
-        }
-        kept: list[NodeWithScore] = []
-        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=name))
-        try:
-            with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield kept.extend
-                event.on_end(payload={EventPayload.NODES: kept})
-        finally:
-            _dispatcher.event(ReRankEndEvent(nodes=kept))
 
 
 class ColBERTRerank(_Reranker):
@@ -115,12 +91,28 @@ class ColBERTRerank(_Reranker):
     top_n
         How many nodes to keep; ``None`` keeps all.
     keep_retrieval_score
-        Whether the score before reranking goes into the metadata of the returned (copied) nodes, under
-        ``retrieval_score``, which is excluded from the text for embedding and for the language model.
+        Whether the score before reranking goes into the metadata too, under ``retrieval_score``.
     metadata_mode
         Which metadata is part of the scored text; by default none, as in an index.
     callback_manager
         LlamaIndex's own.
+    score_threshold
+        Keep only nodes of at least this score (inclusive); `fit_threshold` finds one.
+    window, stride
+        In tokens. With a `window`, a longer text is scored by overlapping windows, and the best one counts: its
+        character span comes back as ``window_start`` and ``window_end``. The `stride` is half a window by default.
+    strict
+        Whether a text that would be cut is a `TextTooLongError`; by default it is marked ``truncated``.
+    scale
+        ``"sum"``, or ``"mean"`` over the query's tokens, which compares across queries.
+    max_candidates
+        Only the first so many nodes are scored, the others left out; ``None`` scores all.
+    cache_bytes
+        How much of the vectors of nodes that the index does not hold is kept for the next calls.
+    device
+        The torch device, for a model given by name.
+    tokenizer
+        As LlamaIndex's own ``ColbertRerank`` takes it; must be the model's own.
 
     Raises
     ------
@@ -129,8 +121,10 @@ class ColBERTRerank(_Reranker):
     """
 
     index: Any = Field(default=None, description="The index whose vectors are used; written as its path.")
+    scale: str = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
+    cache_bytes: int = Field(default=CACHE_BYTES, description="Bytes of vectors kept of nodes not in the index.")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - LlamaIndex's names beside ours
         self,
         model: ColBERTLike | None = None,
         index: IndexLike | None = None,
@@ -138,9 +132,21 @@ class ColBERTRerank(_Reranker):
         keep_retrieval_score: bool = False,
         metadata_mode: MetadataMode = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
+        *,
+        score_threshold: float | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        strict: bool = False,
+        scale: str = "sum",
+        max_candidates: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        device: str | None = None,
+        tokenizer: str | None = None,
     ) -> None:
-        require_cut(top_n, threshold=None)
-        loaded, opened = reranking_parts(model, index)
+        loaded, opened = reranking_parts(on_device(model, device), index)
+        require_tokenizer_of(loaded, tokenizer)
+        scorer = ColBERTScorer(loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
+        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(  # type: ignore[call-arg]
             model=loaded,
             index=opened,
@@ -148,7 +154,15 @@ class ColBERTRerank(_Reranker):
             keep_retrieval_score=keep_retrieval_score,
             metadata_mode=metadata_mode,
             callback_manager=callback_manager or CallbackManager(),
+            score_threshold=score_threshold,
+            window=window,
+            stride=stride,
+            strict=strict,
+            scale=scale,
+            max_candidates=max_candidates,
+            cache_bytes=cache_bytes,
         )
+        self._scorer = scorer
 
     @classmethod
     def class_name(cls) -> str:
@@ -159,8 +173,10 @@ class ColBERTRerank(_Reranker):
     def _serialize_index(self, index: Any) -> str | None:
         return index_spec(index)
 
-    def _scorer(self, nodes: list[NodeWithScore]) -> Scorer:
-        return candidate_scorer(self.model, self.index, [found.node.node_id for found in nodes])
+    def explain(self, query: str, node: NodeWithScore | BaseNode) -> Explanation:
+        """Tell which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
+        found = node.node if isinstance(node, NodeWithScore) else node
+        return explain(query, read_text(found, self.metadata_mode), self.model)
 
 
 class CrossEncoderRerank(_Reranker):
@@ -170,9 +186,16 @@ class CrossEncoderRerank(_Reranker):
     ----------
     model
         A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, or anything with
-        ``score(query, texts)``.
-    top_n, keep_retrieval_score, metadata_mode, callback_manager
+        ``score(query, texts)``. Its ``activation`` is the scale of the scores.
+    top_n, keep_retrieval_score, metadata_mode, callback_manager, strict, max_candidates, device
         As for `ColBERTRerank`.
+    score_threshold
+        Keep only nodes of at least this score (inclusive), on the scale of the model's ``activation``.
+    window, stride
+        As for `ColBERTRerank`, in tokens of the node's text; they need a `CrossEncoderModel`.
+    cross_encoder_kwargs, trust_remote_code
+        As LlamaIndex's own ``SentenceTransformerRerank`` takes them, for a model given by name: arguments of
+        `CrossEncoderModel`.
     """
 
     def __init__(
@@ -182,17 +205,99 @@ class CrossEncoderRerank(_Reranker):
         keep_retrieval_score: bool = False,
         metadata_mode: MetadataMode = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
+        *,
+        score_threshold: float | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        strict: bool = False,
+        max_candidates: int | None = None,
+        device: str | None = None,
+        cross_encoder_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool | None = None,
     ) -> None:
-        require_cut(top_n, threshold=None)
+        extra = dict(cross_encoder_kwargs or {})
+        if trust_remote_code is not None:
+            extra["trust_remote_code"] = trust_remote_code
+        loaded = load_cross_encoder(with_arguments(on_device(model, device), extra))
+        scorer = as_candidate_scorer(loaded, window=window, stride=stride)
+        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(
-            model=load_cross_encoder(model),
+            model=loaded,
             top_n=top_n,
             keep_retrieval_score=keep_retrieval_score,
             metadata_mode=metadata_mode,
+            callback_manager=callback_manager or CallbackManager(),
+            score_threshold=score_threshold,
+            window=window,
+            stride=stride,
+            strict=strict,
+            max_candidates=max_candidates,
+        )
+        self._scorer = scorer
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which LlamaIndex serialises this class."""
+        return "CrossEncoderRerank"
+
+
+class CascadeRerank(Postprocessor):
+    """Rerankers one after another: what is cheap over many, what is dear over the best few.
+
+    Parameters
+    ----------
+    stages
+        `ColBERTRerank`s and `CrossEncoderRerank`s; the ``top_n`` of each is what the next one gets.
+    top_n
+        How many nodes to keep in the end; ``None`` keeps what the last stage keeps.
+    time_budget
+        Seconds for one query; ``None`` for no limit. When it runs out, or when a stage fails, the order of the stage
+        before it comes back (before the first: the order given), and each node says so under ``rerank_stopped``.
+    keep_retrieval_score, callback_manager
+        As for `ColBERTRerank`.
+    """
+
+    stages: list[Any] = Field(description="The rerankers, in their order.")
+    time_budget: float | None = Field(default=None, description="Seconds for one query.")
+
+    def __init__(
+        self,
+        stages: Sequence[_Reranker | Mapping[str, Any]],
+        top_n: int | None = None,
+        time_budget: float | None = None,
+        keep_retrieval_score: bool = False,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        require_cut(top_n, None)
+        built = [_stage(stage) for stage in stages]
+        Cascade(numbered_stages(built, _Reranker), top_n=top_n, time_budget=time_budget)
+        super().__init__(  # type: ignore[call-arg]
+            stages=built,
+            top_n=top_n,
+            time_budget=time_budget,
+            keep_retrieval_score=keep_retrieval_score,
             callback_manager=callback_manager or CallbackManager(),
         )
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex serialises this class."""
-        return "CrossEncoderRerank"
+        return "CascadeRerank"
+
+    @field_serializer("stages")
+    def _serialize_stages(self, stages: list[_Reranker]) -> list[dict[str, Any]]:
+        return [stage.to_dict() for stage in stages]
+
+    def _named(self) -> str:
+        return " > ".join(stage._named() for stage in self.stages)
+
+    def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
+        cascade = Cascade(numbered_stages(self.stages, _Reranker), top_n=self.top_n, time_budget=self.time_budget)
+        return cascade.rank_stages(query, [candidates(nodes, stage.metadata_mode) for stage in self.stages])
+
+
+def _stage(stage: Any) -> Any:
+    """Return the component that ``to_dict`` wrote, or what is one already."""
+    known = {kind.class_name(): kind for kind in (ColBERTRerank, CrossEncoderRerank)}
+    kind = known.get(stage.get("class_name", "")) if isinstance(stage, Mapping) else None
+    return stage if kind is None else kind.from_dict(dict(stage))

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 
 from rerank_integrations.errors import TruncationWarning
 
+# What more tokens at once compute leaves a processor's caches: with 8,192 all-MiniLM-L6 takes half as long again.
+_CPU_TOKENS = 1024
 
-def token_budget_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+
+def token_budget_batches(lengths: Sequence[int], batch_size: int, device: str) -> Iterator[list[int]]:
     """Yield positions, longest first, in batches whose padded size stays under ``batch_size * 256`` tokens.
 
-    Sorting by length keeps padding small; the longest come first so that a lack of memory shows at once.
+    On a CPU under 1,024 tokens. Sorting by length keeps padding small; the longest come first so that a lack of memory
+    shows at once.
     """
-    budget = batch_size * 256
+    budget = batch_size * 256 if device != "cpu" else min(batch_size * 256, _CPU_TOKENS)
     batch: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         width = lengths[batch[0]] if batch else lengths[position]

@@ -9,13 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.explain import TokenMatch
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import Share
-from rerank_integrations.core.models.validate import require_length, require_seconds, require_texts
+from rerank_integrations.core.models.validate import require_texts
+from rerank_integrations.core.numeric import seconds, whole_number
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -66,11 +68,13 @@ class ColBERTModel:
         A torch device; by default CUDA if there is one, else the CPU.
     dtype
         ``"auto"`` (bfloat16 where the processor computes in it, else float32), ``"float32"``, ``"bfloat16"`` or
-        ``"float16"``.
+        ``"float16"``. The graph backends have no ``"float16"`` but ``"int8"``: 8-bit weights, and activations rounded
+        to 8 bits as they come. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is float32.
     backend
-        ``"torch"``, or ``"openvino"`` as sentence-transformers has it.
+        ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
+        as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
     batch_size
-        A batch holds at most ``batch_size * 256`` tokens, padding included.
+        A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     idle_timeout
         In seconds. After so long without a call the loaded copy is dropped, and the next use loads it again; ``None``:
         never. Of instances that share a copy the longest counts.
@@ -85,7 +89,10 @@ class ColBERTModel:
     InvalidInputError
         At once, for an argument of a wrong kind.
     CheckpointError
-        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token.
+        At first use: no such checkpoint, a plain encoder without a trained projection, no padding token, an encoder
+        that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
 
     References
     ----------
@@ -122,13 +129,13 @@ class ColBERTModel:
             trust_remote_code=trust_remote_code,
             model_kwargs=model_kwargs,
         )
-        self._batch_size = require_length(batch_size, "batch_size", 1)
+        self._batch_size = whole_number(batch_size, "batch_size", 1)
         self._lengths = {
-            "query": None if query_length is None else require_length(query_length, "query_length", 4),
-            "document": None if document_length is None else require_length(document_length, "document_length", 4),
+            "query": None if query_length is None else whole_number(query_length, "query_length", 4),
+            "document": None if document_length is None else whole_number(document_length, "document_length", 4),
         }
         self._notice = TruncationNotice()
-        self._idle_timeout = require_seconds(idle_timeout, "idle_timeout")
+        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
         self._share = Share("colbert", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
@@ -145,7 +152,7 @@ class ColBERTModel:
     @property
     def device(self) -> str:
         """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return resolve_device(self._load_options.device)
+        return self._load_options.resolved_device()
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
@@ -174,6 +181,13 @@ class ColBERTModel:
             with self._share.loaded():
                 pass
         return fingerprint(self._load_options, "colbert")
+
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        with self._share.loaded() as loaded:
+            path: Path | None = loaded.graph
+        return path
 
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again.
@@ -207,28 +221,61 @@ class ColBERTModel:
         passages = self.encode_documents(texts)
         return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
 
-    def explain(self, query: str, text: str) -> list[TokenMatch]:
+    def cuts_queries(self, texts: Sequence[str]) -> list[bool]:
+        """Return, for each query, whether it is longer than the model reads."""
+        require_texts(texts, "query")
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            limit = loaded.limit("query", self._lengths["query"])
+            return [count > limit for count in loaded.count_tokens(list(texts), "query")]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return each document's length in tokens, markers included, before any cut."""
+        require_texts(texts)
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.count_tokens(list(texts), "document"))
+
+    def document_limit(self, length: int | None = None) -> int:
+        """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
+        with self._share.loaded() as loaded:
+            return int(loaded.limit("document", length))
+
+    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, however long; markers are left out."""
+        require_texts(texts)
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.spans(list(texts)))
+
+    def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
 
-        Markers and ``[MASK]`` expansion of the query are left out, so the scores sum to less than `score` gives.
+        Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
         with self._share.loaded() as loaded:
-            query_vectors, query_tokens, query_spans = loaded.encode_with_spans(
-                query, "query", loaded.limit("query", self._lengths["query"])
+            asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+            read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        matches: tuple[TokenMatch, ...] = ()
+        if len(read.vectors):
+            similarities = asked.vectors @ read.vectors.T
+            matches = tuple(
+                TokenMatch(
+                    asked.tokens[row],
+                    read.tokens[column],
+                    float(similarities[row, column]),
+                    *read.spans[column],
+                    *asked.spans[row],
+                )
+                for row, column in enumerate(similarities.argmax(axis=1))
+                if asked.spans[row] != (0, 0)
             )
-            vectors, tokens, spans = loaded.encode_with_spans(
-                text, "document", loaded.limit("document", self._lengths["document"])
-            )
-        if not len(vectors):
-            return []
-        similarities = query_vectors @ vectors.T
-        best = similarities.argmax(axis=1)
-        return [
-            TokenMatch(query_tokens[row], tokens[column], float(similarities[row, column]), *spans[column])
-            for row, column in enumerate(best)
-            if query_spans[row] != (0, 0)
-        ]
+        score = maxsim_many(asked.vectors, [read.vectors])[0]
+        return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
 
     def _encode(self, texts: Sequence[str], task: str, *, show_progress: bool) -> list[Floats]:
         require_texts(texts)
@@ -247,7 +294,8 @@ class ColBERTModel:
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
-            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
+            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
+                check_wanted()
                 chosen = [texts[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
                 bar.update(len(chosen))

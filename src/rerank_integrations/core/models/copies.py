@@ -9,7 +9,7 @@ from typing import Any
 
 from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.memory import give_back
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
+from rerank_integrations.core.models.options import LoadOptions
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class LoadedModel:
     kind
         ``"colbert"`` or ``"cross-encoder"``.
     device, dtype, backend
-        Where it computes and in what, for instance ``"cpu"``, ``"bfloat16"``, ``"torch"``. A `dtype` of another backend
-        than torch is as it was asked for.
+        Where it computes and in what, for instance ``"cpu"``, ``"bfloat16"``, ``"torch"``. The `dtype` of a graph
+        backend is as it was asked for.
     users
         Live `ColBERTModel` or `CrossEncoderModel` objects of this specification, used yet or not.
     calls_in_flight
@@ -32,7 +32,7 @@ class LoadedModel:
     idle_seconds
         Since the last call ended; 0 during one.
     bytes
-        The size of its weights; ``None`` for another backend than torch.
+        The size of its weights; of a graph that of its files, which the backend may pack otherwise.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LoadedModel:
     users: int
     calls_in_flight: int
     idle_seconds: float
-    bytes: int | None
+    bytes: int
 
 
 class LoadedCopy:
@@ -65,7 +65,7 @@ class LoadedCopy:
             return
         # The frame of the last call still names it, and so may a kept traceback: they are left an empty shell.
         vars(value).clear()
-        give_back(resolve_device(self.options.device))
+        give_back(self.options.resolved_device())
 
     def described(self, users: int, now: float) -> LoadedModel:
         """Return what `loaded_models` says of it."""
@@ -73,7 +73,7 @@ class LoadedCopy:
         return LoadedModel(
             name=self.options.name_or_path,
             kind=self.kind,
-            device=resolve_device(self.options.device),
+            device=self.options.resolved_device(),
             dtype=dtype,
             backend=self.options.backend,
             users=users,

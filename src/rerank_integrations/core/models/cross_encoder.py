@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import Share
-from rerank_integrations.core.models.validate import require_length, require_seconds, require_texts
+from rerank_integrations.core.models.validate import require_texts
+from rerank_integrations.core.numeric import seconds, whole_number
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
 _ACTIVATIONS = ("model", "sigmoid", "raw")
+
+
+class PairScore(NamedTuple):
+    """The score of a (query, text) pair, and which of the two was cut."""
+
+    score: float
+    cut: PairCut
 
 
 class CrossEncoderModel:
@@ -28,15 +38,16 @@ class CrossEncoderModel:
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
-        or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
+        A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
+        of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
+        for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
     device, dtype, backend, batch_size, idle_timeout
         As for `ColBERTModel`.
     revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
-        In tokens, of query and passage together; by default the checkpoint's own. Longer pairs are cut, with one
-        `TruncationWarning` an instance.
+        In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
+        pairs are cut, with one `TruncationWarning` an instance; a query to three quarters of the length at most.
     activation
         ``"model"``: what the checkpoint asks for (sigmoid where it is silent); ``"sigmoid"``: scores from 0 to 1;
         ``"raw"``: logits.
@@ -44,9 +55,12 @@ class CrossEncoderModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind.
+        At once, for an argument of a wrong kind; at first use, for a `max_length` that the template alone fills.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
+        language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
+    MissingExtraError
+        At first use, if the library of `backend` is not installed.
     """
 
     def __init__(
@@ -82,10 +96,10 @@ class CrossEncoderModel:
         if activation not in _ACTIVATIONS:
             raise InvalidInputError(f"activation is {activation!r}; expected one of {', '.join(_ACTIVATIONS)}")
         self._activation = activation
-        self._batch_size = require_length(batch_size, "batch_size", 1)
-        self._max_length = None if max_length is None else require_length(max_length, "max_length", 8)
+        self._batch_size = whole_number(batch_size, "batch_size", 1)
+        self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
         self._notice = TruncationNotice()
-        self._idle_timeout = require_seconds(idle_timeout, "idle_timeout")
+        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
         self._share = Share("cross-encoder", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
@@ -98,6 +112,11 @@ class CrossEncoderModel:
     def name(self) -> str:
         """The name or path that was given."""
         return self._load_options.name_or_path
+
+    @property
+    def device(self) -> str:
+        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
+        return self._load_options.resolved_device()
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""
@@ -118,6 +137,13 @@ class CrossEncoderModel:
                 pass
         return fingerprint(self._load_options, "cross-encoder")
 
+    @property
+    def graph(self) -> Path | None:
+        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        with self._share.loaded() as loaded:
+            path: Path | None = loaded.graph
+        return path
+
     def unload(self) -> None:
         """Drop the loaded copy, for every instance that shares it; the next use loads it again.
 
@@ -125,33 +151,77 @@ class CrossEncoderModel:
         """
         self._share.unload()
 
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+    @property
+    def score_scale(self) -> str:
+        """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
+        named = {"raw": "logit", "sigmoid": "probability"}.get(self._activation)
+        if named:
+            return named
+        with self._share.loaded() as loaded:
+            return str(loaded.scale)
+
+    def score(self, query: str | Sequence[tuple[str, str]], texts: Sequence[str] | None = None) -> list[float]:
         """Return one score a text, on the scale that `activation` names; higher is better.
+
+        Parameters
+        ----------
+        query, texts
+            One query and its texts; or, as LangChain's own compressor calls it, a list of (query, text) pairs alone.
 
         Raises
         ------
         InvalidInputError
             If something other than strings is given.
         """
-        require_texts([query])
+        if texts is None:
+            return [one.score for one in self.score_pairs(_pairs(query))]
+        require_texts([query], "query")  # type: ignore[list-item]
         require_texts(texts)
-        unique = list(dict.fromkeys(texts))
+        return [one.score for one in self.score_pairs([(query, text) for text in texts])]  # type: ignore[misc]
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
+        """Return, for each (query, text) pair, its score and what of it was cut; any queries, in batches of all."""
+        unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
         with self._share.loaded() as loaded:
-            scores = self._score_unique(loaded, query, unique)
-        return [scores[text] for text in texts]
+            scored = self._score_unique(loaded, unique)
+        return [scored[pair] for pair in pairs]
 
-    def _score_unique(self, loaded: Any, query: str, texts: list[str]) -> dict[str, float]:
+    def _score_unique(self, loaded: Any, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], PairScore]:
         limit = loaded.limit(self._max_length)
-        counts = loaded.count_tokens(query, texts)
+        counts = loaded.count_tokens(pairs)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
-        scores: dict[str, float] = {}
-        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size):
-            chosen = [texts[place] for place in batch]
-            logits = loaded.logits(query, chosen, limit)
-            scores.update(zip(chosen, self._activate(loaded, logits), strict=True))
-        return scores
+        scores: dict[tuple[str, str], float] = {}
+        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
+            check_wanted()
+            chosen = [pairs[place] for place in batch]
+            scores.update(zip(chosen, self._activate(loaded, loaded.logits(chosen, limit)), strict=True))
+        cut = _cut(loaded, pairs, counts, limit)
+        return {pair: PairScore(scores[pair], of_it) for pair, of_it in zip(pairs, cut, strict=True)}
+
+    def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[PairCut]:
+        """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
+        if not pairs:
+            return []
+        with self._share.loaded() as loaded:
+            return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
+
+    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, however long; markers are left out."""
+        require_texts(texts)
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.spans(list(texts)))
+
+    def room(self, query: str) -> int:
+        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be.
+
+        At least half of what is read of a pair without its markers. Loads the model.
+        """
+        with self._share.loaded() as loaded:
+            return int(loaded.text_room(query, loaded.limit(self._max_length)))
 
     def _activate(self, loaded: Any, logits: list[float]) -> list[float]:
         if self._activation == "raw":
@@ -176,6 +246,21 @@ _DEFAULTS: dict[str, Any] = {
     "local_files_only": False,
     "trust_remote_code": False,
 }
+
+
+def _cut(loaded: Any, pairs: Sequence[tuple[str, str]], counts: Sequence[int], limit: int) -> list[PairCut]:
+    """Return what is cut of each of `pairs`, of `counts` tokens with their markers."""
+    return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
+
+
+def _pairs(given: Any) -> list[tuple[str, str]]:
+    pairs = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise InvalidInputError(
+            f"score was given {given!r} alone; expected a query and its texts, or (query, text) pairs"
+        )
+    require_texts([text for pair in pairs for text in pair])
+    return [(query, text) for query, text in pairs]
 
 
 def _sigmoid(value: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,31 +14,46 @@ from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
 from rerank_integrations.core.models.compute import lane_for, on_compute_thread
 from rerank_integrations.core.models.forking import fork_safe_lock
+from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
     load_guarded,
     position_limit,
     require_tokenizer,
     st_kwargs,
+    token_spans,
 )
 from rerank_integrations.core.models.memory import weights_of
-from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
+from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 Task: TypeAlias = Literal["query", "document"]
 
-# Bounds both the memory and how long another thread waits for the tokenizer.
-_COUNT_AT_ONCE = 512
+
+class EncodedText(NamedTuple):
+    """One text's kept tokens.
+
+    `vectors` are float32 unit rows, *Shape:* (tokens kept, dim); `tokens` as the tokenizer writes them; `spans` in
+    characters of the text, (0, 0) for markers; `read_to` is the character at which a text that was cut ends.
+    """
+
+    vectors: Floats
+    tokens: list[str]
+    spans: list[tuple[int, int]]
+    read_to: int | None
 
 
 class LoadedEncoder:
     """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = resolve_device(options.device)
+        self._device: Any = options.resolved_device()
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]
-        if options.backend == "torch" and not options.is_starter:
+        # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
+        load_guarded(options, lambda: self._model.preprocess([""], task="query"))
+        if not options.is_starter:
             # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
             fresh = unloaded_parameters(self._transformer.auto_model) or []
             require_filled(options, [name for name in fresh if "pooler" not in name])
@@ -50,8 +66,11 @@ class LoadedEncoder:
         # documents to the query's length (sentence-transformers 6.2).
         self._tokenizer_lock = fork_safe_lock()
         self.dim = _dimension(options, self._model)
-        self.weights = weights_of(self._model, options)
         self._multiplied = _multiplied(self._transformer.auto_model)
+        self.graph: Path | None = None
+        if options.is_graph:
+            self.graph = serve_as_graph(options, "colbert", self._transformer, self._model.preprocess)
+        self.weights = weights_of(self._model, self.graph, options)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""
@@ -74,27 +93,33 @@ class LoadedEncoder:
         """Return each text's length in tokens, markers included, before any cut."""
         prompt = self.prompt(task)
         counts: list[int] = []
-        for start in range(0, len(texts), _COUNT_AT_ONCE):
-            chunk = [prompt + text for text in texts[start : start + _COUNT_AT_ONCE]]
+        for start in range(0, len(texts), COUNT_AT_ONCE):
+            chunk = [prompt + text for text in texts[start : start + COUNT_AT_ONCE]]
             with self._tokenizer_lock:
                 encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
             counts += [len(ids) for ids in encoded["input_ids"]]
         return counts
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
 
     def encode(self, texts: list[str], task: Task, limit: int) -> list[Floats]:
         """Encode one batch; float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
         vectors, mask, _ = self._forward(texts, task, limit)
         return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
 
-    def encode_with_spans(self, text: str, task: Task, limit: int) -> tuple[Floats, list[str], list[tuple[int, int]]]:
-        """Encode one text; with each kept token's string and character span, (0, 0) for markers."""
+    def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
+        """Encode one text, and tell where in it each kept token stands."""
         vectors, mask, ids = self._forward([text], task, limit)
         keep = mask[0]
         tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
         spans = self._spans(text, task, limit)
+        cut = self.count_tokens([text], task)[0] > limit
+        read_to = max(end for _, end in spans) if cut else None
         spans += [(0, 0)] * (len(keep) - len(spans))
         kept = [span for span, is_kept in zip(spans, keep, strict=False) if is_kept]
-        return _unit_rows(vectors[0][keep]), tokens, kept
+        return EncodedText(_unit_rows(vectors[0][keep]), tokens, kept, read_to)
 
     def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
         prompt = self.prompt(task)
@@ -102,10 +127,7 @@ class LoadedEncoder:
             encoded = self._model.tokenizer(
                 prompt + text, truncation=True, max_length=limit, return_offsets_mapping=True
             )
-        shift = len(prompt)
-        return [
-            (start - shift, end - shift) if end > start >= shift else (0, 0) for start, end in encoded["offset_mapping"]
-        ]
+        return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
 
     def _forward(self, texts: list[str], task: Task, limit: int) -> tuple[Any, Any, Any]:
         with self._tokenizer_lock, self._reading(task, limit):
@@ -144,6 +166,17 @@ class LoadedEncoder:
             transformer.query_expansion = self._expansion
 
 
+def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without the blanks that some tokenizers count in, be they the prompt's or the text's."""
+    if end <= max(start, 0):
+        return 0, 0
+    start = max(start, 0)
+    piece = text[start:end]
+    if not piece.strip():
+        return start, end
+    return end - len(piece.lstrip()), start + len(piece.rstrip())
+
+
 def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> None:
     fixed = expansion["strategy"] == "fixed"
     # Cleared first: the setters refuse a query length below the expansion's.
@@ -157,7 +190,6 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     """Load a checkpoint as a `sentence_transformers.MultiVectorEncoder`, in evaluation mode."""
     from sentence_transformers import MultiVectorEncoder
 
-    dtype = resolve_dtype(options.dtype, device)
     if options.is_starter:
         from rerank_integrations import starter
 
@@ -167,10 +199,8 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     else:
         require_multi_vector(options)
         model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
-    if options.backend == "torch":
-        # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
-        model = model.to(dtype)
-    return model.eval()
+    # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
+    return model.to(options.resolved_dtype()).eval()
 
 
 def _multiplied(encoder: Any) -> float:

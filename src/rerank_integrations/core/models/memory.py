@@ -7,24 +7,26 @@ import functools
 import gc
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rerank_integrations.core.models.options import LoadOptions
 
 
 class Weights(NamedTuple):
-    """The number format of a loaded model's weights, and their size in bytes where torch holds them."""
+    """The number format of a loaded model's weights, and their size in bytes."""
 
     dtype: str
-    bytes: int | None
+    bytes: int
 
 
-def weights_of(model: Any, options: LoadOptions) -> Weights:
-    """Return what the parameters and buffers of a torch module are and take."""
-    if options.backend != "torch":
-        return Weights(options.dtype, None)
-    held = [*model.parameters(), *model.buffers()]
-    return Weights(str(held[0].dtype).removeprefix("torch."), sum(one.numel() * one.element_size() for one in held))
+def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
+    """Return what the parameters and buffers of a torch module are and take, with the files of its `graph`."""
+    held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
+    size = sum(one.numel() * one.element_size() for one in held)
+    if graph is None:
+        return Weights(str(held[0].dtype).removeprefix("torch."), size)
+    return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()))
 
 
 def give_back(device: str) -> None:

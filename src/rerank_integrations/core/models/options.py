@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 STARTER = "starter"
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
-_BACKENDS = ("torch", "openvino", "onnx")
+# By backend. ONNX Runtime has no bfloat16 on a CPU, OpenVINO no float16 that computes faster.
+_DTYPES = {
+    "torch": ("auto", "float32", "bfloat16", "float16"),
+    "onnx": ("auto", "float32", "int8"),
+    "openvino": ("auto", "float32", "bfloat16", "int8"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,15 @@ class LoadOptions:
         if not isinstance(self.name_or_path, str | Path) or not str(self.name_or_path):
             raise InvalidInputError(f"model name is {self.name_or_path!r}; expected a name or a path")
         object.__setattr__(self, "name_or_path", str(self.name_or_path))
-        if self.dtype not in _DTYPES:
-            raise InvalidInputError(f"dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
-        if self.backend not in _BACKENDS:
-            raise InvalidInputError(f"backend is {self.backend!r}; expected one of {', '.join(_BACKENDS)}")
-        if self.is_starter and self.backend != "torch":
-            raise InvalidInputError(f"backend is {self.backend!r}; expected 'torch', all that the starter models have")
+        if self.backend not in _DTYPES:
+            raise InvalidInputError(f"backend is {self.backend!r}; expected one of {', '.join(_DTYPES)}")
+        dtypes = _DTYPES[self.backend]
+        if self.dtype not in dtypes:
+            raise InvalidInputError(
+                f"dtype is {self.dtype!r}; expected one of {', '.join(dtypes)} with backend={self.backend!r}"
+            )
+        if self.is_graph and self.device not in (None, "cpu"):
+            raise InvalidInputError(f"device is {self.device!r}; expected 'cpu' with backend={self.backend!r}")
 
     @property
     def is_starter(self) -> bool:
@@ -51,9 +58,22 @@ class LoadOptions:
         return self.name_or_path == STARTER
 
     @property
+    def is_graph(self) -> bool:
+        """Whether the encoder runs as a graph, on the CPU, not in torch."""
+        return self.backend != "torch"
+
+    @property
     def is_local(self) -> bool:
         """Whether all the files are on this machine for certain."""
         return self.is_starter or Path(self.name_or_path).is_dir()
+
+    def resolved_device(self) -> str:
+        """Return the torch device of what is loaded."""
+        return "cpu" if self.is_graph else resolve_device(self.device)
+
+    def resolved_dtype(self) -> torch.dtype:
+        """Return the torch dtype of what is loaded; of a graph backend, that of the modules outside the graph."""
+        return resolve_dtype("float32" if self.is_graph else self.dtype, self.resolved_device())
 
     def arguments(self) -> dict[str, Any]:
         """Return the fields that may be written down: all but the access token, and none that is ``None``."""
@@ -79,7 +99,7 @@ class LoadOptions:
             kind,
             place,
             str(self.revision),
-            resolve_device(self.device),
+            self.resolved_device(),
             self.dtype,
             self.backend,
             str(self.cache_folder),

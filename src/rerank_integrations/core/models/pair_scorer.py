@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
+from rerank_integrations.core.models.checkpoint import (
+    find_file,
+    fresh_parameters,
+    read_json,
+    require_filled,
+    require_reranker,
+)
 from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.forking import fork_safe_lock
+from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
     load_guarded,
     position_limit,
     require_tokenizer,
     st_kwargs,
+    token_spans,
 )
 from rerank_integrations.core.models.memory import weights_of
-from rerank_integrations.core.models.options import LoadOptions, resolve_device, resolve_dtype
-from rerank_integrations.errors import CheckpointError
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.pair_lengths import PairCut
+from rerank_integrations.core.models.pair_reading import PairReader
+from rerank_integrations.errors import CheckpointError, InvalidInputError
 
+# A tokenizer that knows no limit says 1e30, which tokenizers cannot take.
+_NO_LIMIT = 2**31 - 1
 # How a checkpoint that was trained from the starter cross-encoder names its head.
 _OWN_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
 
@@ -25,33 +39,65 @@ class LoadedPairScorer:
     """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = resolve_device(options.device)
+        self._device: Any = options.resolved_device()
         self._model = load_guarded(options, lambda: load_pair_model(options, self._device))
         if not options.is_starter:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
-        self.weights = weights_of(self._model, options)
         self._positions = position_limit(self._model[0])
+        # Reads a pair of empty texts: a chat template that has no place for query and passage is refused here.
+        self._reader: PairReader = load_guarded(options, lambda: PairReader(self._model))
+        self._name = options.name_or_path
+        self.graph: Path | None = None
+        if options.is_graph:
+            self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
+        self.weights = weights_of(self._model, self.graph, options)
         # Truncation and padding are state of the one fast tokenizer.
         self._tokenizer_lock = fork_safe_lock()
+
+    def _paired(self, texts: list[str]) -> dict[str, Any]:
+        features: dict[str, Any] = self._model.preprocess([(texts[0], text) for text in texts])
+        return features
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
-        return int(min(known)) if known else 512
+        limit = int(min([*known, _NO_LIMIT])) if known else 512
+        if limit <= self._reader.fixed:
+            raise InvalidInputError(
+                f"max_length is {length}; expected more than {self._reader.fixed}, the tokens that "
+                f"{self._name!r} puts around query and passage"
+            )
+        return limit
 
-    def count_tokens(self, query: str, texts: list[str]) -> list[int]:
-        """Return each pair's length in tokens before any cut."""
+    def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
+        """Return each pair's length in tokens before any cut, prompt and template included."""
+        counts: list[int] = []
+        for start in range(0, len(pairs), COUNT_AT_ONCE):
+            with self._tokenizer_lock:
+                counts += self._reader.count(pairs[start : start + COUNT_AT_ONCE])
+        return counts
+
+    def cut(self, query: str, count: int, limit: int) -> PairCut:
+        """Return what is cut of a pair of `count` tokens with `query`, if `limit` tokens are read."""
+        if count <= limit:
+            return PairCut(False, False)
         with self._tokenizer_lock:
-            encoded = self._model.tokenizer([query] * len(texts), texts, truncation=False, padding=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+            return self._reader.cut(query, count, limit)
 
-    def logits(self, query: str, texts: list[str], limit: int) -> list[float]:
+    def text_room(self, query: str, limit: int) -> int:
+        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be."""
+        with self._tokenizer_lock:
+            return self._reader.text_room(query, limit)
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
+
+    def logits(self, pairs: list[tuple[str, str]], limit: int) -> list[float]:
         """Return the logit of each pair of one batch."""
         with self._tokenizer_lock:
-            features = self._model.preprocess(
-                [(query, text) for text in texts], processing_kwargs={"text": {"max_length": limit}}
-            )
+            features = self._reader.read(pairs, limit)
         return on_compute_thread("document", lambda: self._compute(features))
 
     def _compute(self, features: dict[str, Any]) -> list[float]:
@@ -61,6 +107,14 @@ class LoadedPairScorer:
         with torch.inference_mode():
             scores = self._model(batch_to_device(features, self._device))["scores"]
             return [float(score) for score in scores.float().cpu().flatten()]
+
+    @property
+    def scale(self) -> str:
+        """What the checkpoint's own activation gives: ``"probability"``, ``"logit"`` or ``"own"``."""
+        from torch import nn
+
+        known = {nn.Sigmoid: "probability", nn.Identity: "logit"}
+        return known.get(type(self._model.activation_fn), "own")
 
     def activate(self, logits: list[float]) -> list[float]:
         """Apply the activation that the checkpoint asks for."""
@@ -80,20 +134,19 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
         model = CrossEncoder(
             modules=starter.cross_encoder_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
         )
-        return model.to(resolve_dtype(options.dtype, device)).eval()
+        return model.to(options.resolved_dtype()).eval()
     if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
         raise CheckpointError(
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
             "expected a local directory or the name of a model on the hub"
         )
+    require_reranker(options)
     head = next((module for module in read_json(options, "modules.json") if module.get("type") == _OWN_HEAD), None)
     if head is None:
         model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
     else:
         model = CrossEncoder(modules=_own_modules(options, head["path"]), device=device)
-    if options.backend == "torch":
-        model = model.to(resolve_dtype(options.dtype, device))
-    return model.eval()
+    return model.to(options.resolved_dtype()).eval()
 
 
 def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
@@ -112,7 +165,7 @@ def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
 
 def _require_trained_single_label(options: LoadOptions, model: Any) -> None:
     inner = getattr(model, "model", None)
-    fresh = fresh_parameters(options, inner) if options.backend == "torch" and inner is not None else []
+    fresh = fresh_parameters(options, inner) if inner is not None else []
     require_filled(options, fresh)
     if model.num_labels != 1:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from rerank_integrations.errors import InvalidInputError
@@ -20,19 +19,3 @@ def require_texts(texts: Sequence[str], name: str = "text") -> None:
         except UnicodeEncodeError as error:
             # Tokenizers and SQLite take UTF-8 only, and say so less clearly.
             raise InvalidInputError(f"{name} number {place} is not valid Unicode: {error}") from error
-
-
-def require_length(value: int, name: str, least: int) -> int:
-    """Return `value`, or raise `InvalidInputError` unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least {least}")
-    return value
-
-
-def require_seconds(value: float | None, name: str) -> float | None:
-    """Return `value`, or raise `InvalidInputError` unless it is ``None`` or a finite number from 0."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-        raise InvalidInputError(f"{name} is {value!r}; expected a number of seconds from 0, or None for never")
-    return float(value)

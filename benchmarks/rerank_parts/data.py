@@ -1,0 +1,83 @@
+"""Queries of the reranking benchmark and their candidates: BM25's best of real passages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rerank_integrations import Passage
+from rerank_integrations.core.jsonl import read_jsonl
+from rerank_integrations.evaluation import load_dataset
+from rerank_integrations.evaluation.bm25 import BM25
+
+# Of the mixed candidates: half of them abstracts of some 300 tokens, then paragraphs of some 150, then a dictionary's
+# entries, of which most have fewer than 100.
+MIX = (("eval/scifact", 0.5), ("eval/squad_dev", 0.25), ("scale/foldoc", 0.25))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query, and its candidates in the order that they are given to every system."""
+
+    id: str
+    text: str
+    candidates: tuple[Passage, ...]
+
+    def first(self, count: int) -> Asked:
+        return Asked(self.id, self.text, self.candidates[:count])
+
+
+class Pool:
+    """Passages, and BM25 over them."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.passages = list(passages)
+        self._by_id = {passage.id: passage for passage in self.passages}
+        self._bm25 = BM25()
+        self._bm25.build(self.passages)
+
+    def best(self, query: str, depth: int) -> list[Passage]:
+        """Return at most `depth` passages that share a word with `query`, best first."""
+        return [self._by_id[key] for key in self._bm25.retrieve(self._bm25.encode(query), depth)]
+
+
+def passages_of(data: Path, name: str) -> list[Passage]:
+    """Return the passages of a collection in BEIR layout, or of a file of passages alone."""
+    folder = data / name
+    return list(read_jsonl(folder / "corpus.jsonl.gz" if folder.is_dir() else data / f"{name}.corpus.jsonl.gz"))
+
+
+def queries_of(data: Path, name: str) -> list[tuple[str, str]]:
+    """Return id and text of the judged queries of a collection, in a random order that is always the same."""
+    queries = sorted(load_dataset(data / "eval" / name).queries.items())
+    random.Random(0).shuffle(queries)
+    return queries
+
+
+def asked(queries: Sequence[tuple[str, str]], pool: Pool, count: int, depth: int) -> list[Asked]:
+    """Return the first `count` queries for which BM25 finds `depth` passages."""
+    found: list[Asked] = []
+    for key, text in queries:
+        best = pool.best(text, depth)
+        if len(best) == depth:
+            found.append(Asked(key, text, tuple(best)))
+        if len(found) == count:
+            break
+    return found
+
+
+def mixed(data: Path, count: int, depth: int) -> list[Asked]:
+    """Return queries of scifact with candidates of `MIX`, BM25's best of each, in a random order."""
+    pools = [(Pool(passages_of(data, name)), round(share * depth)) for name, share in MIX]
+    generator = random.Random(0)
+    found: list[Asked] = []
+    for key, text in queries_of(data, "scifact"):
+        best = [passage for pool, part in pools for passage in pool.best(text, part)]
+        if len(best) == depth:
+            generator.shuffle(best)
+            found.append(Asked(key, text, tuple(best)))
+        if len(found) == count:
+            break
+    return found

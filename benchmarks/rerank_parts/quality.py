@@ -1,0 +1,93 @@
+"""nDCG@10 and time of rerankers of LlamaIndex, ours and theirs, on BM25's best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from rich.table import Table
+
+from rerank_integrations.evaluation import load_dataset
+from rerank_integrations.evaluation.metrics import evaluate_run, means
+from rerank_integrations.llama_index import ColBERTRerank, CrossEncoderRerank
+from rerank_parts.bench import Bench, K, System, Taken
+from rerank_parts.data import Asked, Pool, asked, queries_of
+from rerank_parts.rivals import RivalAbsentError, colbert_rerank, sentence_transformer_rerank
+
+_SETS = ("cranfield", "scifact")
+
+
+def quality(bench: Bench) -> None:
+    """Give every component the same nodes and weights, in turns; only its call is timed.
+
+    Our ColBERT has no index here and keeps no vectors, so that it encodes all of them for each query, as theirs does.
+    """
+    systems = _components(bench)
+    depth = bench.sizes.depth
+    for name in _SETS:
+        data = load_dataset(bench.data / "eval" / name)
+        pool = Pool(data.passages)
+        queries = asked(queries_of(bench.data, name), pool, bench.sizes.quality, depth)
+        taken = bench.in_turns({"bm25": _bm25(pool, depth), **systems}, queries)
+        title = f"quality: {name}, BM25's best {depth}, {len(queries)} queries; BM25's time is its search"
+        table = Table("component", "nDCG@10", "ms a query", title=title)
+        for system, one in taken.items():
+            ndcg = _ndcg(data.qrels, queries, one)
+            table.add_row(system, f"{ndcg:.3f}", f"{one.median_ms:.1f}")
+            bench.note(f"quality_{name}_{system}_ndcg10", ndcg)
+            bench.note(f"quality_{name}_{system}_ms", one.median_ms)
+        bench.show(table)
+        bench.note(f"quality_{name}_queries", len(queries))
+
+
+def _components(bench: Bench) -> dict[str, System]:
+    ours = ColBERTRerank(model=bench.colbert, top_n=K, cache_bytes=0)
+    found: dict[str, System] = {"our_ColBERTRerank": _component(ours)}
+    try:
+        theirs = colbert_rerank(bench.work / "colbert", K)
+        found["their_ColbertRerank"] = _without_gradients(_component(theirs))
+    except RivalAbsentError as error:
+        bench.tell(f"ColbertRerank is left out: {error}")
+    reading = CrossEncoderRerank(model=bench.cross_encoder, top_n=K)
+    found["our_CrossEncoderRerank"] = _component(reading)
+    their_reading = sentence_transformer_rerank(bench.work / "cross-encoder", K)
+    found["their_SentenceTransformerRerank"] = _component(their_reading)
+    return found
+
+
+def _bm25(pool: Pool, depth: int) -> System:
+    return lambda query: lambda: [passage.id for passage in pool.best(query.text, depth)][:K]
+
+
+def _component(component: Any) -> System:
+    def ready(query: Asked) -> Callable[[], list[str]]:
+        # Theirs write scores into the nodes, so each gets nodes of its own.
+        found = nodes(query)
+        bundle = QueryBundle(query.text)
+        return lambda: [kept.node.node_id for kept in component.postprocess_nodes(found, bundle)]
+
+    return ready
+
+
+def _without_gradients(system: System) -> System:
+    """Return it with `torch.no_grad`: ColbertRerank would hold what gradients need, of all candidates at once."""
+
+    def ready(query: Asked) -> Callable[[], list[str]]:
+        return torch.no_grad()(system(query))
+
+    return ready
+
+
+def nodes(query: Asked) -> list[NodeWithScore]:
+    """Return the candidates as nodes, which have the passages' ids and no metadata."""
+    return [NodeWithScore(node=TextNode(id_=one.id, text=one.text), score=0.0) for one in query.candidates]
+
+
+def _ndcg(qrels: dict[str, dict[str, int]], queries: list[Asked], taken: Taken) -> float:
+    run = {
+        query.id: {key: float(-place) for place, key in enumerate(answer)}
+        for query, answer in zip(queries, taken.answers, strict=True)
+    }
+    return means(evaluate_run({key: qrels[key] for key in run}, run))["nDCG@10"]

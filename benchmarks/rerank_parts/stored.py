@@ -1,0 +1,85 @@
+"""ColBERT over candidates that an index holds, beside encoding them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from rerank_integrations.core.reranking import Candidate, ColBERTScorer, Ranked, Reranker
+from rerank_parts.bench import DEPTH, Bench, K, System
+from rerank_parts.data import Asked
+
+_FRESH = "encoded"
+
+
+def stored(bench: Bench) -> None:
+    """Measure first and later rankings of the same candidates from 4 and 2 bits, and from float16.
+
+    ``first``: the scorer has not met the candidates (files may be in memory); ``again``: it has, for the same query.
+    Both encode the query. The float16 index is of the candidates alone, since a larger one compresses itself.
+    """
+    queries = bench.asked(bench.sizes.stored)
+    systems: dict[str, System] = {_FRESH: _fresh(bench)}
+    for nbits in (4, 2):
+        systems[f"{nbits}bit_first"] = _from_index(bench, nbits, met=False)
+        systems[f"{nbits}bit_again"] = _from_index(bench, nbits, met=True)
+    systems["float16_first"] = _from_float16(bench)
+    taken = bench.in_turns(systems, queries)
+    fresh = taken[_FRESH]
+    tokens = sum(len(bench.vectors[one.text]) for query in queries for one in query.candidates) / len(queries)
+    title = f"stored: {DEPTH} candidates of {tokens:.0f} vectors together, {len(queries)} queries of scifact"
+    table = Table("vectors", "ms a query", "times as fast", f"top {K} the same", "at the same place", title=title)
+    for name, one in taken.items():
+        ratio, overlap, places = fresh.median_ms / one.median_ms, one.overlap(fresh), one.same_places(fresh)
+        table.add_row(name, f"{one.median_ms:.1f}", f"{ratio:.1f}", f"{overlap:.3f}", f"{places:.3f}")
+        bench.note(f"stored_{name}_ms", one.median_ms)
+        if name != _FRESH:
+            bench.note(f"stored_{name}_ratio", ratio)
+            bench.note(f"stored_{name}_overlap10", overlap)
+            bench.note(f"stored_{name}_same_places", places)
+    bench.show(table)
+    bench.note("stored_queries", len(queries))
+
+
+def _fresh(bench: Bench) -> System:
+    def ready(query: Asked) -> Callable[[], list[str]]:
+        return _ranking(bench, ColBERTScorer(bench.colbert, cache_bytes=0), query, "encoded")
+
+    return ready
+
+
+def _from_index(bench: Bench, nbits: int, *, met: bool) -> System:
+    def ready(query: Asked) -> Callable[[], list[str]]:
+        ranking = _ranking(bench, ColBERTScorer(bench.colbert, bench.index(nbits)), query, "stored")
+        if met:
+            ranking()
+        return ranking
+
+    return ready
+
+
+def _from_float16(bench: Bench) -> System:
+    def ready(query: Asked) -> Callable[[], list[str]]:
+        scorer = ColBERTScorer(bench.colbert, bench.small_index(query.candidates))
+        return _ranking(bench, scorer, query, "stored")
+
+    return ready
+
+
+def _ranking(bench: Bench, scorer: ColBERTScorer, query: Asked, how: str) -> Callable[[], list[str]]:
+    reranker = Reranker(scorer)
+    candidates = [Candidate(one.id, one.text) for one in query.candidates]
+
+    def ranking() -> list[str]:
+        ranked = reranker.rank(query.text, candidates)
+        _require_all(bench, ranked, how)
+        return [query.candidates[one.place].id for one in ranked[:K]]
+
+    return ranking
+
+
+def _require_all(bench: Bench, ranked: list[Ranked], how: str) -> None:
+    wrong = {str(one.note.get("vectors_from")) for one in ranked} - {how}
+    if wrong:
+        bench.failures.append(f"vectors were {', '.join(sorted(wrong))}; expected {how}")

@@ -1,0 +1,42 @@
+"""Texts of unknown origin made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_STEERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_REPLACED = "\ufffd"
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """Return `text` as a terminal may show it, character for character, so that spans still fit.
+
+    A control character (of an ANSI escape, too) becomes its picture, one that turns the direction of writing the
+    replacement character, one that `encoding` has not a question mark. Line feeds stay.
+    """
+    return "".join(_shown(character, encoding) for character in text)
+
+
+def _shown(character: str, encoding: str) -> str:
+    if character == "\n" or " " <= character <= "~":
+        return character
+    if character == "\t":
+        return " "
+    shown = _picture(character)
+    try:
+        shown.encode(encoding)
+    except UnicodeEncodeError:
+        return "?"
+    return shown
+
+
+def _picture(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    category = unicodedata.category(character)
+    if category in ("Zl", "Zp"):
+        return " "
+    return _REPLACED if category in ("Cc", "Cs") or character in _STEERING else character

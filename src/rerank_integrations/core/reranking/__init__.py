@@ -1,0 +1,26 @@
+"""Reranking: candidates in, the same candidates in a better order out, with notes on how each was scored."""
+
+from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
+from rerank_integrations.core.reranking.cascade import Cascade
+from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
+from rerank_integrations.core.reranking.cross_encoder_scorer import CrossEncoderScorer
+from rerank_integrations.core.reranking.passages import rerank
+from rerank_integrations.core.reranking.plain_scorer import CandidateScorer, PlainScorer
+from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
+from rerank_integrations.core.reranking.threshold import ThresholdFit, fit_threshold
+
+__all__ = [
+    "Candidate",
+    "CandidateScorer",
+    "Cascade",
+    "ColBERTScorer",
+    "CrossEncoderScorer",
+    "PlainScorer",
+    "Ranked",
+    "Reranker",
+    "Scored",
+    "ThresholdFit",
+    "as_candidate_scorer",
+    "fit_threshold",
+    "rerank",
+]

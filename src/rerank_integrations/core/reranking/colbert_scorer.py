@@ -1,0 +1,239 @@
+"""MaxSim of candidates: from an index's stored vectors, from a cache, or encoded afresh; whole or by windows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.index.held import held_hits, recorded_document_length
+from rerank_integrations.core.maxsim import Floats, maxsim_many
+from rerank_integrations.core.numeric import whole_number
+from rerank_integrations.core.reranking.candidates import Candidate, Scored
+from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
+from rerank_integrations.core.reranking.vector_cache import VectorCache
+from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows
+from rerank_integrations.errors import InvalidInputError, ModelMismatchError
+
+CACHE_BYTES = 128 * 2**20
+_SCALES = {"sum": "maxsim_sum", "mean": "maxsim_mean"}
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Texts in pieces, by text, and the vectors of each piece, by its own text."""
+
+    spans: Mapping[str, Sequence[Span]]
+    vectors: Mapping[str, Floats]
+    cached: frozenset[str]
+
+    def best(self, query: Floats, texts: Sequence[str]) -> list[Scored]:
+        """Return, for each text, the score and the span of the piece of it that scores best."""
+        pieces = [[text[start:end] for start, end in self.spans[text]] for text in texts]
+        scores = iter(maxsim_many(query, [self.vectors[piece] for parts in pieces for piece in parts]))
+        found: list[Scored] = []
+        for text, parts in zip(texts, pieces, strict=True):
+            of_parts = [next(scores) for _ in parts]
+            best = best_window(of_parts)
+            how = "cached" if self.cached.issuperset(parts) else "encoded"
+            found.append(Scored(of_parts[best], window=self.spans[text][best], vectors=how))
+        return found
+
+
+class ColBERTScorer:
+    """Scores candidates by ColBERT; any number of threads may use it.
+
+    Parameters
+    ----------
+    model
+        A `ColBERTModel`, or an encoder of your own.
+    index
+        An open index of the same checkpoint. A candidate that it holds under the same id with the same text is
+        scored from its stored vectors. Those it does not hold are encoded.
+    window, stride
+        In tokens. With a `window`, a text that is longer is scored by overlapping windows, and its best one counts; at
+        most what the model reads at once. The `stride` is half a window by default.
+    scale
+        ``"sum"`` over the query's tokens (MaxSim), or ``"mean"``, which compares across queries.
+    cache_bytes
+        How many bytes of vectors of encoded candidates are kept for the next calls (float32, the last used ones).
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument of a wrong kind.
+    ModelMismatchError
+        When scoring, if `model` is not the checkpoint that the index was built with.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        index: ColBERTIndex | None = None,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        scale: str = "sum",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if not isinstance(scale, str) or scale not in _SCALES:
+            raise InvalidInputError(f"scale is {scale!r}; expected 'sum' or 'mean'")
+        self._windows = require_windows(window, stride)
+        self._lengths = Lengths(model)
+        if self._windows is not None and not self._lengths.told:
+            raise InvalidInputError(
+                f"window is {window} with a model of type {type(model).__name__}, which does not say where its tokens "
+                "are; expected a ColBERTModel"
+            )
+        self._cache_bytes = whole_number(cache_bytes, "cache_bytes")
+        self._cache = VectorCache(self._cache_bytes)
+        self._model = model
+        self._index = index
+        self._scale = scale
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where things are, no vectors.
+        windows = {"window": self._windows.size, "stride": self._windows.stride} if self._windows else {}
+        options: dict[str, Any] = {**windows, "scale": self._scale, "cache_bytes": self._cache_bytes}
+        return functools.partial(ColBERTScorer, **options), (self._model, self._index)
+
+    @property
+    def scale(self) -> str:
+        """``maxsim_sum`` or ``maxsim_mean``."""
+        return _SCALES[self._scale]
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return one score a text; higher is better."""
+        return [one.score for one in self.score_many([query], [[Candidate(None, text) for text in texts]])[0]]
+
+    def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
+        """Return, for each query, one `Scored` for each of its candidates; a text is encoded once for all of them."""
+        if not any(candidates):
+            return [[] for _ in queries]
+        self._require_same_model()
+        vectors = self._model.encode_queries(list(queries))
+        held = [self._held(query, given) for query, given in zip(vectors, candidates, strict=True)]
+        rest = [
+            [one.text for at, one in enumerate(given) if at not in found]
+            for given, found in zip(candidates, held, strict=True)
+        ]
+        encoded = self._encoded(list(dict.fromkeys(chain.from_iterable(rest))))
+        scored: list[list[Scored]] = []
+        for query, given, found, texts in zip(vectors, candidates, held, rest, strict=True):
+            fresh = iter(encoded.best(query, texts))
+            scored.append([found[at] if at in found else next(fresh) for at in range(len(given))])
+        return self._noted(queries, vectors, candidates, scored)
+
+    def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
+        """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
+        if not self._lengths.told:
+            raise strict_refused(self._model)
+        rows = [one for given in candidates for one in given]
+        if not rows:
+            return
+        spans = self._spans([one.text for one in rows])
+        pieces = {text: [text[start:end] for start, end in found] for text, found in spans.items()}
+        cut = self._lengths.cut(chain.from_iterable(pieces.values()))
+        require_none_cut([(one, not cut.isdisjoint(pieces[one.text])) for one in rows], "document_length")
+
+    def _require_same_model(self) -> None:
+        if self._index is None or self._model is self._index.model:
+            return
+        ours, theirs = self._model, self._index.model
+        if ours.fingerprint != theirs.fingerprint:
+            raise ModelMismatchError(
+                f"the reranker's model is {ours.name!r} ({ours.fingerprint}); "
+                f"expected that of the index, {theirs.name!r} ({theirs.fingerprint})"
+            )
+
+    def _held(self, query: Floats, candidates: Sequence[Candidate]) -> dict[int, Scored]:
+        """Return, by position, the scores of those candidates whose vectors the index holds as they are needed."""
+        if self._index is None:
+            return {}
+        check_wanted()
+        hits = held_hits(self._index, query, [one.id for one in candidates if isinstance(one.id, str)])
+        # The text is compared on the hit itself: another process may replace a passage at any time.
+        same = {
+            at: hit for at, one in enumerate(candidates) if one.id in hits and (hit := hits[one.id]).text == one.text
+        }
+        unfit = self._stored_otherwise(self._index, [hit.text for hit in same.values()])
+        return {
+            at: Scored(hit.score, vectors="stored", window=(0, len(hit.text)))
+            for at, hit in same.items()
+            if hit.text not in unfit
+        }
+
+    def _stored_otherwise(self, index: ColBERTIndex, texts: Sequence[str]) -> set[str]:
+        """Return the texts whose stored vectors are not what they would be encoded to: cut, or cut elsewhere."""
+        if not self._lengths.told or not texts:
+            return set()
+        # The index may have been written with either; the reranker's own is what is wanted.
+        lengths = recorded_document_length(index), index.model.options().get("document_length")
+        limits = {self._lengths.limit, *map(self._lengths.limit_of, lengths)}
+        windows = self._fitting()
+        if windows is not None:
+            limits.add(windows.size + self._lengths.markers)
+        # Where all read the same, what is stored is cut as it would be now.
+        return self._lengths.longer(texts, min(limits)) if len(limits) > 1 else set()
+
+    def _fitting(self) -> Windows | None:
+        return self._windows and self._windows.within(self._lengths.limit - self._lengths.markers)
+
+    def _spans(self, texts: Sequence[str]) -> dict[str, list[Span]]:
+        """Return, by text, the character spans of the pieces that are scored by themselves."""
+        spans = {text: [(0, len(text))] for text in texts}
+        windows = self._fitting() if spans else None
+        if windows is not None:
+            long = list(self._lengths.longer(spans, windows.size + self._lengths.markers))
+            tokens = self._model.token_spans(long)
+            spans.update({text: windows.spans(text, found) for text, found in zip(long, tokens, strict=True)})
+        return spans
+
+    def _encoded(self, texts: Sequence[str]) -> _Encoded:
+        spans = self._spans(texts)
+        pieces = list(dict.fromkeys(text[start:end] for text, found in spans.items() for start, end in found))
+        known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
+        cached = frozenset(known)
+        missing = [piece for piece in pieces if piece not in cached]
+        for piece, vectors in zip(missing, self._model.encode_documents(missing) if missing else [], strict=True):
+            self._cache.put(piece, vectors)
+            known[piece] = vectors
+        return _Encoded(spans, known, cached)
+
+    def _noted(
+        self,
+        queries: Sequence[str],
+        vectors: Sequence[Floats],
+        candidates: Sequence[Sequence[Candidate]],
+        scored: Sequence[Sequence[Scored]],
+    ) -> list[list[Scored]]:
+        """Return the scores on their scale, with what was cut of the texts and queries they are of."""
+        read = [
+            [_read(one, result) for one, result in zip(given, results, strict=True)]
+            for given, results in zip(candidates, scored, strict=True)
+        ]
+        cut = self._lengths.cut(chain.from_iterable(read))
+        return [
+            [
+                replace(
+                    result,
+                    truncated=text in cut,
+                    query_truncated=is_cut,
+                    window=None if self._windows is None else result.window,
+                ).scaled(len(query) if self._scale == "mean" else 1)
+                for text, result in zip(texts, results, strict=True)
+            ]
+            for query, is_cut, texts, results in zip(
+                vectors, self._lengths.cut_queries(queries), read, scored, strict=True
+            )
+        ]
+
+
+def _read(candidate: Candidate, scored: Scored) -> str:
+    """Return what of the candidate's text was scored."""
+    start, end = scored.window or (0, len(candidate.text))
+    return candidate.text[start:end]

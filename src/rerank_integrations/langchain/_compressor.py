@@ -1,0 +1,88 @@
+"""What every compressor of this package does around its ranking: traces, threads, new documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import Document
+from langchain_core.documents.compressor import BaseDocumentCompressor
+from langchain_core.load.serializable import Serializable
+from pydantic import ConfigDict
+
+from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.reranking import Ranked
+from rerank_integrations.langchain._convert import document_list, ranked_document
+from rerank_integrations.langchain._tracing import atraced, traced
+
+
+class Compressor(Serializable, BaseDocumentCompressor):
+    """A document compressor that ranks; subclasses say how."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: ``dumpd`` writes the model's arguments, never its weights."""
+        return True
+
+    def compress_documents(
+        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return new documents, best first; those given are not changed.
+
+        Raises
+        ------
+        InvalidInputError
+            For an empty query, or what is no document.
+        """
+        return self.compress_many([documents], [query], [callbacks])[0]
+
+    async def acompress_documents(
+        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Do as `compress_documents`, with the model's work off the event loop."""
+        given = list(documents) if isinstance(documents, Iterable) else documents
+        async with atraced(type(self).__name__, self._named(), _inputs(query, given), callbacks) as report:
+            kept = (await run_blocking(self._compress, [given], [query]))[0]
+            report(kept)
+        return kept
+
+    def compress_many(
+        self,
+        documents: Sequence[Iterable[Document]],
+        queries: Sequence[str],
+        callbacks: Sequence[Callbacks | None] | None = None,
+    ) -> list[list[Document]]:
+        """Do as `compress_documents` for several queries with documents of their own, in batches of all of them."""
+        given = [list(each) if isinstance(each, Iterable) else each for each in documents]
+        with ExitStack() as runs:
+            reports = [
+                runs.enter_context(traced(type(self).__name__, self._named(), _inputs(query, each), called))
+                for query, each, called in zip(queries, given, callbacks or [None] * len(queries), strict=True)
+            ]
+            kept = self._compress(given, list(queries))
+            for report, each in zip(reports, kept, strict=True):
+                report(each)
+        return kept
+
+    def _compress(self, documents: list[Any], queries: list[str]) -> list[list[Document]]:
+        given = [document_list(each) for each in documents]
+        return [
+            [ranked_document(each[one.place], one, rank) for rank, one in enumerate(ranked, start=1)]
+            for each, ranked in zip(given, self._rank_many(queries, given), strict=True)
+        ]
+
+    def _named(self) -> str:
+        """Return the name of the model for traces."""
+        raise NotImplementedError
+
+    def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
+        """Return, for each query, which of its documents are kept, best first."""
+        raise NotImplementedError
+
+
+def _inputs(query: str, documents: Any) -> dict[str, Any]:
+    return {"query": query, "documents": documents}

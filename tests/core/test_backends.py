@@ -1,0 +1,195 @@
+"""The graph backends: in float32 the scores of torch, in 8 bits close to them, for every kind of checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import FAMILIES, write_cross_encoder, write_pylate_colbert, write_stanford_colbert
+from checkpoints.modern import write_causal_reranker, write_modern_bert
+from corpus import CHINESE, ENGLISH, LONG_TEXT, QUERIES
+
+from rerank_integrations import CheckpointError, ColBERTModel, CrossEncoderModel, InvalidInputError
+
+Model = ColBERTModel | CrossEncoderModel
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning"),
+    pytest.mark.usefixtures("graph_cache"),
+]
+
+BACKENDS = ["onnx", "openvino"]
+TEXTS = [*ENGLISH[::8], *CHINESE[::3], LONG_TEXT, " ".join(ENGLISH[:9]), "a", "", "?!... --", "Naïve CAFÉ"]
+
+
+def models_of(kind: type[Model], path: Path | str, backend: str, dtype: str, **arguments: Any) -> tuple[Model, Model]:
+    """The model on a backend, and on torch in float32."""
+    if kind is CrossEncoderModel:
+        arguments["activation"] = "raw"
+    return kind(path, backend=backend, dtype=dtype, **arguments), kind(path, dtype="float32", device="cpu", **arguments)
+
+
+def require_equal_scores(kind: type[Model], path: Path | str, backend: str, **arguments: Any) -> None:
+    graph, torch = models_of(kind, path, backend, "float32", **arguments)
+    for query in (QUERIES[1], CHINESE[0]):
+        expected = torch.score(query, TEXTS)
+        assert np.std(expected) > 1e-3
+        assert graph.score(query, TEXTS) == pytest.approx(expected, abs=1e-4)
+
+
+def correlation(kind: type[Model], path: Path | str, backend: str, dtype: str) -> float:
+    graph, torch = models_of(kind, path, backend, dtype)
+    found, expected = graph.score(QUERIES[1], TEXTS), torch.score(QUERIES[1], TEXTS)
+    assert found != expected
+    return float(np.corrcoef(found, expected)[0, 1])
+
+
+def mean_cosine(path: Path | str, backend: str, dtype: str) -> float:
+    graph, torch = models_of(ColBERTModel, path, backend, dtype)
+    pairs = zip(graph.encode_documents(TEXTS), torch.encode_documents(TEXTS), strict=True)
+    return float(np.mean(np.concatenate([(ours * theirs).sum(axis=1) for ours, theirs in pairs])))
+
+
+@pytest.fixture(params=[ColBERTModel, CrossEncoderModel], ids=["colbert", "cross-encoder"])
+def case(request: pytest.FixtureRequest) -> tuple[type[Model], Path]:
+    fixture = "colbert_dir" if request.param is ColBERTModel else "cross_encoder_dir"
+    return request.param, request.getfixturevalue(fixture)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float32_scores_are_those_of_torch(case: tuple[type[Model], Path], backend: str) -> None:
+    require_equal_scores(*case, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float32_vectors_are_those_of_torch(colbert_dir: Path, colbert: ColBERTModel, backend: str) -> None:
+    graph = ColBERTModel(colbert_dir, backend=backend, dtype="float32")
+    ours = [*graph.encode_documents(TEXTS), *graph.encode_queries(QUERIES)]
+    theirs = [*colbert.encode_documents(TEXTS), *colbert.encode_queries(QUERIES)]
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert graph.dim == colbert.dim
+    assert graph.fingerprint == colbert.fingerprint
+    assert [match.text_token for match in graph.explain(QUERIES[0], ENGLISH[0])] == [
+        match.text_token for match in colbert.explain(QUERIES[0], ENGLISH[0])
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_texts_are_cut_as_on_torch(colbert_dir: Path, cross_encoder_dir: Path, backend: str) -> None:
+    require_equal_scores(ColBERTModel, colbert_dir, backend, document_length=12, query_length=6)
+    require_equal_scores(CrossEncoderModel, cross_encoder_dir, backend, max_length=24)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_score_does_not_depend_on_the_padding_of_its_batch(case: tuple[type[Model], Path], backend: str) -> None:
+    kind, path = case
+    graph, _ = models_of(kind, path, backend, "float32")
+    alone = [graph.score(QUERIES[0], [text])[0] for text in TEXTS]
+    assert graph.score(QUERIES[0], TEXTS) == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("onnx", "int8"), ("openvino", "int8"), ("openvino", "auto")])
+def test_fewer_bits_stay_close(colbert_dir: Path, cross_encoder_dir: Path, backend: str, dtype: str) -> None:
+    assert mean_cosine(colbert_dir, backend, dtype) > 0.99
+    assert correlation(CrossEncoderModel, cross_encoder_dir, backend, dtype) > 0.98
+
+
+def test_auto_is_float32_where_there_is_no_bfloat16(cross_encoder_dir: Path) -> None:
+    auto, exact = (CrossEncoderModel(cross_encoder_dir, backend="onnx", dtype=dtype) for dtype in ("auto", "float32"))
+    assert auto.score(QUERIES[0], TEXTS) == exact.score(QUERIES[0], TEXTS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_get_the_serial_scores(case: tuple[type[Model], Path], backend: str) -> None:
+    kind, path = case
+    graph, _ = models_of(kind, path, backend, "float32")
+    jobs = [(query, TEXTS[start::3]) for query in QUERIES[:4] for start in range(3)] * 2
+    serial = [graph.score(*job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda job: graph.score(*job), jobs))
+    for found, expected in zip(together, serial, strict=True):
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pickled_model_keeps_backend_and_dtype(case: tuple[type[Model], Path], backend: str) -> None:
+    kind, path = case
+    model = kind(path, backend=backend, dtype="int8")
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.options() == model.options() == {"name_or_path": str(path), "backend": backend, "dtype": "int8"}
+    assert copy.score(QUERIES[0], TEXTS) == model.score(QUERIES[0], TEXTS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equal_specifications_share_a_copy_and_others_do_not(
+    cross_encoder_dir: Path, tmp_path: Path, backend: str
+) -> None:
+    path = Path(shutil.copytree(cross_encoder_dir, tmp_path / "model"))
+    first = CrossEncoderModel(path, backend=backend, dtype="int8")
+    expected = first.score(QUERIES[0], TEXTS)
+    shutil.rmtree(path)
+    assert CrossEncoderModel(path, backend=backend, dtype="int8", device="cpu").score(QUERIES[0], TEXTS) == expected
+    for other in ({"backend": backend, "dtype": "float32"}, {"backend": "torch"}):
+        with pytest.raises(CheckpointError):
+            CrossEncoderModel(path, **other).score(QUERIES[0], TEXTS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'; expected one of torch, onnx, openvino"),
+        ({"backend": "torch", "dtype": "int8"}, "dtype is 'int8'; expected one of auto, float32, bfloat16, float16"),
+        ({"backend": "onnx", "dtype": "bfloat16"}, "dtype is 'bfloat16'; expected one of auto, float32, int8 with"),
+        ({"backend": "openvino", "dtype": "float16"}, "expected one of auto, float32, bfloat16, int8 with"),
+        ({"backend": "openvino", "device": "cuda"}, "device is 'cuda'; expected 'cpu' with backend='openvino'"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
+def test_what_a_backend_has_not_is_refused_at_once(kind: type[Model], arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        kind("starter", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_decoder_that_answers_by_tokens_is_refused(tmp_path: Path, backend: str) -> None:
+    path = write_causal_reranker(tmp_path)
+    assert len(CrossEncoderModel(path).score(QUERIES[0], TEXTS)) == len(TEXTS)
+    with pytest.raises(CheckpointError, match=rf"causal_logits; with backend='{backend}' expected an encoder of text"):
+        CrossEncoderModel(path, backend=backend).score(QUERIES[0], TEXTS)
+
+
+_MORE: dict[str, tuple[type[Model], Callable[[Path], Path]]] = {
+    "stanford": (ColBERTModel, write_stanford_colbert),
+    "pylate": (ColBERTModel, write_pylate_colbert),
+    "modernbert": (CrossEncoderModel, write_modern_bert),
+    **{
+        family: (CrossEncoderModel, lambda path, family=family: write_cross_encoder(path, family))
+        for family in FAMILIES
+        if family != "bert"
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _MORE)
+def test_every_family_gives_the_scores_of_torch(name: str, tmp_path: Path) -> None:
+    kind, write = _MORE[name]
+    path = write(tmp_path)
+    for backend in BACKENDS:
+        require_equal_scores(kind, path, backend)
+        assert correlation(kind, path, backend, "int8") > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
+def test_the_starter_gives_the_scores_of_torch(kind: type[Model], backend: str) -> None:
+    require_equal_scores(kind, "starter", backend)
+    assert correlation(kind, "starter", backend, "int8") > 0.98

@@ -1,0 +1,54 @@
+"""``rerank-integrations optimize``. Here and not in tests/cli: those also run where no backend is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_integrations import ColBERTModel
+from rerank_integrations.cli import main
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["optimize", *map(str, arguments)])
+    written = capsys.readouterr()
+    return int(left.value.code or 0), written.out, written.err
+
+
+@pytest.mark.usefixtures("graph_cache")
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_it_converts_and_tells_where_and_how_exactly(
+    colbert_dir: Path, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [colbert_dir, "--kind", "colbert", "--backend", backend, "--json"]
+    code, out, err = call(capsys, *model, "--dtype", "float32")
+    assert code == 0, err
+    exact = json.loads(out)
+    assert exact["against_torch_float32"]["largest_difference"] < 1e-4
+    assert exact["against_torch_float32"]["same_order"] == 1
+    folder = Path(exact["path"])
+    assert exact["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    assert ColBERTModel(colbert_dir, backend=backend, dtype="float32").graph == folder
+
+    rounded = json.loads(call(capsys, *model)[1])
+    assert rounded["dtype"] == "int8"
+    assert rounded["path"] != exact["path"]
+    assert 1e-4 < rounded["against_torch_float32"]["largest_difference"] < 1
+    assert 0.8 < rounded["against_torch_float32"]["same_order"] <= 1
+
+
+@pytest.mark.usefixtures("graph_cache")
+def test_without_json_it_is_a_table(colbert_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, colbert_dir, "--kind", "colbert")
+    assert code == 0
+    assert "openvino, int8" in out
+    assert "same order" in out
+
+
+def test_a_checkpoint_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = call(capsys, tmp_path / "absent", "--kind", "cross-encoder")
+    assert (code, out) == (1, "")
+    assert "absent" in err
