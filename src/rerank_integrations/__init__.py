@@ -6,7 +6,7 @@ The names here need no framework. Importing this package loads neither torch nor
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
-from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, LoadedModel, loaded_models, unload_all
 from rerank_integrations.core.reranking import Cascade, ColBERTScorer, Reranker, ThresholdFit, fit_threshold, rerank
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import (
@@ -43,6 +43,7 @@ __all__ = [
     "IndexReadOnlyError",
     "IndexWriteError",
     "InvalidInputError",
+    "LoadedModel",
     "MissingExtraError",
     "ModelMismatchError",
     "Passage",
@@ -55,5 +56,7 @@ __all__ = [
     "export_colbert",
     "fit_threshold",
     "import_colbert",
+    "loaded_models",
     "rerank",
+    "unload_all",
 ]

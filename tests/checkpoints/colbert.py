@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,22 +126,31 @@ def write_pylate_settings(path: Path, *, dense_layers: int = 1, **settings: Any)
 
 
 def write_multi_vector(
-    path: str | Path, *, seed: int = 3, query_length: int | None = None, document_length: int | None = 180
+    path: str | Path,
+    *,
+    seed: int = 3,
+    query_length: int | None = None,
+    document_length: int | None = 180,
+    sizes: Mapping[str, int] = {},
 ) -> Path:
-    """Let sentence-transformers save a `MultiVectorEncoder`: punctuation skiplist, no markers, no [MASK]."""
+    """Let sentence-transformers save a `MultiVectorEncoder`: punctuation skiplist, no markers, no [MASK].
+
+    `sizes` are of BERT's configuration, where it is to be larger than tiny.
+    """
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
     path = folder(path)
-    _save_transformer(path, _bert(seed), bert_tokenizer(), BERT_SPECIALS)
+    bert = _bert(seed, **sizes)
+    _save_transformer(path, bert, bert_tokenizer(), BERT_SPECIALS)
     transformer = Transformer(str(path), query_length=query_length, document_length=document_length)
     dense = Dense(
-        HIDDEN,
+        bert.config.hidden_size,
         DIM,
         bias=False,
         activation_function=nn.Identity(),
-        init_weight=projection(seed).weight.detach(),
+        init_weight=projection(seed, hidden_size=bert.config.hidden_size).weight.detach(),
         module_input_name="token_embeddings",
     )
     mask = MultiVectorMask(skiplist_words=list(string.punctuation))
@@ -187,13 +197,12 @@ def folder(path: str | Path) -> Path:
     return path
 
 
-def _bert(seed: int, vocab_size: int | None = None) -> BertModel:
-    size = bert_tokenizer().get_vocab_size() if vocab_size is None else vocab_size
-    return seeded(BertModel(BertConfig(vocab_size=size, **TINY)), seed)
+def _bert(seed: int, **sizes: int) -> BertModel:
+    return seeded(BertModel(BertConfig(**{"vocab_size": bert_tokenizer().get_vocab_size(), **TINY, **sizes})), seed)
 
 
-def projection(seed: int, dim: int = DIM) -> nn.Linear:
-    return seeded(nn.Linear(HIDDEN, dim, bias=False), seed + 1000)
+def projection(seed: int, dim: int = DIM, *, hidden_size: int = HIDDEN) -> nn.Linear:
+    return seeded(nn.Linear(hidden_size, dim, bias=False), seed + 1000)
 
 
 def _config(bert: BertModel, architecture: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,13 +47,15 @@ def write_cross_encoder(
     with_head: bool = True,
     pad_token: bool = True,
     seed: int = 6,
+    sizes: Mapping[str, int] = {},
 ) -> Path:
     """Write a sequence classifier as its family's checkpoints on the hub are.
 
     ``"bert"`` is cross-encoder/ms-marco-MiniLM-L6-v2, which records Identity as its activation;
     ``"xlm-roberta"`` is BAAI/bge-reranker-base, ``"roberta"`` is cross-encoder/stsb-distilroberta-base and
     ``"electra"`` is cross-encoder/qnli-electra-base. ``with_head=False`` writes the encoder alone;
-    ``pad_token=False`` leaves the padding token out of the tokenizer and of the configuration.
+    ``pad_token=False`` leaves the padding token out of the tokenizer and of the configuration. `sizes` are of the
+    family's configuration, where it is to be larger than tiny.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def write_cross_encoder(
         specials = {name: token for name, token in specials.items() if name != "pad_token"}
         tokenizer_class = "PreTrainedTokenizerFast"  # the family's own class would add its default back
     write_tokenizer(path, tokenizer, tokenizer_class, specials)
-    config = _config(family, tokenizer.get_vocab_size(), num_labels if with_head else 2)
+    config = _config(family, {"vocab_size": tokenizer.get_vocab_size(), **sizes}, num_labels if with_head else 2)
     factory = AutoModelForSequenceClassification if with_head else AutoModel
     model = seeded(factory.from_config(config), seed)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -79,8 +82,8 @@ def write_cross_encoder(
     return path
 
 
-def _config(family: Family, vocab_size: int, num_labels: int) -> PreTrainedConfig:
-    common = TINY | {"vocab_size": vocab_size, "num_labels": num_labels}
+def _config(family: Family, sizes: Mapping[str, int], num_labels: int) -> PreTrainedConfig:
+    common = {**TINY, **sizes, "num_labels": num_labels}
     if family == "bert":
         return BertConfig(**common)
     if family == "electra":

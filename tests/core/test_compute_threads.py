@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+
+from rerank_integrations.core.models.compute import on_compute_thread
 
 FIRST_AT_ONCE = """
 import os, sys, threading
@@ -38,3 +42,17 @@ def test_eight_first_queries_at_once_and_one_of_a_forked_child(colbert_dir: Path
     command = [sys.executable, "-c", FIRST_AT_ONCE, str(colbert_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_thread_keeps_nothing_of_work_that_is_done() -> None:
+    """Not even for the moment in which it looks for more: weights would outlast `unload`."""
+
+    class Features:
+        pass
+
+    for _ in range(500):
+        features = Features()
+        gone = weakref.ref(features)
+        on_compute_thread("query", functools.partial(id, features))
+        del features
+        assert gone() is None

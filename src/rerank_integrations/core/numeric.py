@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from typing import Any
 
 from rerank_integrations.errors import InvalidInputError
@@ -18,4 +18,11 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
 
 def is_number(value: Any) -> bool:
     """Return whether `value` is a real number, infinity too, but neither NaN nor a bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value  # all but NaN
+
+
+def seconds(value: Any, name: str) -> float:
+    """Return `value` as a Python float, or raise `InvalidInputError` unless it is a finite number from 0."""
+    if not is_number(value) or not 0 <= value <= sys.float_info.max:
+        raise InvalidInputError(f"{name} is {value!r}; expected a number of seconds, 0 or more")
+    return float(value)

@@ -9,10 +9,12 @@ from pathlib import Path
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
+_OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
+
 
 def model_record(encoder: TokenEncoder) -> str:
     """Return, as JSON, the arguments that build `encoder` on any machine."""
-    options = {key: value for key, value in encoder.options().items() if key not in ("device", "cache_folder")}
+    options = {key: value for key, value in encoder.options().items() if key not in _OF_THIS_PROCESS}
     name = options.get("name_or_path")
     if isinstance(name, str) and name != "starter" and Path(name).is_dir():
         options["name_or_path"] = str(Path(name).resolve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -34,18 +33,17 @@ class TruncationNotice:
     """Warns the first time that a model cuts texts of a kind, with the counts of that call."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._said: set[str] = set()
+        self._said: dict[str, object] = {}
 
     def check(self, kind: str, lengths: Sequence[int], limit: int, remedy: str) -> None:
         """Warn (`TruncationWarning`) if some of `lengths` (tokens) exceed `limit`, once a `kind`."""
         cut = [length for length in lengths if length > limit]
         if not cut:
             return
-        with self._lock:
-            if kind in self._said:
-                return
-            self._said.add(kind)
+        # One step of the interpreter's, so that no thread comes between, and nothing is locked where a process forks.
+        turn = object()
+        if self._said.setdefault(kind, turn) is not turn:
+            return
         warnings.warn(
             f"{len(cut)} of {len(lengths)} {kind} were cut to {limit} tokens (the longest has {max(cut)}); {remedy}",
             TruncationWarning,

@@ -15,9 +15,9 @@ from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.core.models.registry import REGISTRY
+from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.numeric import whole_number
+from rerank_integrations.core.numeric import seconds, whole_number
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -75,6 +75,9 @@ class ColBERTModel:
         as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
     batch_size
         A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
+    idle_timeout
+        In seconds. After so long without a call the loaded copy is dropped, and the next use loads it again; ``None``:
+        never. Of instances that share a copy the longest counts.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` an instance for queries and one for documents.
@@ -104,6 +107,7 @@ class ColBERTModel:
         dtype: str = "auto",
         backend: str = "torch",
         batch_size: int = 32,
+        idle_timeout: float | None = None,
         query_length: int | None = None,
         document_length: int | None = None,
         revision: str | None = None,
@@ -131,6 +135,8 @@ class ColBERTModel:
             "document": None if document_length is None else whole_number(document_length, "document_length", 4),
         }
         self._notice = TruncationNotice()
+        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
+        self._share = Share("colbert", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
         return f"ColBERTModel({self.name!r})"
@@ -153,6 +159,7 @@ class ColBERTModel:
         given = {
             **self._load_options.arguments(),
             "batch_size": self._batch_size,
+            "idle_timeout": self._idle_timeout,
             "query_length": self._lengths["query"],
             "document_length": self._lengths["document"],
         }
@@ -161,7 +168,8 @@ class ColBERTModel:
     @property
     def dim(self) -> int:
         """The length of a token vector; loads the model."""
-        return int(self._loaded().dim)
+        with self._share.loaded() as loaded:
+            return int(loaded.dim)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -170,18 +178,23 @@ class ColBERTModel:
         Of a local directory it reads the files only; a model on the hub is loaded, since its files may not be here yet.
         """
         if not self._load_options.is_local:
-            self._loaded()
+            with self._share.loaded():
+                pass
         return fingerprint(self._load_options, "colbert")
 
     @property
     def graph(self) -> Path | None:
         """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
-        path: Path | None = self._loaded().graph
+        with self._share.loaded() as loaded:
+            path: Path | None = loaded.graph
         return path
 
     def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
-        REGISTRY.drop(self._load_options.key("colbert"))
+        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
+
+        Calls in flight finish on it; its memory is given back to the operating system once they have.
+        """
+        self._share.unload()
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
         """Encode queries, with the checkpoint's marker and, where it has one, its expansion by ``[MASK]``.
@@ -213,23 +226,30 @@ class ColBERTModel:
         require_texts(texts, "query")
         if not texts:
             return []
-        loaded = self._loaded()
-        limit = loaded.limit("query", self._lengths["query"])
-        return [count > limit for count in loaded.count_tokens(list(texts), "query")]
+        with self._share.loaded() as loaded:
+            limit = loaded.limit("query", self._lengths["query"])
+            return [count > limit for count in loaded.count_tokens(list(texts), "query")]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Return each document's length in tokens, markers included, before any cut."""
         require_texts(texts)
-        return self._loaded().count_tokens(list(texts), "document") if texts else []
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.count_tokens(list(texts), "document"))
 
     def document_limit(self, length: int | None = None) -> int:
         """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
-        return int(self._loaded().limit("document", length))
+        with self._share.loaded() as loaded:
+            return int(loaded.limit("document", length))
 
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""
         require_texts(texts)
-        return self._loaded().spans(list(texts)) if texts else []
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.spans(list(texts)))
 
     def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
@@ -237,9 +257,9 @@ class ColBERTModel:
         Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
-        loaded = self._loaded()
-        asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
-        read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        with self._share.loaded() as loaded:
+            asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+            read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
         matches: tuple[TokenMatch, ...] = ()
         if len(read.vectors):
             similarities = asked.vectors @ read.vectors.T
@@ -257,31 +277,35 @@ class ColBERTModel:
         score = maxsim_many(asked.vectors, [read.vectors])[0]
         return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
 
-    def _loaded(self) -> Any:
-        from rerank_integrations.core.models.encoder import LoadedEncoder
-
-        options = self._load_options
-        return REGISTRY.get(options.key("colbert"), lambda: LoadedEncoder(options))
-
     def _encode(self, texts: Sequence[str], task: str, *, show_progress: bool) -> list[Floats]:
         require_texts(texts)
         # Equal texts once: less work, and vectors equal to the last bit.
         unique = list(dict.fromkeys(texts))
         if not unique:
             return []
-        loaded = self._loaded()
+        with self._share.loaded() as loaded:
+            vectors = self._encode_unique(loaded, unique, task, show_progress)
+        return [vectors[text] for text in texts]
+
+    def _encode_unique(self, loaded: Any, texts: list[str], task: str, show_progress: bool) -> dict[str, Floats]:
         limit = loaded.limit(task, self._lengths[task])
-        counts = loaded.count_tokens(unique, task)
+        counts = loaded.count_tokens(texts, task)
         kind = "queries" if task == "query" else "documents"
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
         vectors: dict[str, Floats] = {}
-        with tqdm(total=len(unique), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
+        with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
             for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
                 check_wanted()
-                chosen = [unique[place] for place in batch]
+                chosen = [texts[place] for place in batch]
                 vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
                 bar.update(len(chosen))
-        return [vectors[text] for text in texts]
+        return vectors
+
+
+def _load(options: LoadOptions) -> Any:
+    from rerank_integrations.core.models.encoder import LoadedEncoder
+
+    return LoadedEncoder(options)
 
 
 _DEFAULTS: dict[str, Any] = {

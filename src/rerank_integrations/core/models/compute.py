@@ -34,7 +34,9 @@ def on_compute_thread(lane: str, work: Callable[[], T]) -> T:
     key = lane, os.getpid()
     # Of several callers who come first at once, one's is kept; the others' have no thread yet.
     pool = _lanes.get(key) or _lanes.setdefault(key, _opened(*key))
-    return pool.submit(work).result()
+    # A worker lets go of its item some time after the caller has the result: the item must not hold the work then.
+    waiting = [work]
+    return pool.submit(lambda: waiting.pop()()).result()
 
 
 _lanes: dict[tuple[str, int], ThreadPoolExecutor] = {}

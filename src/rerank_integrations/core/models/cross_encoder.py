@@ -13,9 +13,9 @@ from rerank_integrations.core.models.batching import TruncationNotice, token_bud
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut
-from rerank_integrations.core.models.registry import REGISTRY
+from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.numeric import whole_number
+from rerank_integrations.core.numeric import seconds, whole_number
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -41,7 +41,9 @@ class CrossEncoderModel:
         A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
         of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
         for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
-    device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
+    device, dtype, backend, batch_size, idle_timeout
+        As for `ColBERTModel`.
+    revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
         In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
@@ -69,6 +71,7 @@ class CrossEncoderModel:
         dtype: str = "auto",
         backend: str = "torch",
         batch_size: int = 32,
+        idle_timeout: float | None = None,
         max_length: int | None = None,
         activation: str = "model",
         revision: str | None = None,
@@ -96,6 +99,8 @@ class CrossEncoderModel:
         self._batch_size = whole_number(batch_size, "batch_size", 1)
         self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
         self._notice = TruncationNotice()
+        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
+        self._share = Share("cross-encoder", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
         return f"CrossEncoderModel({self.name!r})"
@@ -118,6 +123,7 @@ class CrossEncoderModel:
         given = {
             **self._load_options.arguments(),
             "batch_size": self._batch_size,
+            "idle_timeout": self._idle_timeout,
             "max_length": self._max_length,
             "activation": self._activation,
         }
@@ -127,24 +133,32 @@ class CrossEncoderModel:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the checkpoint's files; a model on the hub is loaded for it."""
         if not self._load_options.is_local:
-            self._loaded()
+            with self._share.loaded():
+                pass
         return fingerprint(self._load_options, "cross-encoder")
 
     @property
     def graph(self) -> Path | None:
         """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
-        path: Path | None = self._loaded().graph
+        with self._share.loaded() as loaded:
+            path: Path | None = loaded.graph
         return path
 
     def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again."""
-        REGISTRY.drop(self._load_options.key("cross-encoder"))
+        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
+
+        Calls in flight finish on it; its memory is given back to the operating system once they have.
+        """
+        self._share.unload()
 
     @property
     def score_scale(self) -> str:
         """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
         named = {"raw": "logit", "sigmoid": "probability"}.get(self._activation)
-        return named or str(self._loaded().scale)
+        if named:
+            return named
+        with self._share.loaded() as loaded:
+            return str(loaded.scale)
 
     def score(self, query: str | Sequence[tuple[str, str]], texts: Sequence[str] | None = None) -> list[float]:
         """Return one score a text, on the scale that `activation` names; higher is better.
@@ -170,43 +184,44 @@ class CrossEncoderModel:
         unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
-        loaded = self._loaded()
+        with self._share.loaded() as loaded:
+            scored = self._score_unique(loaded, unique)
+        return [scored[pair] for pair in pairs]
+
+    def _score_unique(self, loaded: Any, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], PairScore]:
         limit = loaded.limit(self._max_length)
-        counts = loaded.count_tokens(unique)
+        counts = loaded.count_tokens(pairs)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
         scores: dict[tuple[str, str], float] = {}
         for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
             check_wanted()
-            chosen = [unique[place] for place in batch]
+            chosen = [pairs[place] for place in batch]
             scores.update(zip(chosen, self._activate(loaded, loaded.logits(chosen, limit)), strict=True))
-        cut = dict(zip(unique, _cut(loaded, unique, counts, limit), strict=True))
-        return [PairScore(scores[pair], cut[pair]) for pair in pairs]
+        cut = _cut(loaded, pairs, counts, limit)
+        return {pair: PairScore(scores[pair], of_it) for pair, of_it in zip(pairs, cut, strict=True)}
 
     def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[PairCut]:
         """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
         if not pairs:
             return []
-        loaded = self._loaded()
-        return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
+        with self._share.loaded() as loaded:
+            return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
 
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""
         require_texts(texts)
-        return self._loaded().spans(list(texts)) if texts else []
+        if not texts:
+            return []
+        with self._share.loaded() as loaded:
+            return list(loaded.spans(list(texts)))
 
     def room(self, query: str) -> int:
         """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be.
 
         At least half of what is read of a pair without its markers. Loads the model.
         """
-        loaded = self._loaded()
-        return int(loaded.text_room(query, loaded.limit(self._max_length)))
-
-    def _loaded(self) -> Any:
-        from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
-
-        options = self._load_options
-        return REGISTRY.get(options.key("cross-encoder"), lambda: LoadedPairScorer(options))
+        with self._share.loaded() as loaded:
+            return int(loaded.text_room(query, loaded.limit(self._max_length)))
 
     def _activate(self, loaded: Any, logits: list[float]) -> list[float]:
         if self._activation == "raw":
@@ -215,6 +230,12 @@ class CrossEncoderModel:
             return [_sigmoid(logit) for logit in logits]
         activated: list[float] = loaded.activate(logits)
         return activated
+
+
+def _load(options: LoadOptions) -> Any:
+    from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
+
+    return LoadedPairScorer(options)
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,6 +13,7 @@ import numpy as np
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
 from rerank_integrations.core.models.compute import lane_for, on_compute_thread
+from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -23,6 +23,7 @@ from rerank_integrations.core.models.loading import (
     st_kwargs,
     token_spans,
 )
+from rerank_integrations.core.models.memory import weights_of
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
@@ -63,12 +64,13 @@ class LoadedEncoder:
         self._expansion = self._transformer.query_expansion
         # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
         # documents to the query's length (sentence-transformers 6.2).
-        self._tokenizer_lock = threading.Lock()
+        self._tokenizer_lock = fork_safe_lock()
         self.dim = _dimension(options, self._model)
-        self._weights = _multiplied(self._transformer.auto_model)
+        self._multiplied = _multiplied(self._transformer.auto_model)
         self.graph: Path | None = None
         if options.is_graph:
             self.graph = serve_as_graph(options, "colbert", self._transformer, self._model.preprocess)
+        self.weights = weights_of(self._model, self.graph, options)
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""
@@ -132,7 +134,7 @@ class LoadedEncoder:
             features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         ids = features["input_ids"].numpy()
         short = task == "query" and self._device == "cpu"
-        lane = lane_for(task, ids.size * self._weights) if short else task
+        lane = lane_for(task, ids.size * self._multiplied) if short else task
         vectors, mask = on_compute_thread(lane, lambda: self._compute(features, task))
         return vectors, mask, ids
 

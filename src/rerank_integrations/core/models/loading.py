@@ -83,7 +83,7 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
         )
 
 
-def token_spans(tokenizer: Any, lock: threading.Lock, texts: list[str]) -> list[list[tuple[int, int]]]:
+def token_spans(tokenizer: Any, lock: threading.RLock, texts: list[str]) -> list[list[tuple[int, int]]]:
     """Return the character span of each token of each text, without markers and before any cut.
 
     Raises

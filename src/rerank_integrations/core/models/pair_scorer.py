@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rerank_integrations.core.models.checkpoint import (
     require_reranker,
 )
 from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -23,6 +23,7 @@ from rerank_integrations.core.models.loading import (
     st_kwargs,
     token_spans,
 )
+from rerank_integrations.core.models.memory import weights_of
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.pair_reading import PairReader
@@ -50,8 +51,9 @@ class LoadedPairScorer:
         self.graph: Path | None = None
         if options.is_graph:
             self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
+        self.weights = weights_of(self._model, self.graph, options)
         # Truncation and padding are state of the one fast tokenizer.
-        self._tokenizer_lock = threading.Lock()
+        self._tokenizer_lock = fork_safe_lock()
 
     def _paired(self, texts: list[str]) -> dict[str, Any]:
         features: dict[str, Any] = self._model.preprocess([(texts[0], text) for text in texts])

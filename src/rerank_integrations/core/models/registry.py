@@ -1,39 +1,169 @@
-"""One loaded copy of a model per specification in the process."""
+"""One loaded copy of a model per specification in the process: who shares it, and when it goes."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+from rerank_integrations.core.models.copies import LoadedCopy, LoadedModel
+from rerank_integrations.core.models.forking import fork_safe_lock
+from rerank_integrations.core.models.idle import IdleWatch
+from rerank_integrations.core.models.options import LoadOptions
+
+Key: TypeAlias = "tuple[str, ...]"
 
 
-class _Slot:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.value: Any = None
+class Share:
+    """What a model object has in the copy of its specification; the copy has a user for as long as this lives.
+
+    Parameters
+    ----------
+    load
+        Makes the copy, an object with ``weights``.
+    idle_timeout
+        Seconds without a call after which this user can do without the copy; ``None``: never.
+    """
+
+    def __init__(
+        self, kind: str, options: LoadOptions, load: Callable[[LoadOptions], Any], idle_timeout: float | None
+    ) -> None:
+        self.kind, self.options, self.load = kind, options, load
+        self.idle_timeout = math.inf if idle_timeout is None else idle_timeout
+        self.since = time.monotonic()
+        REGISTRY.join(self)
+
+    @property
+    def key(self) -> Key:
+        """The identity of the copy."""
+        return self.options.key(self.kind)
+
+    def loaded(self) -> AbstractContextManager[Any]:
+        """Return a context manager that gives the copy, loaded if need be, and keeps it until the call is left."""
+        return REGISTRY.call(self)
+
+    def unload(self) -> None:
+        """Drop the copy, for all who share it."""
+        REGISTRY.drop(self.key)
 
 
 class Registry:
-    """Loads on first use, once, whatever the number of threads that ask."""
+    """Loads on first use, once, whatever the number of threads that ask; frees when the last call is over."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._slots: dict[tuple[str, ...], _Slot] = {}
+        # Reentrant: while it is held the garbage collector may run a user's __del__, and that may unload a model.
+        self._lock = fork_safe_lock()
+        self._copies: dict[Key, LoadedCopy] = {}
+        self._shares: weakref.WeakValueDictionary[int, Share] = weakref.WeakValueDictionary()
+        self._watch = IdleWatch(self._drop_idle)
+        self._timed = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
 
-    def get(self, key: tuple[str, ...], load: Callable[[], Any]) -> Any:
-        """Return the copy under `key`, loading it if there is none; a failed load is tried again next time."""
+    def join(self, share: Share) -> None:
+        """Count `share` among the users for as long as it lives."""
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-        # A lock a slot: loading one model must not hold up the use of another.
-        with slot.lock:
-            if slot.value is None:
-                slot.value = load()
-            return slot.value
+            self._shares[id(share)] = share
+            self._timed |= share.idle_timeout < math.inf
+            if self._timed and self._copies:
+                self._watch.by(share.since + share.idle_timeout)
+        # Once it is gone the others' time-outs may be over.
+        weakref.finalize(share, self._watch.wake).atexit = False
 
-    def drop(self, key: tuple[str, ...]) -> None:
-        """Forget the copy under `key`; calls in flight finish on it, then its memory is free."""
+    @contextlib.contextmanager
+    def call(self, share: Share) -> Iterator[Any]:
+        """Yield the copy for a call on `share`, loading it if there is none; a failed load is tried again next time."""
+        key, call = share.key, object()
         with self._lock:
-            self._slots.pop(key, None)
+            copy = self._copies.get(key) or self._copies.setdefault(key, LoadedCopy(share.kind, share.options))
+            copy.calls.add(call)
+        try:
+            with copy.loading:
+                if copy.value is None:
+                    copy.value = share.load(share.options)
+            yield copy.value
+        finally:
+            self._end(call, copy, key, share)
+
+    def drop(self, key: Key) -> None:
+        """Forget the copy under `key`; its memory is free at once, or when the last call in flight has ended."""
+        with self._lock:
+            copy = self._copies.pop(key, None)
+            spent = copy is not None and not copy.calls
+        if copy is not None and spent:
+            copy.free()
+
+    def drop_all(self) -> None:
+        """Forget every copy."""
+        for key in list(self._copies):
+            self.drop(key)
+
+    def list_loaded(self) -> list[LoadedModel]:
+        """Return what is loaded, the oldest first."""
+        sharers, now = self._sharers(), time.monotonic()
+        with self._lock:
+            loaded = [(key, copy) for key, copy in self._copies.items() if copy.value is not None]
+            return [copy.described(len(sharers.get(key, ())), now) for key, copy in loaded]
+
+    def _end(self, call: object, copy: LoadedCopy, key: Key, share: Share) -> None:
+        with self._lock:
+            copy.calls.discard(call)
+            copy.last_call, copy.last_timeout = time.monotonic(), share.idle_timeout
+            if copy.value is None and not copy.calls and self._copies.get(key) is copy:
+                del self._copies[key]
+            spent = not copy.calls and self._copies.get(key) is not copy
+            if self._timed:
+                # No earlier can it be over: the longest time-out rules. The thread looks when the longest is over.
+                self._watch.by(copy.last_call + share.idle_timeout)
+        if spent:
+            copy.free()
+
+    def _drop_idle(self) -> float:
+        """Drop what nobody needs any more; return when there may be more to drop."""
+        sharers = self._sharers()
+        with self._lock:
+            over_at = {key: copy.over_at(sharers.get(key, [])) for key, copy in list(self._copies.items())}
+            now = time.monotonic()
+            over = [copy for key, end in over_at.items() if end <= now and (copy := self._copies.pop(key, None))]
+        for copy in over:
+            copy.free()
+        return min((end for end in over_at.values() if end > now), default=math.inf)
+
+    def _sharers(self) -> dict[Key, list[tuple[float, float]]]:
+        """Return who shares what, by arrival and time-out; without the lock, since it looks at the file system."""
+        found: dict[Key, list[tuple[float, float]]] = {}
+        # With nothing loaded nobody needs to know, and resolving a device would import torch.
+        shares = [reference() for reference in self._shares.valuerefs()] if self._copies else []
+        for share in shares:
+            # A relative path means nothing once the working directory is gone.
+            with contextlib.suppress(OSError):
+                if share is not None:
+                    found.setdefault(share.key, []).append((share.since, share.idle_timeout))
+        return found
+
+    def _forked(self) -> None:
+        # The parent's threads are not here: nobody will end their calls.
+        for copy in self._copies.values():
+            copy.calls.clear()
+        self._watch.forget_thread()
 
 
 REGISTRY = Registry()
+
+
+def loaded_models() -> list[LoadedModel]:
+    """Return the models that are in memory in this process, in the order in which they came.
+
+    One that was unloaded is not among them, though its memory is held until the calls in flight have ended.
+    """
+    return REGISTRY.list_loaded()
+
+
+def unload_all() -> None:
+    """Drop every loaded model, as `unload` of each would; the next use of one loads it again."""
+    REGISTRY.drop_all()
