@@ -46,8 +46,10 @@ def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
     return {"relevance_score": ranked.score, "relevance_rank": rank, **note}
 
 
-def with_ranking(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `metadata`, its lists and dictionaries copied too, with the `note` of a reranking.
+def with_ranking(
+    metadata: Mapping[str, Any], ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
+) -> dict[str, Any]:
+    """Return a copy of `metadata`, its lists and dictionaries copied too, with the `ranking_note`.
 
     The notes of a reranking before this one move to ``previous_<key>``, those too that this one has nothing to say of.
     """
@@ -56,7 +58,7 @@ def with_ranking(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> dict[s
         for key in RERANKING_KEYS:
             if key in merged:
                 _put(merged, f"{_PREVIOUS}{key}", merged.pop(key))
-    for key, value in note.items():
+    for key, value in ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score).items():
         _put(merged, key, _own(value))
     return merged
 

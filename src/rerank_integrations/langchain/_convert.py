@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
-from rerank_integrations.core.metadata import ranking_note, retrieval_score, with_fields, with_ranking
+from rerank_integrations.core.metadata import retrieval_score, with_fields, with_ranking
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.text import TextTemplate
@@ -41,7 +41,7 @@ def hit_to_document(hit: Hit) -> Document:
 
 def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
     """Return a copy of `document` with the reranking's score, rank and note in its metadata."""
-    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranking_note(ranked, rank))})
+    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
 
 
 def kept(documents: Any) -> Any:

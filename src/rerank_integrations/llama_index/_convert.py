@@ -45,7 +45,7 @@ def ranked_node(found: NodeWithScore, ranked: Ranked, rank: int, *, keep_retriev
     """Return the node, copied, with the reranking's note in its metadata: in no text that a model reads."""
     node = found.node
     note = ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score)
-    metadata = with_ranking(node.metadata, note)
+    metadata = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
     # A key of the user's own that merely has such a name stays in the text.
     hidden = {key for key in metadata if key in note or (is_reranking_key(key) and key not in node.metadata)}
     copy = node.model_copy(
