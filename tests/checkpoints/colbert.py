@@ -24,15 +24,23 @@ def write_stanford_colbert(
     doc_maxlen: int = 180,
     mask_punctuation: bool = True,
     attend_to_mask_tokens: bool = False,
+    dim: int = DIM,
 ) -> Path:
     """Write what colbert-ai saves: one weight file with ``bert.*`` and ``linear.weight``, a metadata file."""
-    path = _folder(path)
+    path = folder(path)
     bert = _bert(seed)
     weights = {f"bert.{name}": value for name, value in bert.state_dict().items()}
-    weights["linear.weight"] = _projection(seed).weight.detach()
+    weights["linear.weight"] = projection(seed, dim).weight.detach()
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     write_json(path / "config.json", _config(bert, "HF_ColBERT"))
     write_tokenizer(path, bert_tokenizer(), "BertTokenizer", BERT_SPECIALS)
+    metadata = {"query_maxlen": query_maxlen, "doc_maxlen": doc_maxlen, "mask_punctuation": mask_punctuation}
+    write_artifact_metadata(path, dim=dim, attend_to_mask_tokens=attend_to_mask_tokens, **metadata)
+    return path
+
+
+def write_artifact_metadata(path: Path, **settings: Any) -> None:
+    """Write colbert-ai's settings: those of colbert-ir/colbertv2.0 but for `settings`."""
     write_json(
         path / "artifact.metadata",
         {
@@ -50,17 +58,17 @@ def write_stanford_colbert(
             "bsize": 32,
             "nway": 64,
             "use_ib_negatives": True,
-            "query_maxlen": query_maxlen,
-            "attend_to_mask_tokens": attend_to_mask_tokens,
+            "query_maxlen": 32,
+            "attend_to_mask_tokens": False,
             "interaction": "colbert",
             "dim": DIM,
-            "doc_maxlen": doc_maxlen,
-            "mask_punctuation": mask_punctuation,
+            "doc_maxlen": 180,
+            "mask_punctuation": True,
             "amp": True,
             "meta": {"version": "colbert-v0.4"},
+            **settings,
         },
     )
-    return path
 
 
 def write_pylate_colbert(
@@ -79,23 +87,29 @@ def write_pylate_colbert(
     blank, the padding token of the tokenizer is the mask token, and ``max_seq_length`` is whatever the last
     call before the save left there: the query's, as in many saves on the hub.
     """
-    path = _folder(path)
+    path = folder(path)
     tokenizer = bert_tokenizer()
     tokenizer.add_tokens([AddedToken("[Q] ", normalized=True), AddedToken("[D] ", normalized=True)])
     bert = _bert(seed, vocab_size=tokenizer.get_vocab_size())
     _save_transformer(path, bert, tokenizer, BERT_SPECIALS | {"pad_token": "[MASK]"})
-    _save_dense(path / "1_Dense", _projection(seed), {"use_residual": False} if flavour == "v3" else {})
+    save_dense(path / "1_Dense", projection(seed), {"use_residual": False} if flavour == "v3" else {})
     write_json(path / "sentence_bert_config.json", {"max_seq_length": query_length - 1, "do_lower_case": False})
-    write_json(
-        path / "modules.json",
-        [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},
-        ],
-    )
+    expansion = {"do_query_expansion": do_query_expansion} if flavour == "v3" else {}
+    write_pylate_settings(path, query_length=query_length, document_length=document_length, **expansion)
+    return path
+
+
+def write_pylate_settings(path: Path, *, dense_layers: int = 1, **settings: Any) -> None:
+    """Write modules.json and PyLate's settings; with ``do_query_expansion`` as version 3 does, without as version 1."""
+    denses = [
+        {"idx": n, "name": str(n), "path": f"{n}_Dense", "type": "pylate.models.Dense.Dense"}
+        for n in range(1, dense_layers + 1)
+    ]
+    transformer = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    write_json(path / "modules.json", [transformer, *denses])
     version = {"sentence_transformers": "4.0.2", "transformers": "4.48.2", "pytorch": "2.6.0+cu124"}
     config: dict[str, Any] = {"__version__": version}
-    if flavour == "v3":
+    if "do_query_expansion" in settings:
         config = {"model_type": "ColBERT", "__version__": version | {"sentence_transformers": "5.1.1"}}
     config |= {
         "prompts": {},
@@ -103,15 +117,11 @@ def write_pylate_colbert(
         "similarity_fn_name": "MaxSim",
         "query_prefix": "[Q] ",
         "document_prefix": "[D] ",
-        "query_length": query_length,
-        "document_length": document_length,
         "attend_to_expansion_tokens": False,
         "skiplist_words": list(string.punctuation),
+        **settings,
     }
-    if flavour == "v3":
-        config["do_query_expansion"] = do_query_expansion
     write_json(path / "config_sentence_transformers.json", config)
-    return path
 
 
 def write_multi_vector(
@@ -122,7 +132,7 @@ def write_multi_vector(
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-    path = _folder(path)
+    path = folder(path)
     _save_transformer(path, _bert(seed), bert_tokenizer(), BERT_SPECIALS)
     transformer = Transformer(str(path), query_length=query_length, document_length=document_length)
     dense = Dense(
@@ -130,7 +140,7 @@ def write_multi_vector(
         DIM,
         bias=False,
         activation_function=nn.Identity(),
-        init_weight=_projection(seed).weight.detach(),
+        init_weight=projection(seed).weight.detach(),
         module_input_name="token_embeddings",
     )
     mask = MultiVectorMask(skiplist_words=list(string.punctuation))
@@ -141,7 +151,7 @@ def write_multi_vector(
 
 def write_plain_encoder(path: str | Path, *, seed: int = 4) -> Path:
     """Write a bare BERT encoder, which has no ColBERT projection."""
-    path = _folder(path)
+    path = folder(path)
     _save_transformer(path, _bert(seed), bert_tokenizer(), BERT_SPECIALS)
     return path
 
@@ -155,7 +165,7 @@ def write_sentence_transformer(path: str | Path, with_dense: bool = False, *, se
     if with_dense:
         layers.append("2_Dense")
         types.append("Dense")
-        _save_dense(path / "2_Dense", _projection(seed), {})
+        save_dense(path / "2_Dense", projection(seed), {})
     layers.append(f"{len(layers)}_Normalize")
     types.append("Normalize")
     write_json(
@@ -171,7 +181,7 @@ def write_sentence_transformer(path: str | Path, with_dense: bool = False, *, se
     return path
 
 
-def _folder(path: str | Path) -> Path:
+def folder(path: str | Path) -> Path:
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -182,8 +192,8 @@ def _bert(seed: int, vocab_size: int | None = None) -> BertModel:
     return seeded(BertModel(BertConfig(vocab_size=size, **TINY)), seed)
 
 
-def _projection(seed: int) -> nn.Linear:
-    return seeded(nn.Linear(HIDDEN, DIM, bias=False), seed + 1000)
+def projection(seed: int, dim: int = DIM) -> nn.Linear:
+    return seeded(nn.Linear(HIDDEN, dim, bias=False), seed + 1000)
 
 
 def _config(bert: BertModel, architecture: str) -> dict[str, Any]:
@@ -197,11 +207,11 @@ def _save_transformer(path: Path, bert: BertModel, tokenizer: Tokenizer, special
     write_tokenizer(path, tokenizer, "BertTokenizer", specials)
 
 
-def _save_dense(path: Path, linear: nn.Linear, more: dict[str, Any]) -> None:
+def save_dense(path: Path, linear: nn.Linear, more: dict[str, Any]) -> None:
     config = {
         "in_features": linear.in_features,
         "out_features": linear.out_features,
-        "bias": False,
+        "bias": linear.bias is not None,
         "activation_function": "torch.nn.modules.linear.Identity",
         **more,
     }

@@ -29,9 +29,9 @@ def seeded(model: nn.Module, seed: int) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "word_embeddings" in name:
+            if "word_embeddings" in name or "embed_tokens" in name or "tok_embeddings" in name:
                 parameter.copy_(noise)
-            elif "LayerNorm.weight" in name:
+            elif "norm" in name.lower() and name.endswith("weight"):
                 parameter.copy_(1 + 0.1 * noise)
             elif parameter.ndim > 1 and "embeddings" not in name:
                 parameter.copy_(0.7 * noise / parameter.shape[-1] ** 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import corpus
@@ -35,6 +36,8 @@ ROBERTA_SPECIALS = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
+QWEN_SPECIALS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+GEMMA_SPECIALS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _SUFFIXES = (
     "ing",
     "ed",
@@ -76,11 +79,7 @@ def bert_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
+    tokenizer.post_processor = _bert_pairs(tokenizer)
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in BERT_SPECIALS.values()])
     return tokenizer
@@ -126,6 +125,86 @@ def bpe_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def qwen_tokenizer(more: Sequence[str] = ()) -> Tokenizer:
+    """Train the byte-level BPE tokenizer of Qwen on `more` texts too; nothing is put around a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([*corpus.SENTENCES, *more, *["yes", "no", "Yes"] * 50], trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return tokenizer
+
+
+def gemma_tokenizer() -> Tokenizer:
+    """Build Gemma's tokenizer: pieces over a text whose blanks are ``▁``, unknown bytes by name, ``<bos>`` before."""
+    alphabet = sorted({char for sentence in corpus.SENTENCES for char in sentence} - {" "})
+    words = sorted({f"▁{word}" for sentence in corpus.SENTENCES for word in sentence.split() if word.isascii()})
+    pieces = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "Yes",
+        *alphabet,
+    ]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*pieces, *words]))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    return tokenizer
+
+
+def modern_tokenizer() -> Tokenizer:
+    """Train ModernBERT's tokenizer: byte-level BPE, BERT's special tokens at the end of the vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=800, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus.SENTENCES, trainer)
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", AddedToken("[MASK]", lstrip=True, special=True)])
+    tokenizer.post_processor = _bert_pairs(tokenizer)
+    return tokenizer
+
+
+def deberta_tokenizer() -> Tokenizer:
+    """Build DeBERTa-v3's tokenizer: the Unigram pieces of XLM-R behind ``[PAD] [CLS] [SEP] [UNK]``."""
+    tokenizer = unigram_tokenizer()
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"][4:]
+    scores = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")] + [
+        (name, score) for name, score in pieces
+    ]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip(left=False, right=True)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"])
+    tokenizer.post_processor = _bert_pairs(tokenizer)
+    return tokenizer
+
+
+def _bert_pairs(tokenizer: Tokenizer) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+
+
 def _roberta_pairs(tokenizer: Tokenizer) -> processors.TemplateProcessing:
     return processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -162,7 +241,7 @@ def write_tokenizer(
         config |= {"strip_accents": None, "tokenize_chinese_chars": True}
         pieces = [piece for piece, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
         (path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    if tokenizer_class == "RobertaTokenizer":
+    if tokenizer_class in ("RobertaTokenizer", "Qwen2Tokenizer"):
         tokenizer.model.save(str(path))  # vocab.json, merges.txt
         config["add_prefix_space"] = False
     write_json(path / "tokenizer_config.json", config)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from rerank_integrations.core.cancel import revocable
 
 T = TypeVar("T")
 
@@ -20,26 +20,14 @@ def _pool() -> ThreadPoolExecutor:
 
 
 async def run_blocking(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run `function` on a thread of this package's pool, with the caller's context variables."""
-    context = contextvars.copy_context()
-    call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
-    return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+    """Run `function` on a thread of this package's pool, with the caller's context variables.
 
-
-def submit_blocking(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Start `function` on a thread of its own and return its future.
-
-    Not on the pool: its threads may all be waiting for what they would start here.
+    When the task is cancelled, the function stops before its next batch, so that its thread is free for others.
     """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function(*args))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="rerank-integrations-budget", daemon=True).start()
-    return future
+    context, given_up = revocable()
+    call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+    except asyncio.CancelledError:
+        given_up.set()
+        raise

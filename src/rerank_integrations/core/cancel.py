@@ -5,49 +5,73 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from rerank_integrations.core.aio import submit_blocking
 from rerank_integrations.errors import RerankError
 
 T = TypeVar("T")
 
-_given_up: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("given_up", default=None)
+# Several: work within a time may be part of other work within a time.
+_given_up: contextvars.ContextVar[tuple[threading.Event, ...]] = contextvars.ContextVar("given_up", default=())
 
 
 class GivenUpError(RerankError):
     """Raised within work that nobody waits for any more."""
 
 
+class OutOfTimeError(RerankError, TimeoutError):
+    """The time for some work is over; a class of its own, since the work may raise a `TimeoutError` itself."""
+
+
 def check_wanted() -> None:
     """Raise `GivenUpError` if the caller of this work has gone on without it; called before each batch."""
-    event = _given_up.get()
-    if event is not None and event.is_set():
-        raise GivenUpError("its time ran out")
+    if any(event.is_set() for event in _given_up.get()):
+        raise GivenUpError("nobody waits for this work any more")
+
+
+def revocable() -> tuple[contextvars.Context, threading.Event]:
+    """Return a copy of the caller's context, and the event by which work in that context is given up."""
+    event = threading.Event()
+    context = contextvars.copy_context()
+    context.run(_given_up.set, (*_given_up.get(), event))
+    return context, event
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
     """Return what `work` gives, if it does so within `seconds`.
 
-    It runs on a thread of the package's pool; once the time is over, it stops before its next batch.
+    It runs on a thread of its own. Once the time is over, or the wait for it is interrupted, it stops before its next
+    batch.
 
     Raises
     ------
-    TimeoutError
+    OutOfTimeError
         When the time is over. The work's own errors pass through.
     """
-    event = threading.Event()
-    context = contextvars.copy_context()
-    context.run(_given_up.set, event)
-    future: Future[T] = submit_blocking(lambda: context.run(work))
+    context, given_up = revocable()
+    future = _started(lambda: context.run(work))
     try:
-        return future.result(timeout=seconds)
-    except FutureTimeoutError:
-        # The work's own time-out is its error, not ours.
-        if future.done():
-            raise
-        event.set()
-        future.cancel()
-        raise TimeoutError(f"not done within {seconds:.3f} s") from None
+        wait([future], timeout=min(seconds, threading.TIMEOUT_MAX))
+        if not future.done():
+            raise OutOfTimeError(f"not done within {seconds:.3f} s")
+        return future.result()
+    finally:
+        if not future.done():
+            given_up.set()
+
+
+def _started(work: Callable[[], T]) -> Future[T]:
+    """Start `work` on a thread of its own: those of a pool may all be waiting for what they would start there."""
+    future: Future[T] = Future()
+    threading.Thread(target=_run, args=(future, work), name="rerank-integrations-budget", daemon=True).start()
+    return future
+
+
+def _run(future: Future[T], work: Callable[[], T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+        # The error's traceback holds this frame: without this it and the future would hold each other.
+        del future

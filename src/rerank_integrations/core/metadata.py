@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rerank_integrations.core.numeric import is_number
 from rerank_integrations.core.reranking.candidates import Ranked
 
 _PREVIOUS = "previous_"
@@ -39,20 +40,25 @@ def with_fields(metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     return merged
 
 
-def with_ranking(
-    metadata: Mapping[str, Any], ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
-) -> dict[str, Any]:
-    """Return a copy of `metadata` with the score, the rank and the note of a reranking.
+def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True) -> dict[str, Any]:
+    """Return what a reranking writes: the score, the rank, and the note."""
+    note = {key: value for key, value in ranked.note.items() if keep_retrieval_score or key != "retrieval_score"}
+    return {"relevance_score": ranked.score, "relevance_rank": rank, **note}
+
+
+def with_ranking(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `metadata`, its lists and dictionaries copied too, with the `note` of a reranking.
 
     The notes of a reranking before this one move to ``previous_<key>``, those too that this one has nothing to say of.
     """
-    merged = dict(metadata)
+    merged: dict[str, Any] = {key: _own(value) for key, value in metadata.items()}
     if _MARK in merged:
         for key in RERANKING_KEYS:
             if key in merged:
                 _put(merged, f"{_PREVIOUS}{key}", merged.pop(key))
-    note = {key: value for key, value in ranked.note.items() if keep_retrieval_score or key != "retrieval_score"}
-    return with_fields(merged, relevance_score=ranked.score, relevance_rank=rank, **note)
+    for key, value in note.items():
+        _put(merged, key, _own(value))
+    return merged
 
 
 def without_ranking(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +70,8 @@ def without_ranking(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_reranking_key(key: str) -> bool:
     """Return whether a reranking writes this key, or moves its old values there."""
-    while key.startswith(_PREVIOUS):
+    # A user's own key may be no string.
+    while isinstance(key, str) and key.startswith(_PREVIOUS):
         key = key.removeprefix(_PREVIOUS)
     return key in RERANKING_KEYS
 
@@ -72,10 +79,17 @@ def is_reranking_key(key: str) -> bool:
 def retrieval_score(metadata: Mapping[str, Any]) -> float | None:
     """Return the score that a retriever or reranker of ours left in `metadata`, if there is one."""
     score = metadata.get("relevance_score")
-    return float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None
+    return float(score) if score is not None and is_number(score) else None
 
 
 def _put(metadata: dict[str, Any], key: str, value: Any) -> None:
     if key in metadata:
         _put(metadata, f"{_PREVIOUS}{key}", metadata[key])
     metadata[key] = value
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of what JSON has for containers; what else a user keeps in metadata stays itself."""
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    return [_own(item) for item in value] if type(value) is list else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rerank_integrations.core.numeric import is_number, whole_number
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -38,22 +39,20 @@ def require_text(value: str, name: str) -> None:
         raise InvalidInputError(f"{name} is {value!r}; expected some text")
 
 
-def require_count(value: int, name: str) -> None:
-    """Raise `InvalidInputError` unless `value` is a whole number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least 0")
+def require_count(value: int, name: str) -> int:
+    """Return `value` as a Python int, or raise `InvalidInputError` unless it is a whole number of at least 0."""
+    return whole_number(value, name)
 
 
-def require_cut(top_n: int | None, threshold: float | None) -> None:
-    """Raise `InvalidInputError` unless `top_n` is a count or ``None``, and `threshold` a number or ``None``."""
-    if top_n is not None:
-        require_count(top_n, "top_n")
-    require_threshold(threshold)
+def require_cut(top_n: int | None, threshold: float | None) -> tuple[int | None, float | None]:
+    """Return both as Python numbers; raise `InvalidInputError` unless they are a count and a number, or ``None``."""
+    return None if top_n is None else require_count(top_n, "top_n"), require_threshold(threshold)
 
 
-def require_threshold(value: float | None) -> None:
-    """Raise `InvalidInputError` unless `value` is ``None`` or a number."""
+def require_threshold(value: float | None) -> float | None:
+    """Return `value` as a Python float, or raise `InvalidInputError` unless it is ``None`` or a number."""
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    if not is_number(value):
         raise InvalidInputError(f"threshold is {value!r}; expected a number or None")
+    return float(value)

@@ -12,13 +12,17 @@ from rerank_integrations.errors import InvalidInputError
 class TextTemplate:
     """A template such as ``"{title}: {page_content}"``; names alone, no attributes and no calls.
 
+    A value of ``None`` is written as nothing.
+
     Raises
     ------
     InvalidInputError
-        If it cannot be read, names nothing, or has more than names in its braces.
+        If it is no string, cannot be read, names nothing, or has more than names in its braces.
     """
 
     def __init__(self, template: str) -> None:
+        if not isinstance(template, str):
+            raise InvalidInputError(f"the template is of type {type(template).__name__}; expected str")
         try:
             self._parts = list(string.Formatter().parse(template))
         except ValueError as error:
@@ -46,4 +50,4 @@ def _value(values: Mapping[str, Any], name: str, which: str) -> str:
     if name not in values:
         known = ", ".join(sorted(map(str, values)))
         raise InvalidInputError(f"{which} has no {name!r} for the template; it has {known}")
-    return str(values[name])
+    return "" if values[name] is None else str(values[name])

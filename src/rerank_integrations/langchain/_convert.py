@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
-from rerank_integrations.core.metadata import retrieval_score, with_fields, with_ranking
+from rerank_integrations.core.metadata import ranking_note, retrieval_score, with_fields, with_ranking
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.text import TextTemplate
@@ -41,24 +41,29 @@ def hit_to_document(hit: Hit) -> Document:
 
 def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
     """Return a copy of `document` with the reranking's score, rank and note in its metadata."""
-    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
+    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranking_note(ranked, rank))})
 
 
-def document_list(documents: Iterable[Document]) -> list[Document]:
-    """Return `documents` as a list.
+def kept(documents: Any) -> Any:
+    """Return `documents` as a list, so that an iterator can be both traced and ranked; what is none stays."""
+    given_one = isinstance(documents, str | Document) or not isinstance(documents, Iterable)
+    return documents if given_one else list(documents)
+
+
+def document_list(documents: Any) -> list[Document]:
+    """Return `documents`, which `kept` has seen, if it is a list of documents.
 
     Raises
     ------
     InvalidInputError
         If it holds something other than documents.
     """
-    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+    if not isinstance(documents, list):
         raise InvalidInputError(f"documents is one {type(documents).__name__}; expected a list of documents")
-    found = list(documents)
-    for place, document in enumerate(found):
+    for place, document in enumerate(documents):
         if not isinstance(document, Document):
             raise InvalidInputError(f"document number {place} is of type {type(document).__name__}; expected Document")
-    return found
+    return documents
 
 
 def candidates(documents: Sequence[Document], text_fn: TextFn | None) -> list[Candidate]:
@@ -83,7 +88,7 @@ def text_reader(text_fn: TextFn | None) -> Callable[[Document, int], str]:
     if isinstance(text_fn, str):
         template = TextTemplate(text_fn)
         return lambda document, place: template.fill(
-            {**document.metadata, "page_content": document.page_content, "id": document.id}, f"document number {place}"
+            {"id": document.id, **document.metadata, "page_content": document.page_content}, f"document number {place}"
         )
     if not callable(text_fn):
         raise InvalidInputError(f"text_fn is of type {type(text_fn).__name__}; expected a function or a template")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from rerank_integrations.errors import TruncationWarning
 
-
 # What more tokens at once compute leaves a processor's caches: with 8,192 all-MiniLM-L6 takes half as long again.
 _CPU_TOKENS = 1024
 

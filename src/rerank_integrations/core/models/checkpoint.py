@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 _PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}
-_CONFIG_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "artifact.metadata")
+_CONFIG_FILES = (
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "artifact.metadata",
+    "chat_template.jinja",
+)
 
 # Not of the fingerprint: vectors of other lengths go together in an index.
 _LENGTHS = "sentence_bert_config.json"
@@ -37,18 +44,74 @@ def require_multi_vector(options: LoadOptions) -> None:
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
             "expected a local directory or the name of a model on the hub"
         )
+    has_projection = any("Dense" in str(module.get("type")) for module in modules)
+    if "HF_ColBERT" in architectures and modules and not has_projection:
+        # As in mxbai-colbert-large-v1: the list would hide the projection that the weight file holds.
+        raise CheckpointError(
+            f"modules.json of {options.name_or_path!r} lists no projection, yet config.json says HF_ColBERT; "
+            "expected one or the other: remove modules.json to have it read as a Stanford ColBERT checkpoint"
+        )
     if "HF_ColBERT" in architectures:
         return
     if st_config.get("model_type") in ("MultiVectorEncoder", "ColBERT"):
         return
-    has_projection = any("Dense" in str(module.get("type")) for module in modules)
     if _PYLATE_KEYS & set(st_config) and has_projection:
         return
+    if find_file(options, "colbert_linear.pt") is not None:
+        raise CheckpointError(
+            f"{options.name_or_path!r} keeps its token projection in colbert_linear.pt, the format of FlagEmbedding "
+            "(bge-m3), which sentence-transformers does not read; expected a ColBERT checkpoint in Stanford, PyLate or "
+            "sentence-transformers multi-vector format, such as the same model saved by MultiVectorEncoder"
+        )
     raise CheckpointError(
         f"{options.name_or_path!r} is a plain encoder (architecture {', '.join(architectures) or 'unknown'}) "
         "with no trained token projection; expected a ColBERT checkpoint in Stanford, PyLate or "
-        "sentence-transformers multi-vector format"
+        f"sentence-transformers multi-vector format{code_hint(options)}"
     )
+
+
+def require_reranker(options: LoadOptions) -> None:
+    """Refuse a language model that nothing says how to ask for a score.
+
+    sentence-transformers would take the logits of "yes" and "no" of any, even of an embedding model.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the architecture and what was expected.
+    """
+    architecture = (read_json(options, "config.json").get("architectures") or [""])[0]
+    st_config = read_json(options, "config_sentence_transformers.json")
+    is_saved_whole = st_config.get("model_type") == "CrossEncoder" and read_json(options, "modules.json")
+    if not architecture.endswith("ForCausalLM") or is_saved_whole or _asks_for_pairs(_chat_template(options)):
+        return
+    raise CheckpointError(
+        f"{options.name_or_path!r} is a language model ({architecture}) that does not say how to ask it for a score; "
+        "expected modules.json of a sentence-transformers CrossEncoder, or a chat template with the roles "
+        "'query' and 'document'"
+    )
+
+
+def _chat_template(options: LoadOptions) -> str:
+    path = find_file(options, "chat_template.jinja")
+    if path is not None:
+        return Path(path).read_text(encoding="utf-8")
+    return str(read_json(options, "tokenizer_config.json").get("chat_template") or "")
+
+
+def _asks_for_pairs(template: str) -> bool:
+    return all(re.search(rf"""['"]{role}['"]""", template) for role in ("query", "document"))
+
+
+def code_hint(options: LoadOptions) -> str:
+    """Return what a refusal adds for a checkpoint with code of its own that may not run; else an empty string."""
+    if options.trust_remote_code:
+        return ""
+    try:
+        brings_code = "auto_map" in read_json(options, "config.json")
+    except CheckpointError:
+        return ""
+    return "; it brings code of its own, which runs with trust_remote_code=True only" if brings_code else ""
 
 
 def read_json(options: LoadOptions, filename: str) -> Any:
@@ -115,7 +178,7 @@ def require_filled(options: LoadOptions, fresh: list[str]) -> None:
     more = f" and {len(fresh) - 4} more" if len(fresh) > 4 else ""
     raise CheckpointError(
         f"{options.name_or_path!r} holds no {', '.join(fresh[:4])}{more}: scores would be random; "
-        "expected a trained and complete checkpoint"
+        f"expected a trained and complete checkpoint{code_hint(options)}"
     )
 
 

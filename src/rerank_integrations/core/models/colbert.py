@@ -16,7 +16,8 @@ from rerank_integrations.core.models.batching import TruncationNotice, token_bud
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import REGISTRY
-from rerank_integrations.core.models.validate import require_length, require_texts
+from rerank_integrations.core.models.validate import require_texts
+from rerank_integrations.core.numeric import whole_number
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -124,10 +125,10 @@ class ColBERTModel:
             trust_remote_code=trust_remote_code,
             model_kwargs=model_kwargs,
         )
-        self._batch_size = require_length(batch_size, "batch_size", 1)
+        self._batch_size = whole_number(batch_size, "batch_size", 1)
         self._lengths = {
-            "query": None if query_length is None else require_length(query_length, "query_length", 4),
-            "document": None if document_length is None else require_length(document_length, "document_length", 4),
+            "query": None if query_length is None else whole_number(query_length, "query_length", 4),
+            "document": None if document_length is None else whole_number(document_length, "document_length", 4),
         }
         self._notice = TruncationNotice()
 
@@ -207,14 +208,14 @@ class ColBERTModel:
         passages = self.encode_documents(texts)
         return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
 
-    def cuts(self, texts: Sequence[str], task: str = "document") -> list[bool]:
-        """Return, for each text, whether it is longer than the model reads; `task` is ``"document"`` or ``"query"``."""
-        require_texts(texts)
+    def cuts_queries(self, texts: Sequence[str]) -> list[bool]:
+        """Return, for each query, whether it is longer than the model reads."""
+        require_texts(texts, "query")
         if not texts:
             return []
         loaded = self._loaded()
-        limit = loaded.limit(task, self._lengths[task])
-        return [count > limit for count in loaded.count_tokens(list(texts), task)]
+        limit = loaded.limit("query", self._lengths["query"])
+        return [count > limit for count in loaded.count_tokens(list(texts), "query")]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Return each document's length in tokens, markers included, before any cut."""
@@ -229,12 +230,6 @@ class ColBERTModel:
         """Return the character span of each token of each text, however long; markers are left out."""
         require_texts(texts)
         return self._loaded().spans(list(texts)) if texts else []
-
-    @property
-    def room(self) -> int:
-        """How many tokens of a document are read beside its markers; loads the model."""
-        loaded = self._loaded()
-        return max(1, self.document_limit(self._lengths["document"]) - int(loaded.count_tokens([""], "document")[0]))
 
     def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import REGISTRY
-from rerank_integrations.core.models.validate import require_length, require_texts
+from rerank_integrations.core.models.validate import require_texts
+from rerank_integrations.core.numeric import whole_number
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
 _ACTIVATIONS = ("model", "sigmoid", "raw")
+
+
+class PairScore(NamedTuple):
+    """The score of a (query, text) pair, and which of the two was cut."""
+
+    score: float
+    cut: PairCut
 
 
 class CrossEncoderModel:
@@ -29,13 +38,14 @@ class CrossEncoderModel:
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory of a sequence classifier with one label (BERT, RoBERTa, XLM-R, ELECTRA, ...)
-        or of a starter that was trained further; ``"starter"`` for the one that needs no hub (extra ``[starter]``).
+        A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
+        of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
+        for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
     device, dtype, backend, batch_size, revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
-        In tokens, of query and passage together; by default the checkpoint's own. Longer pairs are cut, with one
-        `TruncationWarning` an instance.
+        In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
+        pairs are cut, with one `TruncationWarning` an instance; a query to three quarters of the length at most.
     activation
         ``"model"``: what the checkpoint asks for (sigmoid where it is silent); ``"sigmoid"``: scores from 0 to 1;
         ``"raw"``: logits.
@@ -43,10 +53,10 @@ class CrossEncoderModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind.
+        At once, for an argument of a wrong kind; at first use, for a `max_length` that the template alone fills.
     CheckpointError
-        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, an
-        encoder that does not convert to a graph.
+        At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
+        language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
     """
@@ -83,8 +93,8 @@ class CrossEncoderModel:
         if activation not in _ACTIVATIONS:
             raise InvalidInputError(f"activation is {activation!r}; expected one of {', '.join(_ACTIVATIONS)}")
         self._activation = activation
-        self._batch_size = require_length(batch_size, "batch_size", 1)
-        self._max_length = None if max_length is None else require_length(max_length, "max_length", 8)
+        self._batch_size = whole_number(batch_size, "batch_size", 1)
+        self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
         self._notice = TruncationNotice()
 
     def __repr__(self) -> str:
@@ -150,13 +160,13 @@ class CrossEncoderModel:
             If something other than strings is given.
         """
         if texts is None:
-            return [score for score, _ in self.score_pairs(_pairs(query))]
+            return [one.score for one in self.score_pairs(_pairs(query))]
         require_texts([query], "query")  # type: ignore[list-item]
         require_texts(texts)
-        return [score for score, _ in self.score_pairs([(query, text) for text in texts])]  # type: ignore[misc]
+        return [one.score for one in self.score_pairs([(query, text) for text in texts])]  # type: ignore[misc]
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Return, for each (query, text) pair, its score and whether it was cut; any queries, in batches of all."""
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
+        """Return, for each (query, text) pair, its score and what of it was cut; any queries, in batches of all."""
         unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
@@ -164,27 +174,20 @@ class CrossEncoderModel:
         limit = loaded.limit(self._max_length)
         counts = loaded.count_tokens(unique)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
-        scores: dict[tuple[str, str], tuple[float, bool]] = {}
+        scores: dict[tuple[str, str], float] = {}
         for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
             check_wanted()
             chosen = [unique[place] for place in batch]
-            activated = self._activate(loaded, loaded.logits(chosen, limit))
-            for place, score in zip(batch, activated, strict=True):
-                scores[unique[place]] = score, counts[place] > limit
-        return [scores[pair] for pair in pairs]
+            scores.update(zip(chosen, self._activate(loaded, loaded.logits(chosen, limit)), strict=True))
+        cut = dict(zip(unique, _cut(loaded, unique, counts, limit), strict=True))
+        return [PairScore(scores[pair], cut[pair]) for pair in pairs]
 
-    def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Return, for each (query, text) pair, whether it is longer than the model reads."""
+    def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[PairCut]:
+        """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
         if not pairs:
             return []
         loaded = self._loaded()
-        limit = loaded.limit(self._max_length)
-        return [count > limit for count in loaded.count_tokens(list(pairs))]
-
-    def cuts_queries(self, queries: Sequence[str]) -> list[bool]:
-        """Return, for each query, whether the model reads its beginning only."""
-        loaded = self._loaded()
-        return [bool(loaded.query_is_cut(query, loaded.limit(self._max_length))) for query in queries]
+        return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
 
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""
@@ -192,9 +195,12 @@ class CrossEncoderModel:
         return self._loaded().spans(list(texts)) if texts else []
 
     def room(self, query: str) -> int:
-        """Return how many tokens of a text are read beside `query` and the markers; loads the model."""
+        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be.
+
+        At least half of what is read of a pair without its markers. Loads the model.
+        """
         loaded = self._loaded()
-        return max(1, int(loaded.limit(self._max_length) - loaded.count_tokens([(query, "")])[0]))
+        return int(loaded.text_room(query, loaded.limit(self._max_length)))
 
     def _loaded(self) -> Any:
         from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
@@ -221,14 +227,19 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+def _cut(loaded: Any, pairs: Sequence[tuple[str, str]], counts: Sequence[int], limit: int) -> list[PairCut]:
+    """Return what is cut of each of `pairs`, of `counts` tokens with their markers."""
+    return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
+
+
 def _pairs(given: Any) -> list[tuple[str, str]]:
-    if isinstance(given, str) or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in given):
+    pairs = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise InvalidInputError(
             f"score was given {given!r} alone; expected a query and its texts, or (query, text) pairs"
         )
-    pairs = [(query, text) for query, text in given]
     require_texts([text for pair in pairs for text in pair])
-    return pairs
+    return [(query, text) for query, text in pairs]
 
 
 def _sigmoid(value: float) -> float:

@@ -16,6 +16,7 @@ from rerank_integrations.core.models.checkpoint import require_filled, require_m
 from rerank_integrations.core.models.compute import lane_for, on_compute_thread
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
     load_guarded,
     position_limit,
     require_tokenizer,
@@ -26,9 +27,6 @@ from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 Task: TypeAlias = Literal["query", "document"]
-
-# Bounds both the memory and how long another thread waits for the tokenizer.
-_COUNT_AT_ONCE = 512
 
 
 class EncodedText(NamedTuple):
@@ -52,6 +50,8 @@ class LoadedEncoder:
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]
+        # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
+        load_guarded(options, lambda: self._model.preprocess([""], task="query"))
         if not options.is_starter:
             # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
             fresh = unloaded_parameters(self._transformer.auto_model) or []
@@ -91,8 +91,8 @@ class LoadedEncoder:
         """Return each text's length in tokens, markers included, before any cut."""
         prompt = self.prompt(task)
         counts: list[int] = []
-        for start in range(0, len(texts), _COUNT_AT_ONCE):
-            chunk = [prompt + text for text in texts[start : start + _COUNT_AT_ONCE]]
+        for start in range(0, len(texts), COUNT_AT_ONCE):
+            chunk = [prompt + text for text in texts[start : start + COUNT_AT_ONCE]]
             with self._tokenizer_lock:
                 encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
             counts += [len(ids) for ids in encoded["input_ids"]]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rerank_integrations.core.models.checkpoint import code_hint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError, RerankError
 
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 # transformers' verbosity is one for the process: loads take turns, so that each finds and leaves it as it was.
 _quiet_lock = threading.RLock()
+
+# Texts that are tokenized at once: bounds both the memory and how long another thread waits for the tokenizer.
+COUNT_AT_ONCE = 512
 
 # These count positions from the padding token's number plus one.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod"}
@@ -30,9 +34,10 @@ def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         # transformers, safetensors and the hub client raise a dozen kinds, none of them documented.
+        hint = "" if "trust_remote_code" in str(error) else code_hint(options)
         raise CheckpointError(
             f"{options.name_or_path!r} cannot be loaded ({type(error).__name__}: {error}); expected a complete "
-            "checkpoint in a local directory or the name of one on the hub"
+            f"checkpoint in a local directory or the name of one on the hub{hint}"
         ) from error
 
 
@@ -79,17 +84,30 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
 
 
 def token_spans(tokenizer: Any, lock: threading.Lock, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """Return the character span of each token of each text, without markers and before any cut."""
-    with lock:
-        encoded = tokenizer(
-            texts,
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_offsets_mapping=True,
-            verbose=False,
+    """Return the character span of each token of each text, without markers and before any cut.
+
+    Raises
+    ------
+    CheckpointError
+        If it is one of the few tokenizers that do not tell.
+    """
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{type(tokenizer).__name__} does not tell where its tokens are; expected a fast tokenizer for windows"
         )
-    return [[span for span in spans if span[1] > span[0]] for spans in encoded["offset_mapping"]]
+    spans: list[list[tuple[int, int]]] = []
+    for start in range(0, len(texts), COUNT_AT_ONCE):
+        with lock:
+            encoded = tokenizer(
+                texts[start : start + COUNT_AT_ONCE],
+                add_special_tokens=False,
+                truncation=False,
+                padding=False,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+        spans += [[span for span in found if span[1] > span[0]] for found in encoded["offset_mapping"]]
+    return spans
 
 
 def position_limit(transformer: Any) -> int | None:

@@ -6,10 +6,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.models.checkpoint import find_file, fresh_parameters, read_json, require_filled
+from rerank_integrations.core.models.checkpoint import (
+    find_file,
+    fresh_parameters,
+    read_json,
+    require_filled,
+    require_reranker,
+)
 from rerank_integrations.core.models.compute import on_compute_thread
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
     load_guarded,
     position_limit,
     require_tokenizer,
@@ -17,8 +24,12 @@ from rerank_integrations.core.models.loading import (
     token_spans,
 )
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.errors import CheckpointError
+from rerank_integrations.core.models.pair_lengths import PairCut
+from rerank_integrations.core.models.pair_reading import PairReader
+from rerank_integrations.errors import CheckpointError, InvalidInputError
 
+# A tokenizer that knows no limit says 1e30, which tokenizers cannot take.
+_NO_LIMIT = 2**31 - 1
 # How a checkpoint that was trained from the starter cross-encoder names its head.
 _OWN_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
 
@@ -33,6 +44,9 @@ class LoadedPairScorer:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
         self._positions = position_limit(self._model[0])
+        # Reads a pair of empty texts: a chat template that has no place for query and passage is refused here.
+        self._reader: PairReader = load_guarded(options, lambda: PairReader(self._model))
+        self._name = options.name_or_path
         self.graph: Path | None = None
         if options.is_graph:
             self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
@@ -46,18 +60,33 @@ class LoadedPairScorer:
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
-        return int(min(known)) if known else 512
+        limit = int(min([*known, _NO_LIMIT])) if known else 512
+        if limit <= self._reader.fixed:
+            raise InvalidInputError(
+                f"max_length is {length}; expected more than {self._reader.fixed}, the tokens that "
+                f"{self._name!r} puts around query and passage"
+            )
+        return limit
 
     def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
-        """Return each pair's length in tokens before any cut."""
-        queries, texts = [query for query, _ in pairs], [text for _, text in pairs]
-        with self._tokenizer_lock:
-            encoded = self._model.tokenizer(queries, texts, truncation=False, padding=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        """Return each pair's length in tokens before any cut, prompt and template included."""
+        counts: list[int] = []
+        for start in range(0, len(pairs), COUNT_AT_ONCE):
+            with self._tokenizer_lock:
+                counts += self._reader.count(pairs[start : start + COUNT_AT_ONCE])
+        return counts
 
-    def query_is_cut(self, query: str, limit: int) -> bool:
-        """Whether `query` alone is longer than what is read of a pair."""
-        return self.count_tokens([(query, "")])[0] > limit
+    def cut(self, query: str, count: int, limit: int) -> PairCut:
+        """Return what is cut of a pair of `count` tokens with `query`, if `limit` tokens are read."""
+        if count <= limit:
+            return PairCut(False, False)
+        with self._tokenizer_lock:
+            return self._reader.cut(query, count, limit)
+
+    def text_room(self, query: str, limit: int) -> int:
+        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be."""
+        with self._tokenizer_lock:
+            return self._reader.text_room(query, limit)
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, before any cut."""
@@ -66,7 +95,7 @@ class LoadedPairScorer:
     def logits(self, pairs: list[tuple[str, str]], limit: int) -> list[float]:
         """Return the logit of each pair of one batch."""
         with self._tokenizer_lock:
-            features = self._model.preprocess(pairs, processing_kwargs={"text": {"max_length": limit}})
+            features = self._reader.read(pairs, limit)
         return on_compute_thread("document", lambda: self._compute(features))
 
     def _compute(self, features: dict[str, Any]) -> list[float]:
@@ -109,6 +138,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
             "expected a local directory or the name of a model on the hub"
         )
+    require_reranker(options)
     head = next((module for module in read_json(options, "modules.json") if module.get("type") == _OWN_HEAD), None)
     if head is None:
         model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))

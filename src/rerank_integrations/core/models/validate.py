@@ -19,10 +19,3 @@ def require_texts(texts: Sequence[str], name: str = "text") -> None:
         except UnicodeEncodeError as error:
             # Tokenizers and SQLite take UTF-8 only, and say so less clearly.
             raise InvalidInputError(f"{name} number {place} is not valid Unicode: {error}") from error
-
-
-def require_length(value: int, name: str, least: int) -> int:
-    """Return `value`, or raise `InvalidInputError` unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least {least}")
-    return value

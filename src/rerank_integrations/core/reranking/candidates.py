@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,11 @@ class Candidate:
     text: str
     score: float | None = None
 
+    def came(self, place: int) -> dict[str, Any]:
+        """Return, under the documented keys, its score and rank before reranking; `place` counts from 0."""
+        told = {} if self.score is None or math.isnan(self.score) else {"retrieval_score": float(self.score)}
+        return {**told, "retrieval_rank": place + 1}
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -35,7 +41,7 @@ class Scored:
     score
         Higher is better, on the scorer's scale.
     truncated
-        Whether the model read the text's beginning only.
+        Whether the model read the beginning only of the text, or of its best window.
     query_truncated
         Whether the model read the query's beginning only.
     window

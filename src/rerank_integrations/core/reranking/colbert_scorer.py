@@ -5,28 +5,43 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.held import held_hits, recorded_document_length
 from rerank_integrations.core.maxsim import Floats, maxsim_many
+from rerank_integrations.core.numeric import whole_number
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
-from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut
+from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
 from rerank_integrations.core.reranking.vector_cache import VectorCache
-from rerank_integrations.core.reranking.windows import Span, best_window, require_window, window_spans
+from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows
 from rerank_integrations.errors import InvalidInputError, ModelMismatchError
 
 CACHE_BYTES = 128 * 2**20
-_SLACK = 2
 _SCALES = {"sum": "maxsim_sum", "mean": "maxsim_mean"}
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A text, or a window of it, that is scored by itself."""
+class _Encoded:
+    """Texts in pieces, by text, and the vectors of each piece, by its own text."""
 
-    text: str
-    span: Span
+    spans: Mapping[str, Sequence[Span]]
+    vectors: Mapping[str, Floats]
+    cached: frozenset[str]
+
+    def best(self, query: Floats, texts: Sequence[str]) -> list[Scored]:
+        """Return, for each text, the score and the span of the piece of it that scores best."""
+        pieces = [[text[start:end] for start, end in self.spans[text]] for text in texts]
+        scores = iter(maxsim_many(query, [self.vectors[piece] for parts in pieces for piece in parts]))
+        found: list[Scored] = []
+        for text, parts in zip(texts, pieces, strict=True):
+            of_parts = [next(scores) for _ in parts]
+            best = best_window(of_parts)
+            how = "cached" if self.cached.issuperset(parts) else "encoded"
+            found.append(Scored(of_parts[best], window=self.spans[text][best], vectors=how))
+        return found
 
 
 class ColBERTScorer:
@@ -65,32 +80,25 @@ class ColBERTScorer:
         scale: str = "sum",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        if scale not in _SCALES:
+        if not isinstance(scale, str) or scale not in _SCALES:
             raise InvalidInputError(f"scale is {scale!r}; expected 'sum' or 'mean'")
-        if isinstance(cache_bytes, bool) or not isinstance(cache_bytes, int) or cache_bytes < 0:
-            raise InvalidInputError(f"cache_bytes is {cache_bytes!r}; expected a whole number of at least 0")
-        self._windows = require_window(window, stride)
-        if self._windows is not None and not hasattr(model, "token_spans"):
+        self._windows = require_windows(window, stride)
+        self._lengths = Lengths(model)
+        if self._windows is not None and not self._lengths.told:
             raise InvalidInputError(
                 f"window is {window} with a model of type {type(model).__name__}, which does not say where its tokens "
                 "are; expected a ColBERTModel"
             )
-        self._cache_bytes = cache_bytes
+        self._cache_bytes = whole_number(cache_bytes, "cache_bytes")
+        self._cache = VectorCache(self._cache_bytes)
         self._model = model
         self._index = index
         self._scale = scale
-        self._cache = VectorCache(cache_bytes)
-        self._lengths = Lengths()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where things are, no vectors.
-        window, stride = self._windows or (None, None)
-        options: dict[str, Any] = {
-            "window": window,
-            "stride": stride,
-            "scale": self._scale,
-            "cache_bytes": self._cache_bytes,
-        }
+        windows = {"window": self._windows.size, "stride": self._windows.stride} if self._windows else {}
+        options: dict[str, Any] = {**windows, "scale": self._scale, "cache_bytes": self._cache_bytes}
         return functools.partial(ColBERTScorer, **options), (self._model, self._index)
 
     @property
@@ -108,35 +116,29 @@ class ColBERTScorer:
             return [[] for _ in queries]
         self._require_same_model()
         vectors = self._model.encode_queries(list(queries))
-        query_cut = self._cuts(queries, "query")
         held = [self._held(query, given) for query, given in zip(vectors, candidates, strict=True)]
         rest = [
-            one.text
+            [one.text for at, one in enumerate(given) if at not in found]
             for given, found in zip(candidates, held, strict=True)
-            for at, one in enumerate(given)
-            if at not in found
         ]
-        pieces = self._pieces(list(dict.fromkeys(rest)))
-        encoded, cached = self._encoded([piece.text for parts in pieces.values() for piece in parts])
-        cut = self._cut_texts(candidates)
-        return [
-            [
-                replace(
-                    found[at]
-                    if at in found
-                    else _best(query, pieces[one.text], encoded, cached, self._windows is not None),
-                    truncated=one.text in cut,
-                    query_truncated=is_cut,
-                ).scaled(len(query) if self._scale == "mean" else 1)
-                for at, one in enumerate(given)
-            ]
-            for query, is_cut, given, found in zip(vectors, query_cut, candidates, held, strict=True)
-        ]
+        encoded = self._encoded(list(dict.fromkeys(chain.from_iterable(rest))))
+        scored: list[list[Scored]] = []
+        for query, given, found, texts in zip(vectors, candidates, held, rest, strict=True):
+            fresh = iter(encoded.best(query, texts))
+            scored.append([found[at] if at in found else next(fresh) for at in range(len(given))])
+        return self._noted(queries, vectors, candidates, scored)
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a text would be cut; scores nothing."""
-        cut = self._cut_texts(candidates)
-        require_none_cut([(one, one.text in cut) for given in candidates for one in given], "document_length")
+        """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
+        if not self._lengths.told:
+            raise strict_refused(self._model)
+        rows = [one for given in candidates for one in given]
+        if not rows:
+            return
+        spans = self._spans([one.text for one in rows])
+        pieces = {text: [text[start:end] for start, end in found] for text, found in spans.items()}
+        cut = self._lengths.cut(chain.from_iterable(pieces.values()))
+        require_none_cut([(one, not cut.isdisjoint(pieces[one.text])) for one in rows], "document_length")
 
     def _require_same_model(self) -> None:
         if self._index is None or self._model is self._index.model:
@@ -152,71 +154,86 @@ class ColBERTScorer:
         """Return, by position, the scores of those candidates whose vectors the index holds as they are needed."""
         if self._index is None:
             return {}
-        hits = held_hits(self._index, query, [one.id for one in candidates if one.id is not None])
+        check_wanted()
+        hits = held_hits(self._index, query, [one.id for one in candidates if isinstance(one.id, str)])
         # The text is compared on the hit itself: another process may replace a passage at any time.
-        same = [at for at, one in enumerate(candidates) if one.id in hits and hits[one.id].text == one.text]
-        unfit = self._stored_otherwise([candidates[at].text for at in same])
+        same = {
+            at: hit for at, one in enumerate(candidates) if one.id in hits and (hit := hits[one.id]).text == one.text
+        }
+        unfit = self._stored_otherwise(self._index, [hit.text for hit in same.values()])
         return {
-            at: Scored(
-                hits[str(candidates[at].id)].score,
-                vectors="stored",
-                window=(0, len(candidates[at].text)) if self._windows is not None else None,
-            )
-            for at in same
-            if candidates[at].text not in unfit
+            at: Scored(hit.score, vectors="stored", window=(0, len(hit.text)))
+            for at, hit in same.items()
+            if hit.text not in unfit
         }
 
-    def _stored_otherwise(self, texts: Sequence[str]) -> set[str]:
+    def _stored_otherwise(self, index: ColBERTIndex, texts: Sequence[str]) -> set[str]:
         """Return the texts whose stored vectors are not what they would be encoded to: cut, or cut elsewhere."""
-        if not hasattr(self._model, "cuts") or self._index is None:
+        if not self._lengths.told or not texts:
             return set()
-        length = recorded_document_length(self._index)
-        own = self._model.options().get("document_length")
-        if self._windows is None and length == own:
-            return set()
-        cut = self._lengths.longer(self._model, texts, length) | self._lengths.longer(self._model, texts, own)
-        return cut | (self._longer_than_window(texts) if self._windows is not None else set())
+        # The index may have been written with either; the reranker's own is what is wanted.
+        lengths = recorded_document_length(index), index.model.options().get("document_length")
+        limits = {self._lengths.limit, *map(self._lengths.limit_of, lengths)}
+        windows = self._fitting()
+        if windows is not None:
+            limits.add(windows.size + self._lengths.markers)
+        # Where all read the same, what is stored is cut as it would be now.
+        return self._lengths.longer(texts, min(limits)) if len(limits) > 1 else set()
 
-    def _longer_than_window(self, texts: Sequence[str]) -> set[str]:
-        return {text for text, pieces in self._pieces(list(texts)).items() if len(pieces) > 1}
+    def _fitting(self) -> Windows | None:
+        return self._windows and self._windows.within(self._lengths.limit - self._lengths.markers)
 
-    def _pieces(self, texts: Sequence[str]) -> Mapping[str, list[_Piece]]:
-        if self._windows is None or not texts:
-            return {text: [_Piece(text, (0, len(text)))] for text in texts}
-        window, stride = self._windows
-        # A word cut in two may take a token more than it did.
-        room = max(1, self._model.room - _SLACK)
-        window, stride = min(window, room), min(stride, room)
-        return {
-            text: [_Piece(text[start:end], (start, end)) for start, end in window_spans(text, tokens, window, stride)]
-            for text, tokens in zip(texts, self._model.token_spans(list(texts)), strict=True)
-        }
+    def _spans(self, texts: Sequence[str]) -> dict[str, list[Span]]:
+        """Return, by text, the character spans of the pieces that are scored by themselves."""
+        spans = {text: [(0, len(text))] for text in texts}
+        windows = self._fitting() if spans else None
+        if windows is not None:
+            long = list(self._lengths.longer(spans, windows.size + self._lengths.markers))
+            tokens = self._model.token_spans(long)
+            spans.update({text: windows.spans(text, found) for text, found in zip(long, tokens, strict=True)})
+        return spans
 
-    def _encoded(self, texts: Sequence[str]) -> tuple[dict[str, Floats], set[str]]:
-        """Return the vectors of each text, and which of them were in the cache."""
-        unique = list(dict.fromkeys(texts))
-        found = {text: vectors for text in unique if (vectors := self._cache.get(text)) is not None}
-        missing = [text for text in unique if text not in found]
-        cached = set(found)
-        for text, vectors in zip(missing, self._model.encode_documents(missing) if missing else [], strict=True):
-            self._cache.put(text, vectors)
-            found[text] = vectors
-        return found, cached
+    def _encoded(self, texts: Sequence[str]) -> _Encoded:
+        spans = self._spans(texts)
+        pieces = list(dict.fromkeys(text[start:end] for text, found in spans.items() for start, end in found))
+        known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
+        cached = frozenset(known)
+        missing = [piece for piece in pieces if piece not in cached]
+        for piece, vectors in zip(missing, self._model.encode_documents(missing) if missing else [], strict=True):
+            self._cache.put(piece, vectors)
+            known[piece] = vectors
+        return _Encoded(spans, known, cached)
 
-    def _cut_texts(self, candidates: Sequence[Sequence[Candidate]]) -> set[str]:
-        if self._windows is not None or not hasattr(self._model, "cuts"):
-            return set()
-        own = self._model.options().get("document_length")
-        return self._lengths.longer(self._model, [one.text for given in candidates for one in given], own)
+    def _noted(
+        self,
+        queries: Sequence[str],
+        vectors: Sequence[Floats],
+        candidates: Sequence[Sequence[Candidate]],
+        scored: Sequence[Sequence[Scored]],
+    ) -> list[list[Scored]]:
+        """Return the scores on their scale, with what was cut of the texts and queries they are of."""
+        read = [
+            [_read(one, result) for one, result in zip(given, results, strict=True)]
+            for given, results in zip(candidates, scored, strict=True)
+        ]
+        cut = self._lengths.cut(chain.from_iterable(read))
+        return [
+            [
+                replace(
+                    result,
+                    truncated=text in cut,
+                    query_truncated=is_cut,
+                    window=None if self._windows is None else result.window,
+                ).scaled(len(query) if self._scale == "mean" else 1)
+                for text, result in zip(texts, results, strict=True)
+            ]
+            for query, is_cut, texts, results in zip(
+                vectors, self._lengths.cut_queries(queries), read, scored, strict=True
+            )
+        ]
 
-    def _cuts(self, texts: Sequence[str], task: str) -> list[bool]:
-        return self._model.cuts(list(texts), task) if hasattr(self._model, "cuts") else [False] * len(texts)
 
-
-def _best(
-    query: Floats, pieces: Sequence[_Piece], encoded: Mapping[str, Floats], cached: set[str], windowed: bool
-) -> Scored:
-    scores = maxsim_many(query, [encoded[piece.text] for piece in pieces])
-    best = best_window(scores)
-    how = "cached" if all(piece.text in cached for piece in pieces) else "encoded"
-    return Scored(scores[best], vectors=how, window=pieces[best].span if windowed else None)
+def _read(candidate: Candidate, scored: Scored) -> str:
+    """Return what of the candidate's text was scored."""
+    start, end = scored.window or (0, len(candidate.text))
+    return candidate.text[start:end]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerank_integrations.core.models import CrossEncoderModel
+from rerank_integrations.core.models.cross_encoder import PairScore
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import require_none_cut
-from rerank_integrations.core.reranking.windows import Span, best_window, require_window, window_spans
-
-_SLACK = 2
+from rerank_integrations.core.reranking.windows import Span, best_window, require_windows
 
 
 class CrossEncoderScorer:
@@ -30,7 +29,7 @@ class CrossEncoderScorer:
     """
 
     def __init__(self, model: CrossEncoderModel, *, window: int | None = None, stride: int | None = None) -> None:
-        self._windows = require_window(window, stride)
+        self._windows = require_windows(window, stride)
         self._model = model
 
     @property
@@ -42,45 +41,55 @@ class CrossEncoderScorer:
         """Return, for each query, one `Scored` for each of its candidates; batches are made of all queries' pairs."""
         if not any(candidates):
             return [[] for _ in queries]
-        spans = [self._spans(query, given) for query, given in zip(queries, candidates, strict=True)]
-        pairs = [
-            (query, one.text[start:end])
-            for query, given, found in zip(queries, candidates, spans, strict=True)
-            for one, windows in zip(given, found, strict=True)
-            for start, end in windows
-        ]
-        scores = iter(self._model.score_pairs(pairs))
-        query_cut = self._model.cuts_queries(queries)
-        return [
-            [self._best(windows, [next(scores) for _ in windows], is_cut) for windows in found]
-            for found, is_cut in zip(spans, query_cut, strict=True)
-        ]
+        spans = self._spans(queries, candidates)
+        scores = iter(self._model.score_pairs(_pairs(queries, candidates, spans)))
+        return [[self._best(windows, [next(scores) for _ in windows]) for windows in found] for found in spans]
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a pair would be cut; scores nothing."""
-        if self._windows is not None:
-            return
-        rows = [(query, one) for query, given in zip(queries, candidates, strict=True) for one in given]
-        cut = self._model.cuts([(query, one.text) for query, one in rows])
-        require_none_cut([(one, is_cut) for (_, one), is_cut in zip(rows, cut, strict=True)], "max_length")
+        """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
+        spans = self._spans(queries, candidates)
+        cut = iter(self._model.cuts(_pairs(queries, candidates, spans)))
+        require_none_cut(
+            [
+                (one, True in [next(cut).text for _ in windows])
+                for given, found in zip(candidates, spans, strict=True)
+                for one, windows in zip(given, found, strict=True)
+            ],
+            "max_length",
+        )
 
-    def _spans(self, query: str, candidates: Sequence[Candidate]) -> list[list[Span]]:
-        texts = [one.text for one in candidates]
-        if self._windows is None or not texts:
-            return [[(0, len(text))] for text in texts]
-        window, stride = self._windows
-        # A word cut in two may take a token more than it did.
-        room = max(1, self._model.room(query) - _SLACK)
-        window, stride = min(window, room), min(stride, room)
+    def _spans(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[list[Span]]]:
+        """Return, for each query and each of its candidates, the character spans that are scored."""
+        if self._windows is None:
+            return [[[(0, len(one.text))] for one in given] for given in candidates]
+        texts = list(dict.fromkeys(one.text for given in candidates for one in given))
+        tokens = dict(zip(texts, self._model.token_spans(texts), strict=True))
+        fitting = [
+            self._windows.within(self._model.room(query)) if given else self._windows
+            for query, given in zip(queries, candidates, strict=True)
+        ]
         return [
-            window_spans(text, tokens, window, stride)
-            for text, tokens in zip(texts, self._model.token_spans(texts), strict=True)
+            [windows.spans(one.text, tokens[one.text]) for one in given]
+            for windows, given in zip(fitting, candidates, strict=True)
         ]
 
-    def _best(self, windows: Sequence[Span], scores: Sequence[tuple[float, bool]], query_cut: bool) -> Scored:
-        best = best_window([score for score, _ in scores])
-        score, is_cut = scores[best]
-        whole = self._windows is None
+    def _best(self, windows: Sequence[Span], scores: Sequence[PairScore]) -> Scored:
+        best = best_window([one.score for one in scores])
+        score, cut = scores[best]
         return Scored(
-            score, truncated=is_cut and whole, query_truncated=query_cut, window=None if whole else windows[best]
+            score,
+            truncated=cut.text,
+            query_truncated=cut.query,
+            window=None if self._windows is None else windows[best],
         )
+
+
+def _pairs(
+    queries: Sequence[str], candidates: Sequence[Sequence[Candidate]], spans: Sequence[Sequence[Sequence[Span]]]
+) -> list[tuple[str, str]]:
+    return [
+        (query, one.text[start:end])
+        for query, given, found in zip(queries, candidates, spans, strict=True)
+        for one, windows in zip(given, found, strict=True)
+        for start, end in windows
+    ]

@@ -5,43 +5,81 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from rerank_integrations.core.reranking.candidates import Candidate
-from rerank_integrations.errors import TextTooLongError
+from rerank_integrations.errors import InvalidInputError, TextTooLongError
 
 # Numbers alone: a few megabytes at most.
 _REMEMBERED = 1 << 15
 _NAMED = 3
+_ASKED = ("cuts_queries", "document_limit", "token_counts", "token_spans")
 
 
 class Lengths:
-    """Remembers how many tokens a text has, by its hash; any number of threads may use it."""
+    """The lengths of texts in tokens of one model, remembered by the text's hash; any number of threads may use it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    model
+        A `ColBERTModel`. Of an encoder of another kind, which may not tell its tokens, `told` is false, and no text is
+        known to be cut.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
         self._lock = threading.Lock()
         self._counts: OrderedDict[int, int] = OrderedDict()
+        # By name: asking a protocol would read the model's properties, which load it.
+        self.told = all(callable(getattr(model, name, None)) for name in _ASKED)
 
-    def longer(self, model: Any, texts: Iterable[str], length: int | None) -> set[str]:
-        """Return the texts that have more tokens than `model` reads of a document of `length` (``None``: its own)."""
-        unique = list(dict.fromkeys(texts))
-        if not unique:
-            return set()
-        limit = model.document_limit(length)
-        return {text for text, count in self._counted(model, unique, limit).items() if count > limit}
+    @property
+    def limit(self) -> int:
+        """How many tokens of a document the model reads, markers included."""
+        return self.limit_of(self._model.options().get("document_length"))
 
-    def _counted(self, model: Any, texts: Sequence[str], limit: int) -> dict[str, int]:
-        # No tokenizer makes more tokens than there are bytes, but for its few markers.
-        known = {text: 0 for text in texts if 4 * len(text) + 16 <= limit}
+    def limit_of(self, length: int | None) -> int:
+        """Return how many tokens of a document a model of that ``document_length`` reads; ``None``: as it comes."""
+        return int(self._model.document_limit(length))
+
+    @cached_property
+    def markers(self) -> int:
+        """How many tokens a document has beside those of its text."""
+        return int(self._model.token_counts([""])[0])
+
+    def longer(self, texts: Iterable[str], limit: int) -> set[str]:
+        """Return the texts that have more than `limit` tokens, markers included."""
+        # No tokenizer makes more tokens of ASCII than it has characters; others may unfold a letter into a phrase.
+        unsure = [text for text in dict.fromkeys(texts) if not text.isascii() or len(text) + self.markers + 1 > limit]
+        return {text for text, count in self._counted(unsure).items() if count > limit}
+
+    def cut(self, texts: Iterable[str]) -> set[str]:
+        """Return the texts of which the model reads the beginning only."""
+        return self.longer(texts, self.limit) if self.told else set()
+
+    def cut_queries(self, queries: Sequence[str]) -> list[bool]:
+        """Return, for each query, whether the model reads its beginning only."""
+        return self._model.cuts_queries(queries) if self.told else [False] * len(queries)
+
+    def _counted(self, texts: Sequence[str]) -> dict[str, int]:
         with self._lock:
-            known.update({text: self._counts[hash(text)] for text in texts if hash(text) in self._counts})
+            known = {text: self._counts[hash(text)] for text in texts if hash(text) in self._counts}
         missing = [text for text in texts if text not in known]
-        fresh = dict(zip(missing, model.token_counts(missing), strict=True)) if missing else {}
+        fresh = dict(zip(missing, self._model.token_counts(missing), strict=True)) if missing else {}
         with self._lock:
             self._counts.update({hash(text): count for text, count in fresh.items()})
             while len(self._counts) > _REMEMBERED:
                 self._counts.popitem(last=False)
         return known | fresh
+
+
+def strict_refused(scorer: Any) -> InvalidInputError:
+    """Return the error for a strict reranking by `scorer`, which does not say what it cuts."""
+    return InvalidInputError(
+        f"strict is True with a scorer of type {type(scorer).__name__}, which does not say what it cuts; "
+        "expected a ColBERTModel or a CrossEncoderModel"
+    )
 
 
 def require_none_cut(candidates: Sequence[tuple[Candidate, bool]], remedy: str) -> None:

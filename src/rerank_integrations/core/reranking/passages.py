@@ -52,7 +52,8 @@ def rerank(
     Raises
     ------
     InvalidInputError
-        For an empty query, a negative `top_n`, or a score that is not a number.
+        For an empty query, a negative `top_n`, a score that is not a number, or `strict` with a scorer that does not
+        say what it cuts.
     TextTooLongError
         If `strict`, for a text that the model would cut.
     """
@@ -62,7 +63,7 @@ def rerank(
     if isinstance(scorer, Cascade):
         if threshold is not None or window is not None or stride is not None or strict:
             raise InvalidInputError("threshold, window, stride or strict with a Cascade; expected them in its stages")
-        require_cut(top_n, None)
+        top_n, _ = require_cut(top_n, None)
         ranked = scorer.rank(query, candidates)[:top_n]
     else:
         ready = as_candidate_scorer(scorer, window=window, stride=stride)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
+from rerank_integrations.core.reranking.lengths import strict_refused
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -23,7 +25,10 @@ class CandidateScorer(Protocol):
         ...
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a text would be cut; scores nothing."""
+        """Raise `TextTooLongError` if a text would be cut; scores nothing.
+
+        `InvalidInputError`, if need be of no candidates at all, from a scorer that cannot tell.
+        """
         ...
 
 
@@ -41,7 +46,7 @@ class PlainScorer:
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
         """Call the scorer once a query."""
         return [
-            [Scored(score) for score in numbers(self._scorer, query, [one.text for one in given])] if given else []
+            [Scored(score) for score in _numbers(self._scorer, query, [one.text for one in given])] if given else []
             for query, given in zip(queries, candidates, strict=True)
         ]
 
@@ -53,13 +58,10 @@ class PlainScorer:
         InvalidInputError
             Always.
         """
-        raise InvalidInputError(
-            f"strict is True with a scorer of type {type(self._scorer).__name__}, which does not say what it cuts; "
-            "expected a ColBERTModel or a CrossEncoderModel"
-        )
+        raise strict_refused(self._scorer)
 
 
-def numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
+def _numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
     """Return the scorer's scores as Python floats.
 
     Raises
@@ -67,6 +69,7 @@ def numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
     InvalidInputError
         If it gives something other than one number a text.
     """
+    check_wanted()
     given = scorer.score(query, texts)
     try:
         scores = [float(score) for score in given]

@@ -15,6 +15,9 @@ from rerank_integrations.core.reranking.cross_encoder_scorer import CrossEncoder
 from rerank_integrations.core.reranking.plain_scorer import CandidateScorer, PlainScorer
 from rerank_integrations.errors import InvalidInputError
 
+# Candidates scored in one go: enough for full batches, their vectors (some 60 KB each) no burden.
+_AT_ONCE = 1024
+
 
 class Reranker:
     """Puts candidates in the order of a scorer; any number of threads may use it.
@@ -31,6 +34,11 @@ class Reranker:
         Only so many are scored, the first ones; the others are left out. ``None`` scores all.
     strict
         Whether a text that would be cut is an error, before anything is scored.
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument of a wrong kind, or `strict` with a scorer that does not say what it cuts.
     """
 
     def __init__(
@@ -42,15 +50,13 @@ class Reranker:
         max_candidates: int | None = None,
         strict: bool = False,
     ) -> None:
-        require_cut(top_n, threshold)
-        if max_candidates is not None:
-            require_count(max_candidates, "max_candidates")
         if not isinstance(strict, bool):
             raise InvalidInputError(f"strict is {strict!r}; expected True or False")
+        if strict:
+            scorer.require_whole([], [])
         self._scorer = scorer
-        self._top_n = top_n
-        self._threshold = threshold
-        self._max_candidates = max_candidates
+        self._top_n, self._threshold = require_cut(top_n, threshold)
+        self._max_candidates = None if max_candidates is None else require_count(max_candidates, "max_candidates")
         self._strict = strict
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
@@ -66,13 +72,17 @@ class Reranker:
         return self.rank_many([query], [candidates])[0]
 
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
-        """Do as `rank` for several queries, each with candidates of its own, in batches of all of them."""
+        """Do as `rank` for several queries, each with candidates of its own, in batches of several queries' texts."""
+        if len(queries) != len(candidates):
+            raise InvalidInputError(
+                f"{len(queries)} queries with {len(candidates)} lists of candidates; expected one each"
+            )
         for query in queries:
             require_query(query)
         given = [list(each[: self._max_candidates]) if self._top_n != 0 else [] for each in candidates]
         if self._strict:
             self._scorer.require_whole(queries, given)
-        scored = self._scorer.score_many(queries, given)
+        scored = score_in_groups(self._scorer, queries, given)
         return [self._ordered(each, scores) for each, scores in zip(given, scored, strict=True)]
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -91,7 +101,7 @@ class Reranker:
         )
         scale = {"score_scale": self._scorer.scale} if order else {}
         return [
-            Ranked(place, score, {**_before(candidates[place], place), **scale, **scores[place].note()})
+            Ranked(place, score, {**candidates[place].came(place), **scale, **scores[place].note()})
             for place, score in order
         ]
 
@@ -102,9 +112,20 @@ def require_query(query: str) -> None:
     require_texts([query], "query")
 
 
-def _before(candidate: Candidate, place: int) -> dict[str, Any]:
-    score = {} if candidate.score is None else {"retrieval_score": float(candidate.score)}
-    return {**score, "retrieval_rank": place + 1}
+def score_in_groups(
+    scorer: CandidateScorer, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
+) -> list[list[Scored]]:
+    """Do as `CandidateScorer.score_many`, some queries at a time: the vectors of all texts need not fit in memory."""
+    scored: list[list[Scored]] = []
+    first = 0
+    while first < len(queries):
+        last, count = first, 0
+        while last < len(queries) and (last == first or count + len(candidates[last]) <= _AT_ONCE):
+            count += len(candidates[last])
+            last += 1
+        scored += scorer.score_many(queries[first:last], candidates[first:last])
+        first = last
+    return scored
 
 
 def as_candidate_scorer(scorer: Any, *, window: int | None = None, stride: int | None = None) -> CandidateScorer:
@@ -121,7 +142,7 @@ def as_candidate_scorer(scorer: Any, *, window: int | None = None, stride: int |
         return CrossEncoderScorer(scorer, window=window, stride=stride)
     if window is not None or stride is not None:
         raise InvalidInputError(
-            f"window is {window!r} with a scorer of type {type(scorer).__name__}; "
+            f"window is {window!r} and stride {stride!r} with a scorer of type {type(scorer).__name__}; "
             "expected a ColBERTModel or a CrossEncoderModel"
         )
     if callable(getattr(scorer, "score_many", None)) and callable(getattr(scorer, "require_whole", None)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rerank_integrations.core.models.validate import require_texts
+from rerank_integrations.core.numeric import is_number
 from rerank_integrations.core.reranking.candidates import Candidate
-from rerank_integrations.core.reranking.reranker import as_candidate_scorer
+from rerank_integrations.core.reranking.reranker import as_candidate_scorer, require_query, score_in_groups
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -42,7 +43,7 @@ class ThresholdFit:
 
 
 def fit_threshold(scorer: Any, pairs: Iterable[tuple[str, str, bool | int]], *, precision: float = 0.9) -> ThresholdFit:
-    """Return the lowest threshold at which at least `precision` of what is kept is relevant.
+    """Return the threshold that keeps most relevant pairs while at least `precision` of what is kept is relevant.
 
     Parameters
     ----------
@@ -58,15 +59,18 @@ def fit_threshold(scorer: Any, pairs: Iterable[tuple[str, str, bool | int]], *, 
     Returns
     -------
     ThresholdFit
-        Of all thresholds with that precision the one that keeps most relevant pairs.
+        Of all scores that occur, as thresholds with that precision, the one of highest recall; of several such the
+        highest, which keeps fewest of the others.
 
     Raises
     ------
     InvalidInputError
         For pairs of a wrong kind or none relevant, scores that are NaN, or a precision that no threshold reaches.
     """
-    if isinstance(precision, bool) or not isinstance(precision, int | float) or not 0 < precision <= 1:
+    if not is_number(precision) or not 0 < precision <= 1:
         raise InvalidInputError(f"precision is {precision!r}; expected a number above 0, at most 1")
+    if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
+        raise InvalidInputError(f"pairs is of type {type(pairs).__name__}; expected (query, text, label) tuples")
     rows = [_row(place, pair) for place, pair in enumerate(pairs)]
     relevant = sum(label for _, _, label in rows)
     if not relevant:
@@ -87,14 +91,19 @@ def _row(place: int, pair: Any) -> tuple[str, str, bool]:
     if not isinstance(pair, tuple | list) or len(pair) != 3:
         raise InvalidInputError(f"pair number {place} is {pair!r}; expected (query, text, label)")
     query, text, label = pair
-    require_texts([query, text], f"text of pair {place}, text")
+    require_query(query)
+    require_texts([text], f"text of pair {place}, text")
     try:
         number = float(label)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"the label of pair number {place} is {label!r}; expected a number or a bool"
-        ) from error
+        raise _bad_label(place, label) from error
+    if math.isnan(number):
+        raise _bad_label(place, label)
     return query, text, number > 0
+
+
+def _bad_label(place: int, label: Any) -> InvalidInputError:
+    return InvalidInputError(f"the label of pair number {place} is {label!r}; expected a number or a bool")
 
 
 def _scores(scorer: Any, rows: list[tuple[str, str, bool]]) -> list[float]:
@@ -104,7 +113,7 @@ def _scores(scorer: Any, rows: list[tuple[str, str, bool]]) -> list[float]:
         places.setdefault(query, []).append(place)
     given = [[Candidate(None, rows[place][1]) for place in group] for group in places.values()]
     scores = [0.0] * len(rows)
-    for group, scored in zip(places.values(), ready.score_many(list(places), given), strict=True):
+    for group, scored in zip(places.values(), score_in_groups(ready, list(places), given), strict=True):
         for place, one in zip(group, scored, strict=True):
             if math.isnan(one.score):
                 raise InvalidInputError(f"the score of pair number {place} is NaN; expected a number")

@@ -6,10 +6,12 @@ import hashlib
 import threading
 from collections import OrderedDict
 
+import numpy as np
+
 from rerank_integrations.core.maxsim import Floats
 
-# What an entry costs beside its vectors: its key, the array's header, the dictionary's slot.
-_OVERHEAD = 256
+# What an entry takes beside its vectors: its key, the array's header, the dictionary's slot.
+_OVERHEAD = 384
 
 
 class VectorCache:
@@ -25,12 +27,7 @@ class VectorCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, Floats] = OrderedDict()
-        self._bytes = 0
-
-    @property
-    def bytes(self) -> int:
-        """How much the entries take now."""
-        return self._bytes
+        self._held = 0
 
     def get(self, text: str) -> Floats | None:
         """Return the vectors of `text`, or ``None`` if they are not here."""
@@ -43,20 +40,23 @@ class VectorCache:
 
     def put(self, text: str, vectors: Floats) -> None:
         """Keep the vectors of `text`; those unused for longest go. What is larger than the whole is not kept."""
-        size = vectors.nbytes + _OVERHEAD
+        size = _size(vectors)
         if size > self._max_bytes:
             return
-        # A view would keep the whole batch alive.
-        kept = vectors.copy() if vectors.base is not None else vectors
-        kept.flags.writeable = False
+        # Always a copy: a view would keep its whole batch alive, and an encoder may write into an array of its own.
+        kept = np.array(vectors, dtype=np.float32, order="C")
         key = _key(text)
         with self._lock:
             old = self._entries.pop(key, None)
-            self._bytes += size - (0 if old is None else old.nbytes + _OVERHEAD)
+            self._held += size - (0 if old is None else _size(old))
             self._entries[key] = kept
-            while self._bytes > self._max_bytes:
+            while self._held > self._max_bytes:
                 _, gone = self._entries.popitem(last=False)
-                self._bytes -= gone.nbytes + _OVERHEAD
+                self._held -= _size(gone)
+
+
+def _size(vectors: Floats) -> int:
+    return 4 * vectors.size + _OVERHEAD
 
 
 def _key(text: str) -> bytes:

@@ -1,0 +1,1 @@
+"""Model code as a checkpoint ships it; the tests copy it beside weights."""

@@ -1,0 +1,50 @@
+"""What docs/reranking.md says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters.guides import DOCS, run_guide
+
+from rerank_integrations.core.metadata import RERANKING_KEYS
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
+    names = run_guide("reranking.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    yield names
+    names["index"].close()
+
+
+def test_stored_vectors(guide: Any) -> None:
+    assert {hit.id for hit in guide["by_colbert"]} == {"zip", "tar"}
+    assert len(guide["by_reader"]) == 2
+    assert [hit.note["vectors_from"] for hit in guide["stored"]] == ["stored"] * 3
+    assert sorted(hit.note["vectors_from"] for hit in guide["mixed"]) == ["encoded", "stored", "stored", "stored"]
+
+
+def test_windows(guide: Any) -> None:
+    assert guide["passages"][0].text in guide["best_window"]
+    assert len(guide["best_window"]) < 300
+
+
+def test_thresholds(guide: Any) -> None:
+    assert (guide["fit"].precision, guide["fit"].recall) == (1.0, 1.0)
+    assert "csv" not in {hit.id for hit in guide["kept"]}
+    assert "zip" in {hit.id for hit in guide["kept"]}
+
+
+def test_cascades(guide: Any) -> None:
+    assert guide["answer"].note["rerank_stage"] == "reader"
+    assert list(guide["answer"].note["rerank_scores"]) == ["colbert", "reader"]
+    assert "rerank_stopped" not in guide["answer"].note
+
+
+def test_the_table_has_every_key(guide: Any) -> None:
+    text = (DOCS / "reranking.md").read_text(encoding="utf-8")
+    table = text[text.index("## Notes") : text.index("## What is scored")]
+    named = [key for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
+    assert named == list(RERANKING_KEYS)
