@@ -69,8 +69,11 @@ class Hit:
     note: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that `json.dumps` takes."""
-        return asdict(self)
+        """Return the fields as a dictionary that `json.dumps` takes; without a note that says nothing."""
+        fields = asdict(self)
+        if not self.note:
+            del fields["note"]
+        return fields
 
 
 PassageLike: TypeAlias = "str | Passage | Hit | Mapping[str, Any]"
