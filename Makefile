@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # By environment, so that it holds in the build environments too; the second name is for newer pips.
 PINNED = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 # A process a core, and no more than pay: each loads the libraries anew.
-PARALLEL = --numprocesses=logical --maxprocesses=4
+PARALLEL = --numprocesses=logical --maxprocesses=4 --dist=worksteal
 INSTALL = $(PINNED) $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: help demo test check bench constraints clean

@@ -11,6 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS: dict[str, set[str]] = {
+    "cascade_rerank.py": {"langchain", "llama-index"},
     "explain.py": set(),
     "langchain_rag.py": {"langchain"},
     "llama_index_query_engine.py": {"llama-index"},
@@ -44,8 +45,9 @@ def test_every_example_is_listed() -> None:
 def test_is_short_and_says_where_a_real_model_goes(example: str) -> None:
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 60
-    # That one asks no language model.
-    assert example == "explain.py" or sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
+    # Those ask no language model.
+    without = ("cascade_rerank.py", "explain.py")
+    assert example in without or sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
 
 
 def test_prints_what_it_promises(example: str, tmp_path: Path) -> None:
@@ -53,6 +55,9 @@ def test_prints_what_it_promises(example: str, tmp_path: Path) -> None:
         _check_explained(tmp_path / "page.html")
         return
     lines = run(example)
+    if example == "cascade_rerank.py":
+        _check_cascade(lines)
+        return
     if example == "shared_index.py":
         _check_shared(lines)
         return
@@ -72,11 +77,20 @@ def test_prints_what_it_promises(example: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_takes_a_question(example: str) -> None:
-    if example in ("shared_index.py", "explain.py"):
+    if example in ("cascade_rerank.py", "shared_index.py", "explain.py"):
         return
     lines = run(example, "how much room is left on my disk?")
     assert "[shutil]" in lines[0]
     assert "shutil.disk_usage" in "\n".join(lines[2:])
+
+
+def _check_cascade(lines: list[str]) -> None:
+    assert lines[0] == "LangChain"
+    assert lines[3] == "LlamaIndex"
+    # The same, to the last digit that is shown.
+    assert lines[1:3] == lines[4:6]
+    assert re.match(r"  \[zipfile\] was 7 of 7: ColBERTRerank \d+\.\d{3}, CrossEncoderRerank \d\.\d{3}$", lines[1])
+    assert lines[-1] == "  [difflib] is first still; ColBERTRerank: the time budget of 0.001 s ran out"
 
 
 def _check_shared(lines: list[str]) -> None:

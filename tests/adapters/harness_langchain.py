@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from adapters.rows import Row
+from adapters.rows import Noted, Row
 from langchain_core.documents import Document
 from langchain_core.load import dumps, load
 
 from rerank_integrations import Passage
-from rerank_integrations.langchain import ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
+from rerank_integrations.langchain import CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
 
-CLASSES = [ColBERTRerank, ColBERTRetriever, CrossEncoderRerank]
+CLASSES = [CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank]
 
 
 class Harness:
     extra = "langchain"
     colbert_rerank = ColBERTRerank
     cross_encoder_rerank = CrossEncoderRerank
+    cascade_rerank = CascadeRerank
+    # The text that LlamaIndex's embedding models see of a node.
+    text_with_metadata: dict[str, Any] = {"text_fn": "year: {year}\ntags: {tags}\n\n{page_content}"}  # noqa: RUF012
 
     def retriever(self, index: Any, k: int = 10, since: int | None = None) -> Any:
         return ColBERTRetriever(index=index, k=k, filter=None if since is None else {"year": {"$gte": since}})
@@ -43,6 +46,18 @@ class Harness:
 
     async def arerank(self, reranker: Any, candidates: Any, query: str) -> list[Row]:
         return _rows(await reranker.acompress_documents(candidates, query))
+
+    def noted(self, reranker: Any, candidates: Any, query: str) -> list[Noted]:
+        return [
+            Noted.of_metadata(str(document.id), document.metadata["relevance_score"], document.metadata)
+            for document in reranker.compress_documents(candidates, query)
+        ]
+
+    def results(self, reranker: Any, candidates: Any, query: str) -> list[Document]:
+        return reranker.compress_documents(candidates, query)
+
+    def metadata(self, result: Document) -> dict[str, Any]:
+        return result.metadata
 
     def frozen(self, candidates: list[Document]) -> str:
         return json.dumps([candidate.model_dump() for candidate in candidates])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from adapters.rows import Row
-from llama_index.core.schema import NodeWithScore, TextNode
+from adapters.rows import Noted, Row
+from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters
 
 from rerank_integrations import Passage
-from rerank_integrations.llama_index import ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
+from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
 
 
 class Harness:
     extra = "llama-index"
     colbert_rerank = ColBERTRerank
     cross_encoder_rerank = CrossEncoderRerank
+    cascade_rerank = CascadeRerank
+    text_with_metadata: dict[str, Any] = {"metadata_mode": MetadataMode.EMBED}  # noqa: RUF012
 
     def retriever(self, index: Any, k: int = 10, since: int | None = None) -> Any:
         filters = None if since is None else _filters("year", FilterOperator.GTE, since)
@@ -45,6 +47,18 @@ class Harness:
 
     async def arerank(self, reranker: Any, candidates: Any, query: str) -> list[Row]:
         return _rows(await reranker.apostprocess_nodes(candidates, query_str=query))
+
+    def noted(self, reranker: Any, candidates: Any, query: str) -> list[Noted]:
+        return [
+            Noted.of_metadata(found.node_id, found.score, found.node.metadata)
+            for found in reranker.postprocess_nodes(candidates, query_str=query)
+        ]
+
+    def results(self, reranker: Any, candidates: Any, query: str) -> list[NodeWithScore]:
+        return reranker.postprocess_nodes(candidates, query_str=query)
+
+    def metadata(self, result: NodeWithScore) -> dict[str, Any]:
+        return result.node.metadata
 
     def frozen(self, candidates: list[NodeWithScore]) -> str:
         return json.dumps([candidate.to_dict() for candidate in candidates])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rerank_integrations import Hit, Passage
+
+# Of the passages that the tests rerank.
+OWN_KEYS = ("year", "tags")
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,24 @@ class Row:
     id: str
     score: float
     text: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A reranked result, and what was said of how it was scored; the score before reranking apart from it."""
+
+    id: str
+    score: float
+    note: dict[str, Any]
+
+    @staticmethod
+    def of_metadata(passage_id: str, score: float, metadata: dict[str, Any]) -> Noted:
+        usual = {*OWN_KEYS, "relevance_score", "relevance_rank", "retrieval_score"}
+        return Noted(passage_id, score, {key: value for key, value in metadata.items() if key not in usual})
+
+
+def noted_of_hits(hits: list[Hit]) -> list[Noted]:
+    return [Noted.of_metadata(hit.id, hit.score, dict(hit.note)) for hit in hits]
 
 
 def rows_of_hits(hits: list[Hit]) -> list[Row]:
@@ -27,3 +49,12 @@ def ids(rows: list[Row]) -> list[str]:
 def candidates_of(passages: list[Passage], how_many: int = 12) -> list[Passage]:
     """Every third passage, so that retrieval order is not candidate order."""
     return passages[::3][:how_many]
+
+
+def long_passages(passages: list[Passage], how_many: int = 6) -> list[Passage]:
+    """Texts of six sentences each, some eighty tokens, and a short one between them."""
+    joined = [
+        Passage(f"long{start}", " ".join(one.text for one in passages[start : start + 6]), passages[start].metadata)
+        for start in range(0, 6 * how_many, 6)
+    ]
+    return [joined[0], passages[0], *joined[1:]]

@@ -36,6 +36,22 @@ def test_reranking(guide: Any) -> None:
     assert all(set(document.metadata) == {"year"} for document in guide["documents"])
 
 
+def test_windows_and_cascade(guide: Any) -> None:
+    assert "the archive was opened" in guide["passage"]
+    assert len(guide["passage"]) < len(guide["long"].page_content) / 4
+    assert guide["first"].id in ids(guide["documents"])
+    assert set(guide["first"].metadata["rerank_scores"]) == {"ColBERTRerank", "CrossEncoderRerank"}
+    assert "rerank_stopped" not in guide["first"].metadata
+
+
+def test_several_at_once(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(guide["folder"])
+    assert [len(documents) for documents in guide["each"]] == [2, 2, 0]
+    assert [ids(documents) for documents in guide["each"]] == [
+        ids(guide["two_stages"].invoke(question, k=3)) for question in guide["questions"]
+    ]
+
+
 def test_async_and_saving(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(guide["folder"])
     assert [ids(answer) for answer in guide["answers"]] == [

@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import pytest
+from adapters.runs_langchain import Recorder
 from corpus import QUERIES
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError
-from rerank_integrations.langchain import ColBERTRerank, ColBERTRetriever, CrossEncoderRerank, RerankingRetriever
+from rerank_integrations.langchain import (
+    CascadeRerank,
+    ColBERTRerank,
+    ColBERTRetriever,
+    CrossEncoderRerank,
+    RerankingRetriever,
+)
 
 QUERY = QUERIES[0]
 
 
-@dataclass
-class Run:
-    name: str
-    parent: UUID | None
-    metadata: dict[str, Any]
-    inputs: Any
-    ends: list[Any] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
-
-
-class Recorder(BaseCallbackHandler):
-    def __init__(self) -> None:
-        self.runs: dict[UUID, Run] = {}
-
-    def named(self, name: str) -> Run:
-        (run,) = [run for run in self.runs.values() if run.name == name]
-        return run
-
-    def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id] = Run(kwargs["name"], kwargs["parent_run_id"], kwargs["metadata"], query)
-
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id].ends.append(documents)
-
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id].errors.append(error)
-
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id] = Run(kwargs["name"], kwargs["parent_run_id"], kwargs["metadata"], inputs)
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id].ends.append(outputs)
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self.runs[run_id].errors.append(error)
-
-    def id_of(self, name: str) -> UUID:
-        return next(run_id for run_id, run in self.runs.items() if run.name == name)
+class Broken:
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        raise RuntimeError("out of order")
 
 
 @pytest.fixture
@@ -99,10 +69,6 @@ def test_langsmith_parameters_name_the_models(
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_an_error_closes_every_run(recorder: Recorder, index: ColBERTIndex, mode: str) -> None:
-    class Broken:
-        def score(self, query: str, texts: list[str]) -> list[float]:
-            raise RuntimeError("out of order")
-
     retriever = RerankingRetriever(
         base_retriever=ColBERTRetriever(index=index), compressor=CrossEncoderRerank(model=Broken())
     )
@@ -135,3 +101,65 @@ async def test_a_compressor_inside_a_runnable_belongs_to_it(
     config: Any = {"callbacks": [recorder]}
     _ = step.invoke(QUERY, config) if mode == "sync" else await step.ainvoke(QUERY, config)
     assert recorder.named("ColBERTRerank").parent == recorder.id_of("step")
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_cascade_is_one_run(
+    recorder: Recorder, colbert: ColBERTModel, cross_encoder: CrossEncoderModel, mode: str
+) -> None:
+    documents = [Document("Mars is red."), Document("A zip file."), Document("Rain.")]
+    for second, stops in ((CrossEncoderRerank(model=cross_encoder), False), (CrossEncoderRerank(model=Broken()), True)):
+        recorder.runs.clear()
+        cascade = CascadeRerank(stages=[ColBERTRerank(model=colbert), second])
+        if mode == "sync":
+            kept = cascade.compress_documents(documents, QUERY, callbacks=[recorder])
+        else:
+            kept = await cascade.acompress_documents(documents, QUERY, callbacks=[recorder])
+        (run,) = recorder.runs.values()
+        assert (run.name, run.ends, run.errors) == ("CascadeRerank", [{"documents": kept}], [])
+        last = "Broken" if stops else cross_encoder.name
+        assert run.metadata["ls_model_name"] == f"{colbert.name} > {last}"
+        # What a cascade recovers from is in the documents.
+        assert all(("rerank_stopped" in document.metadata) == stops for document in kept)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("wrong", ["documents", "one document", "strict", "option set to nonsense"])
+async def test_every_error_closes_the_run(recorder: Recorder, colbert: ColBERTModel, mode: str, wrong: str) -> None:
+    given: Any = {
+        "documents": ["no document"],
+        "one document": Document("Mars is red."),
+        "strict": [Document("Mars is red. " * 400)],
+    }.get(wrong, [Document("Mars is red.")])
+    reranker = ColBERTRerank(model=colbert, strict=True)
+    if wrong == "option set to nonsense":
+        reranker.window = 1
+    with pytest.raises(ValueError, match=r"expected|longer than the model reads"):
+        if mode == "sync":
+            reranker.compress_documents(given, QUERY, callbacks=[recorder])
+        else:
+            await reranker.acompress_documents(given, QUERY, callbacks=[recorder])
+    (run,) = recorder.runs.values()
+    assert (len(run.errors), run.ends) == (1, [])
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_handler_that_raises_at_the_end_leaves_no_run_open(
+    recorder: Recorder, colbert: ColBERTModel, mode: str
+) -> None:
+    class Raising(Recorder):
+        raise_error = True
+
+        def on_chain_end(self, *args: Any, **kwargs: Any) -> None:
+            super().on_chain_end(*args, **kwargs)
+            raise RuntimeError("no end")
+
+    raising = Raising()
+    reranker, documents = ColBERTRerank(model=colbert), [Document("Mars is red.")]
+    with pytest.raises(RuntimeError, match="no end"):
+        if mode == "sync":
+            reranker.compress_documents(documents, QUERY, callbacks=[recorder, raising])
+        else:
+            await reranker.acompress_documents(documents, QUERY, callbacks=[recorder, raising])
+    assert recorder.balanced()
+    assert raising.balanced()

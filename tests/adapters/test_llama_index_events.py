@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +16,8 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from rerank_integrations import CrossEncoderModel, InvalidInputError
-from rerank_integrations.llama_index import CrossEncoderRerank
+from rerank_integrations import ColBERTModel, CrossEncoderModel, InvalidInputError, TextTooLongError
+from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 
 QUERY = QUERIES[0]
 
@@ -79,7 +81,7 @@ class Broken:
         raise RuntimeError("out of order")
 
 
-async def call(reranker: CrossEncoderRerank, mode: str, nodes: list[NodeWithScore], query: str | None) -> Any:
+async def call(reranker: Any, mode: str, nodes: list[NodeWithScore], query: str | None) -> Any:
     if mode == "sync":
         return reranker.postprocess_nodes(nodes, query_str=query)
     return await reranker.apostprocess_nodes(nodes, query_str=query)
@@ -144,9 +146,152 @@ async def test_balanced(
 async def test_concurrent_calls_stay_balanced(
     instrumentation: Instrumentation, nodes: list[NodeWithScore], cross_encoder: CrossEncoderModel
 ) -> None:
-    import asyncio
-
     reranker = CrossEncoderRerank(cross_encoder)
     await asyncio.gather(*(reranker.apostprocess_nodes(nodes, query_str=query) for query in QUERIES))
     kinds = [type(event) for event in instrumentation.events]
     assert kinds.count(ReRankStartEvent) == kinds.count(ReRankEndEvent) == len(QUERIES)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("case", "how_many"),
+    [
+        ("cascade", 2),
+        ("cascade whose second stage fails", 3),
+        ("cascade whose first stage fails", 3),
+        ("cascade of a blank query", InvalidInputError),
+        ("cascade without nodes", 0),
+        ("windows", 3),
+        ("strict", TextTooLongError),
+        ("threshold that none reaches", 0),
+        ("max_candidates of 0", 0),
+        ("node that is none", InvalidInputError),
+        ("no list", InvalidInputError),
+        ("iterator", 3),
+        ("option set to nonsense", InvalidInputError),
+    ],
+)
+async def test_balanced_with_options(
+    instrumentation: Instrumentation,
+    callbacks: Callbacks,
+    nodes: list[NodeWithScore],
+    colbert: ColBERTModel,
+    cross_encoder: CrossEncoderModel,
+    mode: str,
+    case: str,
+    how_many: int | type[Exception],
+) -> None:
+    options: dict[str, Any] = {"callback_manager": CallbackManager([callbacks])}
+    first, second = ColBERTRerank(colbert, top_n=3), CrossEncoderRerank(cross_encoder, top_n=2)
+    broken = CrossEncoderRerank(Broken())
+    long = NodeWithScore(node=TextNode(text="Mars is red. " * 400))
+    unset = CrossEncoderRerank(cross_encoder, **options)
+    unset.window = 1
+    reranker: Any = {
+        "cascade whose second stage fails": lambda: CascadeRerank([first, broken], **options),
+        "cascade whose first stage fails": lambda: CascadeRerank([broken, second], **options),
+        "windows": lambda: ColBERTRerank(colbert, window=8, **options),
+        "strict": lambda: ColBERTRerank(colbert, strict=True, **options),
+        "threshold that none reaches": lambda: ColBERTRerank(colbert, score_threshold=1000.0, **options),
+        "max_candidates of 0": lambda: ColBERTRerank(colbert, max_candidates=0, **options),
+        "option set to nonsense": lambda: unset,
+    }.get(
+        case,
+        lambda: CascadeRerank([first, second], **options) if "cascade" in case else ColBERTRerank(colbert, **options),
+    )()
+    given: Any = {
+        "cascade without nodes": [],
+        "strict": [*nodes, long],
+        "node that is none": [*nodes, "Mars is red."],
+        "no list": 3,
+        "iterator": iter(nodes),
+    }.get(case, nodes)
+    kept: list[NodeWithScore] = []
+    if isinstance(how_many, int):
+        kept = await call(reranker, mode, given, QUERY)
+        assert len(kept) == how_many
+    else:
+        with pytest.raises(how_many):
+            await call(reranker, mode, given, " " if "blank" in case else QUERY)
+    start, end = instrumentation.events
+    assert isinstance(start, ReRankStartEvent)
+    assert start.model_name == reranker._named()
+    # What was given, as far as it was nodes.
+    assert start.nodes == {"no list": [], "cascade without nodes": [], "strict": [*nodes, long]}.get(case, nodes)
+    assert isinstance(end, ReRankEndEvent)
+    assert end.nodes == kept
+    # One pair for a cascade too: its stages are not components that a caller asked.
+    assert [event[0] for event in callbacks.events] == ["start", "end"]
+    assert (EventPayload.EXCEPTION in callbacks.events[1][3]) == (not isinstance(how_many, int))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("where", ["start", "end"])
+async def test_balanced_when_a_callback_raises(
+    instrumentation: Instrumentation,
+    nodes: list[NodeWithScore],
+    cross_encoder: CrossEncoderModel,
+    mode: str,
+    where: str,
+) -> None:
+    class Raising(Callbacks):
+        def on_event_start(self, *args: Any, **kwargs: Any) -> str:
+            if where == "start":
+                raise RuntimeError("no start")
+            return super().on_event_start(*args, **kwargs)
+
+        def on_event_end(self, *args: Any, **kwargs: Any) -> None:
+            super().on_event_end(*args, **kwargs)
+            raise RuntimeError("no end")
+
+    handler = Raising()
+    stage = CrossEncoderRerank(cross_encoder)
+    reranker = CascadeRerank([stage], callback_manager=CallbackManager([handler]))
+    with pytest.raises(RuntimeError, match=f"no {where}"):
+        await call(reranker, mode, nodes, QUERY)
+    assert [type(event) for event in instrumentation.events] == [ReRankStartEvent, ReRankEndEvent]
+    assert [event[0] for event in handler.events] == ([] if where == "start" else ["start", "end"])
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_balanced_when_an_event_handler_raises(
+    callbacks: Callbacks, nodes: list[NodeWithScore], cross_encoder: CrossEncoderModel, mode: str
+) -> None:
+    class Raising(BaseEventHandler):
+        @classmethod
+        def class_name(cls) -> str:
+            return "Raising"
+
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            raise RuntimeError("no event")
+
+    handler = Raising()
+    get_dispatcher().add_event_handler(handler)
+    try:
+        reranker = CrossEncoderRerank(cross_encoder, callback_manager=CallbackManager([callbacks]))
+        assert len(await call(reranker, mode, nodes, QUERY)) == 3
+    finally:
+        get_dispatcher().event_handlers.remove(handler)
+    assert [event[0] for event in callbacks.events] == ["start", "end"]
+
+
+async def test_balanced_when_the_caller_gives_up(
+    instrumentation: Instrumentation, callbacks: Callbacks, nodes: list[NodeWithScore]
+) -> None:
+    entered, may = threading.Event(), threading.Event()
+
+    class Waiting:
+        def score(self, query: str, texts: list[str]) -> list[float]:
+            entered.set()
+            assert may.wait(30)
+            return [0.0 for _ in texts]
+
+    reranker = CrossEncoderRerank(Waiting(), callback_manager=CallbackManager([callbacks]))
+    task = asyncio.ensure_future(reranker.apostprocess_nodes(nodes, query_str=QUERY))
+    assert await asyncio.to_thread(entered.wait, 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may.set()
+    assert [type(event) for event in instrumentation.events] == [ReRankStartEvent, ReRankEndEvent]
+    assert [event[0] for event in callbacks.events] == ["start", "end"]

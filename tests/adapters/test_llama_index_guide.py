@@ -34,6 +34,14 @@ def test_reranking(guide: Any) -> None:
     assert all("retrieval_score" not in item.metadata for item in guide["found"])
 
 
+def test_windows_and_cascade(guide: Any) -> None:
+    assert "the archive was opened" in guide["passage"]
+    assert len(guide["passage"]) < len(guide["text_of_a_log"]) / 4
+    assert guide["first"].node_id in ids(guide["found"])
+    assert set(guide["first"].metadata["rerank_scores"]) == {"ColBERTRerank", "CrossEncoderRerank"}
+    assert "rerank_stopped" not in guide["first"].metadata
+
+
 def test_async_and_saving(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(guide["folder"])
     assert [ids(answer.source_nodes) for answer in guide["answers"]] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,21 @@ from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, P
 
 # A tiny checkpoint alone has 100 times as much.
 FEW_BYTES = 3000
+WINDOWS = {"top_n": None, "window": 24, "stride": 8, "score_threshold": -100.0, "strict": True, "max_candidates": 6}
+OPTIONS = {**WINDOWS, "scale": "mean", "cache_bytes": 0}
 
 
-@pytest.fixture(params=["colbert", "colbert with index", "cross-encoder", "retriever"])
+@pytest.fixture(
+    params=[
+        "colbert",
+        "colbert with index",
+        "colbert with options",
+        "cross-encoder",
+        "cross-encoder with options",
+        "cascade",
+        "retriever",
+    ]
+)
 def component(
     request: pytest.FixtureRequest,
     harness: Any,
@@ -28,17 +41,24 @@ def component(
     # Used once, so that there are weights in memory that could be written.
     colbert.score("a query", ["a text"])
     cross_encoder.score("a query", ["a text"])
-    if request.param == "cross-encoder":
-        return harness.cross_encoder_rerank(model=cross_encoder, top_n=4)
-    if request.param == "retriever":
-        return harness.retriever(index, k=4)
-    return harness.colbert_rerank(model=colbert, index=index if "index" in request.param else None, top_n=4)
+    made: dict[str, Callable[[], Any]] = {
+        "colbert": lambda: harness.colbert_rerank(model=colbert, top_n=4),
+        "colbert with index": lambda: harness.colbert_rerank(model=colbert, index=index, top_n=4),
+        "colbert with options": lambda: harness.colbert_rerank(model=colbert, **OPTIONS, **harness.text_with_metadata),
+        "cross-encoder": lambda: harness.cross_encoder_rerank(model=cross_encoder, top_n=4),
+        "cross-encoder with options": lambda: harness.cross_encoder_rerank(model=cross_encoder, **WINDOWS),
+        "cascade": lambda: harness.cascade_rerank(
+            stages=[made["colbert with index"](), made["cross-encoder with options"]()], top_n=3, time_budget=60.0
+        ),
+        "retriever": lambda: harness.retriever(index, k=4),
+    }
+    return made[request.param]()
 
 
 def answer(harness: Any, component: Any, passages: list[Passage]) -> Any:
     if hasattr(component, "invoke") or hasattr(component, "retrieve"):
         return harness.retrieve(component, QUERIES[0])
-    return harness.rerank(component, harness.candidates(candidates_of(passages)), QUERIES[0])
+    return harness.noted(component, harness.candidates(candidates_of(passages)), QUERIES[0])
 
 
 def test_json(harness: Any, component: Any, passages: list[Passage]) -> None:
@@ -84,3 +104,27 @@ def test_arguments_of_the_model_survive(harness: Any, cross_encoder_dir: Path) -
 def test_model_by_name_is_written_as_its_name(harness: Any, cross_encoder_dir: Path) -> None:
     component = harness.cross_encoder_rerank(model=str(cross_encoder_dir))
     assert harness.loads(harness.dumps(component), like=component).model.name == str(cross_encoder_dir)
+
+
+def test_options_set_later_are_written(harness: Any, cross_encoder_dir: Path, colbert_dir: Path) -> None:
+    cascade = harness.cascade_rerank(
+        stages=[
+            harness.colbert_rerank(model=str(colbert_dir)),
+            harness.cross_encoder_rerank(model=str(cross_encoder_dir)),
+        ]
+    )
+    cascade.top_n, cascade.time_budget = 1, 2.5
+    cascade.stages[0].window, cascade.stages[0].scale = 64, "mean"
+    for back in (
+        harness.loads(harness.dumps(cascade), like=cascade),
+        pickle.loads(pickle.dumps(cascade)),
+        copy.deepcopy(cascade),
+    ):
+        assert (back.top_n, back.time_budget) == (1, 2.5)
+        assert (back.stages[0].window, back.stages[0].scale) == (64, "mean")
+        assert back.stages[0] is not cascade.stages[0]
+
+
+def test_a_device_is_written_with_its_model(harness: Any, colbert_dir: Path) -> None:
+    component = harness.colbert_rerank(model=str(colbert_dir), device="meta")
+    assert harness.loads(harness.dumps(component), like=component).model.device == "meta"

@@ -28,6 +28,7 @@ COMMANDS = [
     "compare",
     "tune",
     "train",
+    "optimize",
 ]
 
 

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import FAMILIES, write_cross_encoder, write_pylate_colbert, write_stanford_colbert
-from checkpoints.modern import write_causal_reranker, write_modern_bert
+from checkpoints.colbert_families import write_modern_colbert
+from checkpoints.rerankers import (
+    write_deberta_reranker,
+    write_long_xlmr_reranker,
+    write_modernbert_reranker,
+    write_qwen3_classifier,
+    write_qwen3_reranker,
+)
 from corpus import CHINESE, ENGLISH, LONG_TEXT, QUERIES
 
 from rerank_integrations import CheckpointError, ColBERTModel, CrossEncoderModel, InvalidInputError
@@ -159,7 +166,7 @@ def test_what_a_backend_has_not_is_refused_at_once(kind: type[Model], arguments:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_decoder_that_answers_by_tokens_is_refused(tmp_path: Path, backend: str) -> None:
-    path = write_causal_reranker(tmp_path)
+    path = write_qwen3_reranker(tmp_path)
     assert len(CrossEncoderModel(path).score(QUERIES[0], TEXTS)) == len(TEXTS)
     with pytest.raises(CheckpointError, match=rf"causal_logits; with backend='{backend}' expected an encoder of text"):
         CrossEncoderModel(path, backend=backend).score(QUERIES[0], TEXTS)
@@ -168,7 +175,11 @@ def test_a_decoder_that_answers_by_tokens_is_refused(tmp_path: Path, backend: st
 _MORE: dict[str, tuple[type[Model], Callable[[Path], Path]]] = {
     "stanford": (ColBERTModel, write_stanford_colbert),
     "pylate": (ColBERTModel, write_pylate_colbert),
-    "modernbert": (CrossEncoderModel, write_modern_bert),
+    "modern-colbert": (ColBERTModel, write_modern_colbert),
+    "modernbert": (CrossEncoderModel, write_modernbert_reranker),
+    "deberta": (CrossEncoderModel, write_deberta_reranker),
+    "long-xlmr": (CrossEncoderModel, write_long_xlmr_reranker),
+    "qwen3-classifier": (CrossEncoderModel, write_qwen3_classifier),
     **{
         family: (CrossEncoderModel, lambda path, family=family: write_cross_encoder(path, family))
         for family in FAMILIES

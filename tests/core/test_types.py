@@ -50,7 +50,7 @@ def test_a_passage_does_not_follow_the_callers_mapping() -> None:
 def test_a_hit_is_json() -> None:
     hit = Hit("a", 0.5, 1, "text", {"n": [1]})
     assert json.loads(json.dumps(hit.to_dict())) == {
-        "id": "a", "score": 0.5, "rank": 1, "text": "text", "metadata": {"n": [1]}
+        "id": "a", "score": 0.5, "rank": 1, "text": "text", "metadata": {"n": [1]}, "note": {}
     }  # fmt: skip
 
 

@@ -40,20 +40,27 @@ def with_fields(metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     return merged
 
 
+def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True) -> dict[str, Any]:
+    """Return what a reranking writes: the score, the rank, and the note."""
+    note = {key: value for key, value in ranked.note.items() if keep_retrieval_score or key != "retrieval_score"}
+    return {"relevance_score": ranked.score, "relevance_rank": rank, **note}
+
+
 def with_ranking(
     metadata: Mapping[str, Any], ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
 ) -> dict[str, Any]:
-    """Return a copy of `metadata` with the score, the rank and the note of a reranking.
+    """Return a copy of `metadata`, its lists and dictionaries copied too, with the `ranking_note`.
 
     The notes of a reranking before this one move to ``previous_<key>``, those too that this one has nothing to say of.
     """
-    merged = dict(metadata)
+    merged: dict[str, Any] = {key: _own(value) for key, value in metadata.items()}
     if _MARK in merged:
         for key in RERANKING_KEYS:
             if key in merged:
                 _put(merged, f"{_PREVIOUS}{key}", merged.pop(key))
-    note = {key: value for key, value in ranked.note.items() if keep_retrieval_score or key != "retrieval_score"}
-    return with_fields(merged, relevance_score=ranked.score, relevance_rank=rank, **note)
+    for key, value in ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score).items():
+        _put(merged, key, _own(value))
+    return merged
 
 
 def without_ranking(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,3 +88,10 @@ def _put(metadata: dict[str, Any], key: str, value: Any) -> None:
     if key in metadata:
         _put(metadata, f"{_PREVIOUS}{key}", metadata[key])
     metadata[key] = value
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of what JSON has for containers; what else a user keeps in metadata stays itself."""
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    return [_own(item) for item in value] if type(value) is list else value

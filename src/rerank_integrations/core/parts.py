@@ -1,11 +1,13 @@
-"""Which model and which index a ColBERT reranker works with."""
+"""What a reranking component is made of: its model, its index, its scorer, its stages."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rerank_integrations.core.index import ColBERTIndex, as_index
+from rerank_integrations.core.reranking import CandidateScorer
 from rerank_integrations.core.specs import ColBERTLike, IndexLike, load_colbert
 from rerank_integrations.errors import InvalidInputError
 
@@ -33,3 +35,41 @@ def reranking_parts(model: ColBERTLike | None, index: IndexLike | None) -> tuple
     if isinstance(index, str | os.PathLike):
         return loaded, ColBERTIndex.open(index, loaded, read_only=True)
     return loaded, as_index(index)
+
+
+class KeptScorer:
+    """A scorer, and what it was made of: a component's options may be set after it was constructed.
+
+    Parameters
+    ----------
+    make
+        The scorer's class, or a function that makes one.
+    parts
+        Its positional arguments: model and index.
+    options
+        Its other arguments.
+    """
+
+    def __init__(self, make: Callable[..., CandidateScorer], *parts: Any, **options: Any) -> None:
+        self._make = make
+        self._parts = parts
+        self._options = options
+        self.scorer = make(*parts, **options)
+
+    def of(self, *parts: Any, **options: Any) -> KeptScorer:
+        """Return itself if it is made of these, or else another, which starts with an empty cache."""
+        same = all(now is then for now, then in zip(parts, self._parts, strict=True)) and options == self._options
+        return self if same else KeptScorer(self._make, *parts, **options)
+
+
+def stage_list(stages: Any) -> list[Any]:
+    """Return the stages of a cascade as a list.
+
+    Raises
+    ------
+    InvalidInputError
+        If `stages` is one reranker, or nothing with an order.
+    """
+    if isinstance(stages, str) or not isinstance(stages, Sequence | Iterator):
+        raise InvalidInputError(f"stages is one {type(stages).__name__}; expected a list of rerankers")
+    return list(stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,9 +31,9 @@ def load_colbert(model: ColBERTLike) -> Any:
     Raises
     ------
     InvalidInputError
-        If it is none of these.
+        If it is none of these, or a mapping of something other than the constructor's arguments.
     """
-    return ColBERTModel(**model) if isinstance(model, Mapping) else as_colbert_model(model)
+    return _built(ColBERTModel, model) if isinstance(model, Mapping) else as_colbert_model(model)
 
 
 def load_cross_encoder(model: CrossEncoderLike) -> Any:
@@ -41,9 +42,9 @@ def load_cross_encoder(model: CrossEncoderLike) -> Any:
     Raises
     ------
     InvalidInputError
-        If it is none of these.
+        If it is none of these, or a mapping of something other than the constructor's arguments.
     """
-    return CrossEncoderModel(**model) if isinstance(model, Mapping) else as_cross_encoder_model(model)
+    return _built(CrossEncoderModel, model) if isinstance(model, Mapping) else as_cross_encoder_model(model)
 
 
 def on_device(model: Any, device: str | None) -> Any:
@@ -52,13 +53,15 @@ def on_device(model: Any, device: str | None) -> Any:
     Raises
     ------
     InvalidInputError
-        If the model is loaded already, or said to be, on another device.
+        If there is no model, or it is loaded already, or said to be, on another device.
     """
-    if device is None or model is None:
+    if device is None:
         return model
+    if model is None:
+        raise InvalidInputError(f"device is {device!r} without a model; expected a model by its name, or no device")
     if isinstance(model, str | Path):
         return {"name_or_path": str(model), "device": device}
-    told = model.get("device", device) if isinstance(model, Mapping) else getattr(model, "device", None)
+    told = (model.get("device") or device) if isinstance(model, Mapping) else getattr(model, "device", None)
     if told != device:
         raise InvalidInputError(f"device is {device!r} with a model on {told!r}; expected the model's device, or None")
     return {**model, "device": device} if isinstance(model, Mapping) else model
@@ -70,13 +73,16 @@ def with_arguments(model: Any, arguments: Mapping[str, Any]) -> Any:
     Raises
     ------
     InvalidInputError
-        If the model is loaded already.
+        If the model is loaded already, or one of them was given otherwise before.
     """
     if not arguments:
         return model
     if isinstance(model, str | Path):
-        return {"name_or_path": str(model), **arguments}
+        model = {"name_or_path": str(model)}
     if isinstance(model, Mapping):
+        for name in arguments:
+            if name in model and model[name] != arguments[name]:
+                raise InvalidInputError(f"{name} is {model[name]!r} and {arguments[name]!r}; expected it once")
         return {**model, **arguments}
     raise InvalidInputError(
         f"{sorted(arguments)} with a model of type {type(model).__name__}; expected a name or a path"
@@ -110,3 +116,11 @@ def model_spec(model: Any) -> Any:
 def index_spec(index: ColBERTIndex | None) -> str | None:
     """Return the absolute path of `index`, which opens it again from any working directory."""
     return None if index is None else str(Path(index.path).resolve())
+
+
+def _built(kind: type[Any], arguments: Mapping[str, Any]) -> Any:
+    known = list(inspect.signature(kind).parameters)
+    unknown = sorted(str(name) for name in arguments if name not in known)
+    if unknown:
+        raise InvalidInputError(f"{kind.__name__} has no argument {', '.join(unknown)}; expected {', '.join(known)}")
+    return kind(**arguments)

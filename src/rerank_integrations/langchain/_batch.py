@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ from langchain_core.callbacks import CallbackManager, CallbackManagerForRetrieve
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import patch_config
 
 from rerank_integrations.langchain._compressor import Compressor
 
@@ -26,36 +25,41 @@ def retrieve_and_rerank(
     """Return the documents of each query, under one retriever run each; an error closes all the runs."""
     with ExitStack() as runs:
         opened = [
-            runs.enter_context(_run(retriever, query, config)) for query, config in zip(queries, configs, strict=True)
+            runs.enter_context(_run(retriever, query, config, kwargs))
+            for query, config in zip(queries, configs, strict=True)
         ]
-        below = [
-            patch_config(config, callbacks=run.get_child("base_retriever"))
-            for config, (run, _) in zip(configs, opened, strict=True)
-        ]
+        below = [_below(run, config) for config, (run, _) in zip(configs, opened, strict=True)]
         found = base.batch(list(queries), below, **kwargs)
         filled = [place for place, documents in enumerate(found) if documents]
-        kept: list[list[Document]] = [[] for _ in queries]
         ranked = compressor.compress_many(
             [found[place] for place in filled],
             [queries[place] for place in filled],
             [opened[place][0].get_child("compressor") for place in filled],
         )
         for place, documents in zip(filled, ranked, strict=True):
-            kept[place] = documents
-        for (_, outputs), documents in zip(opened, kept, strict=True):
-            outputs.extend(documents)
-    return kept
+            opened[place][1].extend(documents)
+    return [list(outputs) for _, outputs in opened]
+
+
+def _below(run: CallbackManagerForRetrieverRun, config: RunnableConfig) -> RunnableConfig:
+    """Return the base retriever's config: what ``invoke`` gives it, and how many may run at once."""
+    below: RunnableConfig = {"callbacks": run.get_child("base_retriever")}
+    if config.get("max_concurrency") is not None:
+        below["max_concurrency"] = config["max_concurrency"]
+    return below
 
 
 @contextmanager
-def _run(retriever: BaseRetriever, query: str, config: RunnableConfig) -> Any:
+def _run(
+    retriever: BaseRetriever, query: str, config: RunnableConfig, kwargs: Mapping[str, Any]
+) -> Iterator[tuple[CallbackManagerForRetrieverRun, list[Document]]]:
     """Open a retriever's run as ``BaseRetriever.invoke`` does; close it with its outputs, or with the error."""
     manager = CallbackManager.configure(
         config.get("callbacks"),
         None,
         inheritable_tags=config.get("tags"),
         local_tags=retriever.tags,
-        inheritable_metadata={**(config.get("metadata") or {}), **retriever._get_ls_params()},
+        inheritable_metadata={**(config.get("metadata") or {}), **retriever._get_ls_params(**kwargs)},
         local_metadata=retriever.metadata,
     )
     run: CallbackManagerForRetrieverRun = manager.on_retriever_start(

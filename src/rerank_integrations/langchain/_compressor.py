@@ -14,7 +14,8 @@ from pydantic import ConfigDict
 
 from rerank_integrations.core.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
-from rerank_integrations.langchain._convert import document_list, ranked_document
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.langchain._convert import document_list, kept, ranked_document
 from rerank_integrations.langchain._tracing import atraced, traced
 
 
@@ -44,11 +45,11 @@ class Compressor(Serializable, BaseDocumentCompressor):
         self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do as `compress_documents`, with the model's work off the event loop."""
-        given = list(documents) if isinstance(documents, Iterable) else documents
+        given = kept(documents)
         async with atraced(type(self).__name__, self._named(), _inputs(query, given), callbacks) as report:
-            kept = (await run_blocking(self._compress, [given], [query]))[0]
-            report(kept)
-        return kept
+            ranked = (await run_blocking(self._compress, [given], [query]))[0]
+            report(ranked)
+        return ranked
 
     def compress_many(
         self,
@@ -56,17 +57,31 @@ class Compressor(Serializable, BaseDocumentCompressor):
         queries: Sequence[str],
         callbacks: Sequence[Callbacks | None] | None = None,
     ) -> list[list[Document]]:
-        """Do as `compress_documents` for several queries with documents of their own, in batches of all of them."""
-        given = [list(each) if isinstance(each, Iterable) else each for each in documents]
+        """Do as `compress_documents` for several queries with documents of their own, in batches of all of them.
+
+        Raises
+        ------
+        InvalidInputError
+            For an empty query, what is no document, or not one list of documents a query.
+        """
+        if not queries and not documents:
+            return []
+        above = [None] * len(queries) if callbacks is None else callbacks
+        if not len(documents) == len(queries) == len(above):
+            raise InvalidInputError(
+                f"{len(documents)} lists of documents and {len(above)} callbacks for {len(queries)} queries; "
+                "expected one each"
+            )
+        given = [kept(each) for each in documents]
         with ExitStack() as runs:
             reports = [
                 runs.enter_context(traced(type(self).__name__, self._named(), _inputs(query, each), called))
-                for query, each, called in zip(queries, given, callbacks or [None] * len(queries), strict=True)
+                for query, each, called in zip(queries, given, above, strict=True)
             ]
-            kept = self._compress(given, list(queries))
-            for report, each in zip(reports, kept, strict=True):
+            ranked = self._compress(given, list(queries))
+            for report, each in zip(reports, ranked, strict=True):
                 report(each)
-        return kept
+        return ranked
 
     def _compress(self, documents: list[Any], queries: list[str]) -> list[list[Document]]:
         given = [document_list(each) for each in documents]

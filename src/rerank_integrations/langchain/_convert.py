@@ -44,21 +44,26 @@ def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
     return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
 
 
-def document_list(documents: Iterable[Document]) -> list[Document]:
-    """Return `documents` as a list.
+def kept(documents: Any) -> Any:
+    """Return `documents` as a list, so that an iterator can be both traced and ranked; what is none stays."""
+    given_one = isinstance(documents, str | Document) or not isinstance(documents, Iterable)
+    return documents if given_one else list(documents)
+
+
+def document_list(documents: Any) -> list[Document]:
+    """Return `documents`, which `kept` has seen, if it is a list of documents.
 
     Raises
     ------
     InvalidInputError
         If it holds something other than documents.
     """
-    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+    if not isinstance(documents, list):
         raise InvalidInputError(f"documents is one {type(documents).__name__}; expected a list of documents")
-    found = list(documents)
-    for place, document in enumerate(found):
+    for place, document in enumerate(documents):
         if not isinstance(document, Document):
             raise InvalidInputError(f"document number {place} is of type {type(document).__name__}; expected Document")
-    return found
+    return documents
 
 
 def candidates(documents: Sequence[Document], text_fn: TextFn | None) -> list[Candidate]:
@@ -83,7 +88,7 @@ def text_reader(text_fn: TextFn | None) -> Callable[[Document, int], str]:
     if isinstance(text_fn, str):
         template = TextTemplate(text_fn)
         return lambda document, place: template.fill(
-            {**document.metadata, "page_content": document.page_content, "id": document.id}, f"document number {place}"
+            {"id": document.id, **document.metadata, "page_content": document.page_content}, f"document number {place}"
         )
     if not callable(text_fn):
         raise InvalidInputError(f"text_fn is of type {type(text_fn).__name__}; expected a function or a template")

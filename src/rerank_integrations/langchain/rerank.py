@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
-from rerank_integrations.core.parts import reranking_parts
+from rerank_integrations.core.parts import KeptScorer, reranking_parts, stage_list
 from rerank_integrations.core.rerank import require_cut
 from rerank_integrations.core.reranking import (
-    CandidateScorer,
     Cascade,
     ColBERTScorer,
     Ranked,
@@ -41,7 +41,7 @@ from rerank_integrations.langchain._convert import PairScorer, TextFn, candidate
 class _Reranker(Compressor):
     """What both rerankers share: they differ in their scorer alone."""
 
-    model: Any
+    model: Any = Field(frozen=True)
     top_n: int | None = 3
     score_threshold: float | None = None
     window: int | None = None
@@ -50,7 +50,7 @@ class _Reranker(Compressor):
     max_candidates: int | None = None
     text_fn: Any = None
 
-    _scorer: CandidateScorer = PrivateAttr()
+    _kept: KeptScorer = PrivateAttr()
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
@@ -67,9 +67,14 @@ class _Reranker(Compressor):
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         return self._reranker().rank_many(queries, [candidates(each, self.text_fn) for each in documents])
 
+    def _current(self) -> KeptScorer:
+        """Return the scorer of the options as they are now."""
+        return self._kept.of(self.model, window=self.window, stride=self.stride)
+
     def _reranker(self) -> Reranker:
+        kept = self._kept = self._current()
         return Reranker(
-            self._scorer,
+            kept.scorer,
             top_n=self.top_n,
             threshold=self.score_threshold,
             max_candidates=self.max_candidates,
@@ -114,7 +119,7 @@ class ColBERTRerank(_Reranker):
         If neither a model nor an index is given, or an argument is of a wrong kind.
     """
 
-    index: ColBERTIndex | None = None
+    index: ColBERTIndex | None = Field(default=None, frozen=True)
     scale: str = "sum"
     cache_bytes: int = CACHE_BYTES
 
@@ -136,8 +141,10 @@ class ColBERTRerank(_Reranker):
     ) -> None:
         text_reader(text_fn)
         loaded, opened = reranking_parts(on_device(model, device), index)
-        scorer = ColBERTScorer(loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
-        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
+        kept = KeptScorer(
+            ColBERTScorer, loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes
+        )
+        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(  # type: ignore[call-arg]
             model=loaded,
             index=opened,
@@ -151,7 +158,17 @@ class ColBERTRerank(_Reranker):
             text_fn=text_fn,
             cache_bytes=cache_bytes,
         )
-        self._scorer = scorer
+        self._kept = kept
+
+    def _current(self) -> KeptScorer:
+        return self._kept.of(
+            self.model,
+            self.index,
+            window=self.window,
+            stride=self.stride,
+            scale=self.scale,
+            cache_bytes=self.cache_bytes,
+        )
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
@@ -196,8 +213,8 @@ class CrossEncoderRerank(_Reranker):
         if isinstance(model, BaseCrossEncoder) and not isinstance(model, CrossEncoderModel):
             model = PairScorer(model)
         loaded = load_cross_encoder(on_device(model, device))
-        scorer = as_candidate_scorer(loaded, window=window, stride=stride)
-        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
+        kept = KeptScorer(as_candidate_scorer, loaded, window=window, stride=stride)
+        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(
             model=loaded,
             top_n=top_n,
@@ -208,7 +225,7 @@ class CrossEncoderRerank(_Reranker):
             max_candidates=max_candidates,
             text_fn=text_fn,
         )
-        self._scorer = scorer
+        self._kept = kept
 
 
 class CascadeRerank(Compressor):
@@ -229,10 +246,13 @@ class CascadeRerank(Compressor):
     top_n: int | None = None
     time_budget: float | None = None
 
-    def __init__(self, *, stages: list[_Reranker], top_n: int | None = None, time_budget: float | None = None) -> None:
+    def __init__(
+        self, *, stages: Iterable[_Reranker], top_n: int | None = None, time_budget: float | None = None
+    ) -> None:
         require_cut(top_n, None)
-        Cascade(numbered_stages(stages, _Reranker), top_n=top_n, time_budget=time_budget)
-        super().__init__(stages=list(stages), top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
+        given = stage_list(stages)
+        Cascade(numbered_stages(given, _Reranker), top_n=top_n, time_budget=time_budget)
+        super().__init__(stages=given, top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
 
     def _named(self) -> str:
         return " > ".join(stage._named() for stage in self.stages)

@@ -149,7 +149,8 @@ class RerankingRetriever(BaseRetriever):
 
         With ``return_exceptions``, or a compressor that is not this package's, one by one, on threads.
         """
-        if not inputs or return_exceptions or not isinstance(self.compressor, Compressor):
+        ours = getattr(type(self.compressor), "compress_documents", None) is Compressor.compress_documents
+        if not inputs or return_exceptions or not isinstance(self.compressor, Compressor) or not ours:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         configs = get_config_list(config, len(inputs))
         return retrieve_and_rerank(self, self.base_retriever, self.compressor, inputs, configs, **kwargs)

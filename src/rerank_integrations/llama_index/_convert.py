@@ -14,7 +14,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from rerank_integrations.core.metadata import is_reranking_key, with_ranking, without_ranking
+from rerank_integrations.core.metadata import is_reranking_key, ranking_note, with_ranking, without_ranking
 from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
@@ -44,12 +44,14 @@ def hit_to_node(hit: Hit) -> NodeWithScore:
 def ranked_node(found: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:
     """Return the node, copied, with the reranking's note in its metadata: in no text that a model reads."""
     node = found.node
+    note = ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score)
     metadata = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
-    hidden = {key for key in metadata if is_reranking_key(key) and (key not in node.metadata or key in ranked.note)}
-    hidden |= {"relevance_score", "relevance_rank"}
+    # A key of the user's own that merely has such a name stays in the text.
+    hidden = {key for key in metadata if key in note or (is_reranking_key(key) and key not in node.metadata)}
     copy = node.model_copy(
         update={
             "metadata": metadata,
+            "relationships": dict(node.relationships),
             "excluded_embed_metadata_keys": sorted({*node.excluded_embed_metadata_keys} | hidden),
             "excluded_llm_metadata_keys": sorted({*node.excluded_llm_metadata_keys} | hidden),
         }
@@ -74,6 +76,21 @@ def node_list(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
     return found
 
 
+def as_metadata_mode(mode: MetadataMode | str) -> MetadataMode:
+    """Return the mode of that name.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none.
+    """
+    try:
+        return MetadataMode(mode)
+    except ValueError:
+        known = ", ".join(repr(one.value) for one in MetadataMode)
+        raise InvalidInputError(f"metadata_mode is {mode!r}; expected one of {known}") from None
+
+
 def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candidate]:
     """Return what is ranked: each node's id, its text in `mode`, and the score it came with."""
     return [Candidate(found.node.node_id, read_text(found.node, mode), found.score) for found in nodes]
@@ -81,6 +98,7 @@ def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candi
 
 def read_text(node: BaseNode, mode: MetadataMode) -> str:
     """Return the node's text in `mode`, without what rerankings wrote: ``ALL`` shows what is excluded too."""
-    if mode is MetadataMode.ALL:
+    checked = as_metadata_mode(mode)
+    if checked is MetadataMode.ALL:
         node = node.model_copy(update={"metadata": without_ranking(node.metadata)})
-    return node.get_content(metadata_mode=mode)
+    return node.get_content(metadata_mode=checked)

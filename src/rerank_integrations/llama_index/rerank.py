@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
@@ -11,10 +11,9 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
-from rerank_integrations.core.parts import reranking_parts
+from rerank_integrations.core.parts import KeptScorer, reranking_parts, stage_list
 from rerank_integrations.core.rerank import require_cut
 from rerank_integrations.core.reranking import (
-    CandidateScorer,
     Cascade,
     ColBERTScorer,
     Ranked,
@@ -35,14 +34,14 @@ from rerank_integrations.core.specs import (
     require_tokenizer_of,
     with_arguments,
 )
-from rerank_integrations.llama_index._convert import candidates, read_text
+from rerank_integrations.llama_index._convert import as_metadata_mode, candidates, read_text
 from rerank_integrations.llama_index._postprocessor import Postprocessor
 
 
 class _Reranker(Postprocessor):
     """What both rerankers share: they differ in their scorer alone."""
 
-    model: Any = Field(description="The model that scores; written as its name or arguments.")
+    model: Any = Field(frozen=True, description="The model that scores; written as its name or arguments.")
     score_threshold: float | None = Field(default=None, description="Keep only nodes of at least this score.")
     window: int | None = Field(default=None, description="Score longer texts by windows of so many tokens.")
     stride: int | None = Field(default=None, description="Tokens from one window to the next.")
@@ -52,7 +51,7 @@ class _Reranker(Postprocessor):
         default=MetadataMode.NONE, description="Which metadata is part of the scored text."
     )
 
-    _scorer: CandidateScorer = PrivateAttr()
+    _kept: KeptScorer = PrivateAttr()
 
     @field_serializer("model")
     def _serialize_model(self, model: Any) -> Any:
@@ -68,9 +67,14 @@ class _Reranker(Postprocessor):
     def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
         return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
 
+    def _current(self) -> KeptScorer:
+        """Return the scorer of the options as they are now."""
+        return self._kept.of(self.model, window=self.window, stride=self.stride)
+
     def _reranker(self) -> Reranker:
+        kept = self._kept = self._current()
         return Reranker(
-            self._scorer,
+            kept.scorer,
             top_n=self.top_n,
             threshold=self.score_threshold,
             max_candidates=self.max_candidates,
@@ -120,7 +124,7 @@ class ColBERTRerank(_Reranker):
         If neither a model nor an index is given, or an argument is of a wrong kind.
     """
 
-    index: Any = Field(default=None, description="The index whose vectors are used; written as its path.")
+    index: Any = Field(default=None, frozen=True, description="The index whose vectors are used; written as its path.")
     scale: str = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
     cache_bytes: int = Field(default=CACHE_BYTES, description="Bytes of vectors kept of nodes not in the index.")
 
@@ -145,14 +149,17 @@ class ColBERTRerank(_Reranker):
     ) -> None:
         loaded, opened = reranking_parts(on_device(model, device), index)
         require_tokenizer_of(loaded, tokenizer)
-        scorer = ColBERTScorer(loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
-        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
+        mode = as_metadata_mode(metadata_mode)
+        kept = KeptScorer(
+            ColBERTScorer, loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes
+        )
+        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(  # type: ignore[call-arg]
             model=loaded,
             index=opened,
             top_n=top_n,
             keep_retrieval_score=keep_retrieval_score,
-            metadata_mode=metadata_mode,
+            metadata_mode=mode,
             callback_manager=callback_manager or CallbackManager(),
             score_threshold=score_threshold,
             window=window,
@@ -162,7 +169,17 @@ class ColBERTRerank(_Reranker):
             max_candidates=max_candidates,
             cache_bytes=cache_bytes,
         )
-        self._scorer = scorer
+        self._kept = kept
+
+    def _current(self) -> KeptScorer:
+        return self._kept.of(
+            self.model,
+            self.index,
+            window=self.window,
+            stride=self.stride,
+            scale=self.scale,
+            cache_bytes=self.cache_bytes,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -219,13 +236,14 @@ class CrossEncoderRerank(_Reranker):
         if trust_remote_code is not None:
             extra["trust_remote_code"] = trust_remote_code
         loaded = load_cross_encoder(with_arguments(on_device(model, device), extra))
-        scorer = as_candidate_scorer(loaded, window=window, stride=stride)
-        Reranker(scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
+        mode = as_metadata_mode(metadata_mode)
+        kept = KeptScorer(as_candidate_scorer, loaded, window=window, stride=stride)
+        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(
             model=loaded,
             top_n=top_n,
             keep_retrieval_score=keep_retrieval_score,
-            metadata_mode=metadata_mode,
+            metadata_mode=mode,
             callback_manager=callback_manager or CallbackManager(),
             score_threshold=score_threshold,
             window=window,
@@ -233,7 +251,7 @@ class CrossEncoderRerank(_Reranker):
             strict=strict,
             max_candidates=max_candidates,
         )
-        self._scorer = scorer
+        self._kept = kept
 
     @classmethod
     def class_name(cls) -> str:
@@ -262,14 +280,14 @@ class CascadeRerank(Postprocessor):
 
     def __init__(
         self,
-        stages: Sequence[_Reranker | Mapping[str, Any]],
+        stages: Iterable[_Reranker | Mapping[str, Any]],
         top_n: int | None = None,
         time_budget: float | None = None,
         keep_retrieval_score: bool = False,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         require_cut(top_n, None)
-        built = [_stage(stage) for stage in stages]
+        built = [_stage(stage) for stage in stage_list(stages)]
         Cascade(numbered_stages(built, _Reranker), top_n=top_n, time_budget=time_budget)
         super().__init__(  # type: ignore[call-arg]
             stages=built,

@@ -69,8 +69,11 @@ class LoadedEncoder:
         self._multiplied = _multiplied(self._transformer.auto_model)
         self.graph: Path | None = None
         if options.is_graph:
-            self.graph = serve_as_graph(options, "colbert", self._transformer, self._model.preprocess)
+            self.graph = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
         self.weights = weights_of(self._model, self.graph, options)
+
+    def _both_ways(self, texts: list[str]) -> list[dict[str, Any]]:
+        return [self._model.preprocess(texts, task=task) for task in ("document", "query")]
 
     def prompt(self, task: Task) -> str:
         """Return the marker and prompt that the checkpoint puts before every text."""

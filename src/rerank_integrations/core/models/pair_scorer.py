@@ -55,9 +55,8 @@ class LoadedPairScorer:
         # Truncation and padding are state of the one fast tokenizer.
         self._tokenizer_lock = fork_safe_lock()
 
-    def _paired(self, texts: list[str]) -> dict[str, Any]:
-        features: dict[str, Any] = self._model.preprocess([(texts[0], text) for text in texts])
-        return features
+    def _paired(self, texts: list[str]) -> list[dict[str, Any]]:
+        return [self._model.preprocess([(texts[0], text) for text in texts])]
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""

@@ -26,12 +26,14 @@ from rerank_integrations.errors import CheckpointError, MissingExtraError, Reran
 
 logger = logging.getLogger(__name__)
 
-Preprocess: TypeAlias = "Callable[[list[str]], dict[str, Any]]"
+Preprocess: TypeAlias = "Callable[[list[str]], list[dict[str, Any]]]"
 
 _RULES = "1"  # raise it when graphs are made in another way
 _SESSIONS: dict[str, type[GraphSession]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
 # What sentence-transformers' encoders of text read, and what they give.
 _READ = ("input_ids", "attention_mask", "token_type_ids")
+# Where [MASK] was put into a query: vectors count there, though no token attends to them.
+_EXPANDED = "query_expansion_positions"
 _GIVEN = ("token_embeddings", "scores")
 # Of several lengths, so that some are padded; the graph is made with the first and must agree on all.
 _EXAMPLES = (
@@ -58,7 +60,7 @@ def kept_graph(options: LoadOptions, kind: str, transformer: Any, preprocess: Pr
     def make(folder: Path) -> None:
         logger.info("converting %s for %s", options.name_or_path, options.backend)
         with _one_at_a_time, _guarded(options):
-            examples = [_inputs(options, transformer, preprocess(texts)) for texts in _EXAMPLES]
+            examples = [_inputs(options, transformer, batch) for texts in _EXAMPLES for batch in preprocess(texts)]
             with _source(options, kind, transformer, examples[0]) as source:
                 _require_agreement(session(source, "float32"), transformer, examples)
                 session.write(source, folder, int8=options.dtype == "int8")
@@ -113,7 +115,7 @@ def _inputs(options: LoadOptions, transformer: Any, features: dict[str, Any]) ->
 
     tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
     output = transformer.module_output_name
-    if set(tensors) - set(_READ) or output not in _GIVEN:
+    if set(tensors) - {*_READ, _EXPANDED} or output not in _GIVEN:
         raise CheckpointError(
             f"{options.name_or_path!r} reads {', '.join(tensors)} and gives {output}; with "
             f"backend={options.backend!r} expected an encoder of text that gives token embeddings or scores"
@@ -154,4 +156,7 @@ def _require_agreement(session: GraphSession, transformer: Any, examples: list[d
 
 def _real(example: dict[str, Any], output: Any) -> Any:
     # What stands at padding is read by nobody.
-    return example["attention_mask"].numpy().astype(bool) if output.ndim == 3 else slice(None)
+    if output.ndim != 3:
+        return slice(None)
+    read = example["attention_mask"].bool()
+    return (read | example[_EXPANDED].bool() if _EXPANDED in example else read).numpy()

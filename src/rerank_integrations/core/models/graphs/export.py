@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class _Encoder(nn.Module):
@@ -22,8 +23,26 @@ class _Encoder(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         features = dict(zip(self.names, tensors, strict=True))
-        output: Tensor = self.transformer(features)[self.transformer.module_output_name]
+        with _MaskedRowsAreZero():
+            output: Tensor = self.transformer(features)[self.transformer.module_output_name]
         return output
+
+
+class _MaskedRowsAreZero(TorchFunctionMode):
+    """Writes out what torch does where a token may attend to none: its attention is zero, in a graph it is a mean.
+
+    Such are the [MASK] tokens of an expanded query that no window of local attention joins to its words.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        keywords = keywords or {}
+        output = function(*arguments, **keywords)
+        mask = keywords.get("attn_mask")
+        if function is not nn.functional.scaled_dot_product_attention or mask is None or mask.dtype != torch.bool:
+            return output
+        return output * mask.any(dim=-1, keepdim=True)
 
 
 def export_onnx(transformer: Any, inputs: Mapping[str, Tensor], path: Path) -> None:

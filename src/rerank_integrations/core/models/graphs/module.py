@@ -12,7 +12,7 @@ from rerank_integrations.core.models.options import LoadOptions
 
 
 def serve_as_graph(
-    options: LoadOptions, kind: str, transformer: Any, preprocess: Callable[[list[str]], dict[str, Any]]
+    options: LoadOptions, kind: str, transformer: Any, preprocess: Callable[[list[str]], list[dict[str, Any]]]
 ) -> Path:
     """Let the graph of `transformer` do its forward pass, let go of its weights, and return the graph's folder.
 
@@ -25,7 +25,8 @@ def serve_as_graph(
     transformer
         A `sentence_transformers.base.modules.Transformer` in float32 on the CPU.
     preprocess
-        Returns what the forward pass takes for one text each; called if the graph must be made.
+        Returns what the forward pass takes for these texts, in each way that the model reads them, queries last; called
+        if the graph must be made.
 
     Raises
     ------
