@@ -27,8 +27,11 @@ def resident():
 def score(model):
     return model.score("why is Mars red", TEXTS)
 
-tiny, large = (model_class(path, device="cpu", dtype=sys.argv[4]) for path in sys.argv[2:4])
+tiny, large = (model_class(path, dtype=sys.argv[4], backend=sys.argv[5], device="cpu") for path in sys.argv[2:4])
 score(tiny)  # so that the libraries are in memory
+if sys.argv[5] != "torch":
+    score(large)  # converts it
+    large.unload()
 before = resident()
 first = score(large)
 loaded = resident()
@@ -47,12 +50,21 @@ assert [found.name for found in loaded_models()] == [tiny.name]
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from /proc")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["colbert", "cross-encoder"])
-def test_memory_goes_back_to_the_operating_system(kind: str, dtype: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("graph_cache")
+@pytest.mark.parametrize(
+    ("kind", "dtype", "backend"),
+    [
+        ("colbert", "float32", "torch"),
+        ("cross-encoder", "float32", "torch"),
+        ("cross-encoder", "bfloat16", "torch"),
+        ("cross-encoder", "float32", "onnx"),
+        ("colbert", "float32", "openvino"),
+    ],
+)
+def test_memory_goes_back_to_the_operating_system(kind: str, dtype: str, backend: str, tmp_path: Path) -> None:
     write = write_multi_vector if kind == "colbert" else write_cross_encoder
     tiny, large = write(tmp_path / "tiny"), write(tmp_path / "large", sizes=LARGE)
-    before, loaded, unloaded, at_last = json.loads(run(RESIDENT, kind, str(tiny), str(large), dtype))
+    before, loaded, unloaded, at_last = json.loads(run(RESIDENT, kind, str(tiny), str(large), dtype, backend))
     weights = 35e6 * (4 if dtype == "float32" else 2)
     assert loaded - before > 0.9 * weights
     assert loaded - unloaded > 0.8 * (loaded - before)
