@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -50,8 +51,9 @@ def test_a_passage_does_not_follow_the_callers_mapping() -> None:
 def test_a_hit_is_json() -> None:
     hit = Hit("a", 0.5, 1, "text", {"n": [1]})
     assert json.loads(json.dumps(hit.to_dict())) == {
-        "id": "a", "score": 0.5, "rank": 1, "text": "text", "metadata": {"n": [1]}, "note": {}
+        "id": "a", "score": 0.5, "rank": 1, "text": "text", "metadata": {"n": [1]}
     }  # fmt: skip
+    assert replace(hit, note={"truncated": True}).to_dict()["note"] == {"truncated": True}
 
 
 def test_what_is_taken_for_a_passage() -> None:
