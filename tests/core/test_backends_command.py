@@ -44,7 +44,8 @@ def test_it_converts_and_tells_where_and_how_exactly(
 def test_without_json_it_is_a_table(colbert_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, colbert_dir, "--kind", "colbert")
     assert code == 0
-    assert "openvino, int8" in out
+    # A long path folds the title.
+    assert "openvino, int8" in " ".join(out.split())
     assert "same order" in out
 
 

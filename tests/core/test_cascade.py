@@ -238,6 +238,15 @@ def test_the_models_stop_between_batches(kind: str, request: pytest.FixtureReque
 
 
 def test_an_interrupt_passes_through_and_ends_the_work() -> None:
+    # Ignored where the tests run in the background of a shell.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupt_a_cascade()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_a_cascade() -> None:
     batches: list[int] = []
     cascade = Cascade([("bad", stage(raising(KeyboardInterrupt())))], time_budget=60)
     with pytest.raises(KeyboardInterrupt):

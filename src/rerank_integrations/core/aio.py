@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,7 +15,8 @@ T = TypeVar("T")
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(pid: int) -> ThreadPoolExecutor:
+    # By process: a fork copies the executor, but not its threads.
     # Our own: asyncio's default pool is shared with the user's code, and small on small machines.
     return ThreadPoolExecutor(max_workers=32, thread_name_prefix="rerank-integrations")
 
@@ -27,7 +29,7 @@ async def run_blocking(function: Callable[..., T], *args: Any, **kwargs: Any) ->
     context, given_up = revocable()
     call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
     try:
-        return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+        return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call)
     except asyncio.CancelledError:
         given_up.set()
         raise
