@@ -59,7 +59,13 @@ def test_a_kept_graph_is_used_as_it_lies_and_wherever_it_lies(
 
 @pytest.mark.parametrize(
     ("backend", "harm"),
-    [("onnx", "changed"), ("openvino", "changed"), ("openvino", "cut"), ("openvino", "lost"), ("openvino", "no list")],
+    [
+        ("openvino", "changed"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [("onnx", "changed"), ("openvino", "cut"), ("openvino", "lost"), ("openvino", "no list")]
+        ),
+    ],
 )
 def test_a_damaged_graph_is_made_anew(own_cache: Path, cross_encoder_dir: Path, backend: str, harm: str) -> None:
     expected = score(cross_encoder_dir, backend)

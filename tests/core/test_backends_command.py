@@ -19,7 +19,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 
 @pytest.mark.usefixtures("graph_cache")
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", [pytest.param("onnx", marks=pytest.mark.slow), "openvino"])
 def test_it_converts_and_tells_where_and_how_exactly(
     colbert_dir: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,6 +169,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return export_colbert(index, folder / "theirs")
 
 
+@pytest.mark.slow
 def test_an_imported_index_changes_as_any_other(animals: Path, tmp_path: Path) -> None:
     with import_colbert(animals, tmp_path / "ours", ToyEncoder(dim=32)) as index:
         (first,) = index.search("blue whale fox", 1)

