@@ -131,7 +131,8 @@ def checkpoints(colbert_dir: Path, cross_encoder_dir: Path) -> dict[str, Path]:
 
 
 def run(code: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=300
-    )
+    # colbert-ai, where a test has imported it, sets this to "true": no tokenizer then survives a fork.
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
