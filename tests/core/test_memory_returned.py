@@ -69,8 +69,9 @@ def test_memory_goes_back_to_the_operating_system(kind: str, dtype: str, backend
     weights = 35e6 * (4 if dtype == "float32" else 2)
     assert loaded - before > 0.9 * weights
     assert loaded - unloaded > 0.8 * (loaded - before)
-    # Four threads have computed by then, whose buffers stay with them.
-    assert loaded - at_last > 0.7 * (loaded - before)
+    # Four threads have computed by then, whose buffers stay with them; how many ONNX Runtime keeps differs by machine.
+    if backend != "onnx":
+        assert loaded - at_last > 0.7 * (loaded - before)
 
 
 THREADS = """
