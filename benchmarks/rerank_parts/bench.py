@@ -66,7 +66,7 @@ FULL = Sizes(
 # 600 of scifact's passages have more than the 131,072 tokens from which an index compresses itself.
 QUICK = Sizes(
     passages=600,
-    depth=30,
+    depth=32,
     stored=5,
     cross=5,
     quality=5,

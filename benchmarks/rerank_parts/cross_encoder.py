@@ -20,6 +20,7 @@ _OURS: dict[str, dict[str, Any]] = {
     "default": {},
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
+    "openvino_bfloat16": {"backend": "openvino", "dtype": "bfloat16"},
     "onnx_int8": {"backend": "onnx", "dtype": "int8"},
     "openvino_int8": {"backend": "openvino", "dtype": "int8"},
 }

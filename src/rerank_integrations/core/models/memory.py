@@ -25,7 +25,7 @@ def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
     held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
     size = sum(one.numel() * one.element_size() for one in held)
     if graph is None:
-        return Weights(str(held[0].dtype).removeprefix("torch."), size)
+        return Weights(str(options.resolved_dtype()).removeprefix("torch."), size)
     return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()))
 
 

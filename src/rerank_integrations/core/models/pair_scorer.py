@@ -127,13 +127,15 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
     """Load a checkpoint as a `sentence_transformers.CrossEncoder`, in evaluation mode."""
     from sentence_transformers import CrossEncoder
 
+    from rerank_integrations.core.models.precision import in_dtype
+
     if options.is_starter:
         from rerank_integrations import starter
 
         model = CrossEncoder(
             modules=starter.cross_encoder_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
         )
-        return model.to(options.resolved_dtype()).eval()
+        return in_dtype(model, options.resolved_dtype())
     if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
         raise CheckpointError(
             f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
@@ -145,7 +147,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
         model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
     else:
         model = CrossEncoder(modules=_own_modules(options, head["path"]), device=device)
-    return model.to(options.resolved_dtype()).eval()
+    return in_dtype(model, options.resolved_dtype())
 
 
 def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
