@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from rerank_integrations import Hit
 from rerank_integrations.cli.highlight import highlight, matched_spans
+from rerank_integrations.cli.output import write_hits
 from rerank_integrations.core.models import TokenMatch
 
 TEXT = "zipfile.ZipFile: read a file"
@@ -32,6 +36,21 @@ def test_with_style_the_text_stays_as_it_is() -> None:
     shown = highlight(TEXT, [_match(17, 21)], styled=True)
     assert shown.plain == TEXT
     assert [(span.start, span.end) for span in shown.spans] == [(17, 21)]
+
+
+@pytest.mark.parametrize("styled", [True, False])
+def test_a_text_cannot_steer_the_terminal(styled: bool) -> None:
+    text = "\x1b[31mred\x1b]0;title\x07 \u202ereversed\x9b"
+    shown = highlight(text, [TokenMatch("red", "red", 0.9, 5, 8)], styled=styled)
+    assert shown.plain.replace("«", "").replace("»", "") == "␛[31mred␛]0;title␇ \ufffdreversed\ufffd"
+
+
+def test_what_a_table_shows_of_a_hit_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    write_hits([Hit("a\x1b[2Jb", 0.5, 1, "c\x1b[2Jd", {})])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "a␛[2Jb" in shown
+    assert "c␛[2Jd" in shown
 
 
 LONG = f"{'A few words before it. ' * 30}Here a zip archive is unpacked.{' And some words behind it.' * 30}"

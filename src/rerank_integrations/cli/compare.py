@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rerank_integrations.cli.highlight import highlight
 from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.evaluation import METRICS, Comparison, QueryChange, ShownPassage, read_result
 from rerank_integrations.evaluation import compare as compare_results
 
@@ -71,10 +72,10 @@ def _p(value: float) -> str:
 
 
 def _change(change: QueryChange, metric: str, number: int) -> Table:
-    title = Text(f"{number}. {change.text}\n", style="bold")
+    title = Text(f"{number}. {printable(change.text)}\n", style="bold")
     difference = change.value_b - change.value_a
     title.append(
-        f"{change.id}: {metric} {change.value_a:.3f} in A, {change.value_b:.3f} in B ({difference:+.3f})",
+        f"{printable(change.id)}: {metric} {change.value_a:.3f} in A, {change.value_b:.3f} in B ({difference:+.3f})",
         style="not bold green" if difference > 0 else "not bold red",
     )
     table = Table(title=title, title_style="", title_justify="left", show_lines=True)
@@ -89,7 +90,7 @@ def _change(change: QueryChange, metric: str, number: int) -> Table:
 
 def _passage(passage: ShownPassage, *, styled: bool) -> Text:
     return Text.assemble(
-        (passage.id, "cyan"),
+        (printable(passage.id), "cyan"),
         "  ",
         _judged(passage.grade),
         "\n",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from rerank_integrations.core.explanations import TokenMatch
+from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.core.explanations.spans import word_span
 
 MATCHED = 0.6  # a cosine; below it the best token of a text is seldom related
@@ -44,9 +45,11 @@ def matched_spans(text: str, matches: Iterable[TokenMatch], minimum: float = MAT
 def highlight(text: str, matches: Iterable[TokenMatch], *, styled: bool, width: int | None = None) -> Text:
     """Return `text` with its matched words in bold colour, or between ``«`` and ``»`` where there is no style.
 
-    With a `width`, only so many characters, and at most a word more: those where most is matched.
+    Control characters are replaced: a passage must not steer the terminal. With a `width`, only so many characters, and
+    at most a word more: those where most is matched.
     """
     spans = matched_spans(text, matches)
+    text = printable(text)
     first, last = (0, len(text)) if width is None else _window(text, spans, width)
     marked = Text("…" if first > 0 else "")
     place = first

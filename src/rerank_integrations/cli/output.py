@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.core.types import Hit
 
 # Control characters that `json.dumps` leaves as they are, and some terminals obey.
@@ -60,8 +61,8 @@ def write_hits(hits: Iterable[Hit], texts: Mapping[str, Text] | None = None, tit
     table.add_column("id", style="cyan", overflow="fold", max_width=36)
     table.add_column("text", overflow="fold")
     for hit in hits:
-        text = (texts or {}).get(hit.id, Text(hit.text))
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(hit.id), text)
+        text = (texts or {}).get(hit.id) or Text(printable(hit.text))
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(printable(hit.id)), text)
     if table.row_count:
         console().print(table)
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rerank_integrations.core.index import ColBERTIndex, as_index
-from rerank_integrations.core.reranking import CandidateScorer
+from rerank_integrations.core.reranking import CandidateScorer, Reranker
 from rerank_integrations.core.specs import ColBERTLike, IndexLike, load_colbert
 from rerank_integrations.errors import InvalidInputError
 
@@ -45,21 +45,34 @@ class KeptScorer:
     make
         The scorer's class, or a function that makes one.
     parts
-        Its positional arguments: model and index.
+        Its positional arguments, model and index, under the names of the component's fields.
     options
-        Its other arguments.
+        Its other arguments, under these names too.
     """
 
-    def __init__(self, make: Callable[..., CandidateScorer], *parts: Any, **options: Any) -> None:
+    def __init__(self, make: Callable[..., CandidateScorer], parts: Mapping[str, Any], **options: Any) -> None:
         self._make = make
         self._parts = parts
         self._options = options
-        self.scorer = make(*parts, **options)
+        self.scorer = make(*parts.values(), **options)
 
-    def of(self, *parts: Any, **options: Any) -> KeptScorer:
-        """Return itself if it is made of these, or else another, which starts with an empty cache."""
-        same = all(now is then for now, then in zip(parts, self._parts, strict=True)) and options == self._options
-        return self if same else KeptScorer(self._make, *parts, **options)
+    def of(self, component: Any) -> KeptScorer:
+        """Return itself if it is made of what `component` holds, or else another, which starts with an empty cache."""
+        parts = {name: getattr(component, name) for name in self._parts}
+        options = {name: getattr(component, name) for name in self._options}
+        same = all(parts[name] is part for name, part in self._parts.items()) and options == self._options
+        return self if same else KeptScorer(self._make, parts, **options)
+
+
+def reranker_of(component: Any, kept: KeptScorer) -> Reranker:
+    """Return the reranker of a component's own options."""
+    return Reranker(
+        kept.scorer,
+        top_n=component.top_n,
+        threshold=component.score_threshold,
+        max_candidates=component.max_candidates,
+        strict=component.strict,
+    )
 
 
 def stage_list(stages: Any) -> list[Any]:

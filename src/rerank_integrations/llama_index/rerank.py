@@ -11,7 +11,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
-from rerank_integrations.core.parts import KeptScorer, reranking_parts, stage_list
+from rerank_integrations.core.parts import KeptScorer, reranker_of, reranking_parts, stage_list
 from rerank_integrations.core.rerank import require_cut
 from rerank_integrations.core.reranking import (
     Cascade,
@@ -67,19 +67,10 @@ class _Reranker(Postprocessor):
     def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
         return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
 
-    def _current(self) -> KeptScorer:
-        """Return the scorer of the options as they are now."""
-        return self._kept.of(self.model, window=self.window, stride=self.stride)
-
     def _reranker(self) -> Reranker:
-        kept = self._kept = self._current()
-        return Reranker(
-            kept.scorer,
-            top_n=self.top_n,
-            threshold=self.score_threshold,
-            max_candidates=self.max_candidates,
-            strict=self.strict,
-        )
+        # Options may have been set since.
+        kept = self._kept = self._kept.of(self)
+        return reranker_of(self, kept)
 
 
 class ColBERTRerank(_Reranker):
@@ -150,9 +141,8 @@ class ColBERTRerank(_Reranker):
         loaded, opened = reranking_parts(on_device(model, device), index)
         require_tokenizer_of(loaded, tokenizer)
         mode = as_metadata_mode(metadata_mode)
-        kept = KeptScorer(
-            ColBERTScorer, loaded, opened, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes
-        )
+        parts = {"model": loaded, "index": opened}
+        kept = KeptScorer(ColBERTScorer, parts, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
         Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(  # type: ignore[call-arg]
             model=loaded,
@@ -170,16 +160,6 @@ class ColBERTRerank(_Reranker):
             cache_bytes=cache_bytes,
         )
         self._kept = kept
-
-    def _current(self) -> KeptScorer:
-        return self._kept.of(
-            self.model,
-            self.index,
-            window=self.window,
-            stride=self.stride,
-            scale=self.scale,
-            cache_bytes=self.cache_bytes,
-        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -237,7 +217,7 @@ class CrossEncoderRerank(_Reranker):
             extra["trust_remote_code"] = trust_remote_code
         loaded = load_cross_encoder(with_arguments(on_device(model, device), extra))
         mode = as_metadata_mode(metadata_mode)
-        kept = KeptScorer(as_candidate_scorer, loaded, window=window, stride=stride)
+        kept = KeptScorer(as_candidate_scorer, {"model": loaded}, window=window, stride=stride)
         Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(
             model=loaded,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +59,14 @@ class LoadedCopy:
         self.last_call = time.monotonic()
         self.last_timeout = math.inf
 
-    def free(self) -> None:
-        """Let go of the weights, which no call uses any more."""
+    def let_go(self) -> str | None:
+        """Empty the loaded object, which no call uses any more; return its device, ``None`` if the load has failed."""
         value, self.value = self.value, None
-        if value is None:  # the load failed
-            return
+        if value is None:
+            return None
         # The frame of the last call still names it, and so may a kept traceback: they are left an empty shell.
         vars(value).clear()
-        give_back(self.options.resolved_device())
+        return self.options.resolved_device()
 
     def described(self, users: int, now: float) -> LoadedModel:
         """Return what `loaded_models` says of it."""
@@ -95,3 +96,9 @@ class LoadedCopy:
         if not users:
             return self.last_call + self.last_timeout
         return max(max(self.last_call, since) + timeout for since, timeout in users)
+
+
+def free(copies: Iterable[LoadedCopy]) -> None:
+    """Let go of weights that no call uses any more; garbage is collected once for all of them."""
+    for device in {device for copy in copies if (device := copy.let_go()) is not None}:
+        give_back(device)

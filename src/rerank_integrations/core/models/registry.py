@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
-from rerank_integrations.core.models.copies import LoadedCopy, LoadedModel
+from rerank_integrations.core.models.copies import LoadedCopy, LoadedModel, free
 from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.idle import IdleWatch
 from rerank_integrations.core.models.options import LoadOptions
@@ -92,16 +92,17 @@ class Registry:
 
     def drop(self, key: Key) -> None:
         """Forget the copy under `key`; its memory is free at once, or when the last call in flight has ended."""
-        with self._lock:
-            copy = self._copies.pop(key, None)
-            spent = copy is not None and not copy.calls
-        if copy is not None and spent:
-            copy.free()
+        free(self._forgotten([key]))
 
     def drop_all(self) -> None:
         """Forget every copy."""
-        for key in list(self._copies):
-            self.drop(key)
+        free(self._forgotten(list(self._copies)))
+
+    def _forgotten(self, keys: list[Key]) -> list[LoadedCopy]:
+        """Take the copies under `keys` out, and return those without calls in flight."""
+        with self._lock:
+            found = [copy for key in keys if (copy := self._copies.pop(key, None))]
+            return [copy for copy in found if not copy.calls]
 
     def list_loaded(self) -> list[LoadedModel]:
         """Return what is loaded, the oldest first."""
@@ -121,7 +122,7 @@ class Registry:
                 # No earlier can it be over: the longest time-out rules. The thread looks when the longest is over.
                 self._watch.by(copy.last_call + share.idle_timeout)
         if spent:
-            copy.free()
+            free([copy])
 
     def _drop_idle(self) -> float:
         """Drop what nobody needs any more; return when there may be more to drop."""
@@ -130,8 +131,7 @@ class Registry:
             over_at = {key: copy.over_at(sharers.get(key, [])) for key, copy in list(self._copies.items())}
             now = time.monotonic()
             over = [copy for key, end in over_at.items() if end <= now and (copy := self._copies.pop(key, None))]
-        for copy in over:
-            copy.free()
+        free(over)
         return min((end for end in over_at.values() if end > now), default=math.inf)
 
     def _sharers(self) -> dict[Key, list[tuple[float, float]]]:
