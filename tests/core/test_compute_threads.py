@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
+import time
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.compute import in_parallel, on_compute_thread, side_by_side
 
 FIRST_AT_ONCE = """
 import os, sys, threading
@@ -59,3 +62,41 @@ def test_a_thread_keeps_nothing_of_work_that_is_done() -> None:
         on_compute_thread("query", functools.partial(id, features))
         del features
         assert gone() is None
+
+
+def test_work_side_by_side_gives_its_results_in_order() -> None:
+    def late(number: int) -> int:
+        time.sleep(0.01 * (number % 3 == 0))
+        return number
+
+    works = [functools.partial(late, number) for number in range(30)]
+    assert list(in_parallel(works)) == list(range(30))
+    assert list(in_parallel([])) == []
+
+
+def test_side_by_side_as_many_at_once_as_there_are_threads() -> None:
+    at_once = side_by_side()
+    meeting = threading.Barrier(at_once, timeout=60)
+    assert len(list(in_parallel([meeting.wait] * (3 * at_once)))) == 3 * at_once
+
+
+def test_after_a_failure_nothing_is_begun_and_nothing_is_left_at_work() -> None:
+    taken, ended = [], []
+
+    def works() -> Iterator[Callable[[], None]]:
+        for number in range(100):
+            taken.append(number)
+            yield functools.partial(work, number)
+
+    def work(number: int) -> None:
+        if number == 3:
+            raise ValueError("the third")
+        time.sleep(0.01)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="the third"):
+        list(in_parallel(works()))
+    assert len(taken) <= 4 + side_by_side() + 1
+    before = list(ended)
+    time.sleep(0.1)
+    assert ended == before

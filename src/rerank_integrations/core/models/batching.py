@@ -11,13 +11,17 @@ from rerank_integrations.errors import TruncationWarning
 _CPU_TOKENS = 1024
 
 
-def token_budget_batches(lengths: Sequence[int], batch_size: int, device: str) -> Iterator[list[int]]:
+def token_budget_batches(
+    lengths: Sequence[int], batch_size: int, device: str, at_least: int = 1
+) -> Iterator[list[int]]:
     """Yield positions, longest first, in batches whose padded size stays under ``batch_size * 256`` tokens.
 
-    On a CPU under 1,024 tokens. Sorting by length keeps padding small; the longest come first so that a lack of memory
-    shows at once.
+    On a CPU under 1,024 tokens, and small enough that there are `at_least` batches if the lengths allow it. Sorting by
+    length keeps padding small; the longest come first so that a lack of memory shows at once.
     """
-    budget = batch_size * 256 if device != "cpu" else min(batch_size * 256, _CPU_TOKENS)
+    budget = batch_size * 256
+    if device == "cpu":
+        budget = min(budget, _CPU_TOKENS, -(-sum(lengths) // at_least))
     batch: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         width = lengths[batch[0]] if batch else lengths[position]

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.options import LoadOptions
@@ -193,10 +192,11 @@ class CrossEncoderModel:
         counts = loaded.count_tokens(pairs)
         self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
         scores: dict[tuple[str, str], float] = {}
-        for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
-            check_wanted()
-            chosen = [pairs[place] for place in batch]
-            scores.update(zip(chosen, self._activate(loaded, loaded.logits(chosen, limit)), strict=True))
+        read = [min(count, limit) for count in counts]
+        places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side)
+        batches = [[pairs[place] for place in batch] for batch in places]
+        for batch, logits in zip(batches, loaded.logits(batches, limit), strict=True):
+            scores.update(zip(batch, self._activate(loaded, logits), strict=True))
         cut = _cut(loaded, pairs, counts, limit)
         return {pair: PairScore(scores[pair], of_it) for pair, of_it in zip(pairs, cut, strict=True)}
 

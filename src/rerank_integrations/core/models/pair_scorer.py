@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.models.checkpoint import (
     find_file,
     fresh_parameters,
@@ -12,7 +14,7 @@ from rerank_integrations.core.models.checkpoint import (
     require_filled,
     require_reranker,
 )
-from rerank_integrations.core.models.compute import on_compute_thread
+from rerank_integrations.core.models.compute import in_parallel, on_compute_thread, side_by_side
 from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
@@ -93,11 +95,23 @@ class LoadedPairScorer:
         """Return the character span of each token of each text, before any cut."""
         return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
 
-    def logits(self, pairs: list[tuple[str, str]], limit: int) -> list[float]:
-        """Return the logit of each pair of one batch."""
+    @property
+    def side_by_side(self) -> int:
+        """How many batches are computed at once."""
+        return side_by_side() if self._device == "cpu" else 1
+
+    def logits(self, batches: list[list[tuple[str, str]]], limit: int) -> Iterator[list[float]]:
+        """Yield the logits of each batch of pairs, in order."""
+        works = (self._work(pairs, limit) for pairs in batches)
+        if self.side_by_side > 1 and len(batches) > 1:
+            return in_parallel(works)
+        return (on_compute_thread("document", work) for work in works)
+
+    def _work(self, pairs: list[tuple[str, str]], limit: int) -> Callable[[], list[float]]:
+        check_wanted()
         with self._tokenizer_lock:
             features = self._reader.read(pairs, limit)
-        return on_compute_thread("document", lambda: self._compute(features))
+        return lambda: self._compute(features)
 
     def _compute(self, features: dict[str, Any]) -> list[float]:
         import torch

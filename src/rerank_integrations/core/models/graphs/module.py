@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rerank_integrations.core.models.compute import side_by_side
 from rerank_integrations.core.models.graphs.conversion import kept_graph, session_kind
 from rerank_integrations.core.models.options import LoadOptions
 
@@ -41,11 +42,14 @@ def serve_as_graph(
     folder = kept_graph(options, kind, transformer, preprocess)
     path = folder / session_class.filename
     # By process: a fork copies a session, but not its threads, and would wait for them.
-    sessions = {os.getpid(): session_class(path, options.dtype)}
+    callers = side_by_side() if kind == "cross-encoder" else 1
+    sessions = {os.getpid(): session_class(path, options.dtype, callers)}
     output = transformer.module_output_name
 
     def forward(features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        session = sessions.get(os.getpid()) or sessions.setdefault(os.getpid(), session_class(path, options.dtype))
+        session = sessions.get(os.getpid())
+        if session is None:
+            session = sessions.setdefault(os.getpid(), session_class(path, options.dtype, callers))
         arrays = {name: features[name].numpy() for name in session.inputs}
         return {**features, output: torch.from_numpy(session.run(arrays))}
 

@@ -20,13 +20,13 @@ class OnnxSession(GraphSession):
     library = "onnxruntime"
     filename = "model.onnx"
 
-    def __init__(self, path: Path, dtype: str) -> None:
+    def __init__(self, path: Path, dtype: str, callers: int = 1) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError(self.extra, "backend='onnx'") from error
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads()
+        settings.intra_op_num_threads = max(1, threads() // callers)
         # Warnings tell of constants that were folded; errors are raised.
         settings.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

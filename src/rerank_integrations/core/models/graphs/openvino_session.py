@@ -24,14 +24,14 @@ class OpenVINOSession(GraphSession):
     library = "openvino"
     filename = "model.xml"
 
-    def __init__(self, path: Path, dtype: str) -> None:
+    def __init__(self, path: Path, dtype: str, callers: int = 1) -> None:
         openvino = _openvino()
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if dtype == "bfloat16" and not native:
             raise InvalidInputError("dtype is 'bfloat16'; expected 'float32' or 'int8': this processor has no bfloat16")
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": callers,
             "INFERENCE_NUM_THREADS": threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if native and dtype != "float32" else "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,

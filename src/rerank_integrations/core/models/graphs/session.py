@@ -22,6 +22,8 @@ class GraphSession(ABC):
         The graph: what `write` wrote, or an ONNX file in float32.
     dtype
         What to compute in, as the user names it.
+    callers
+        How many threads run it at once; each gets its share of the cores.
 
     Raises
     ------
@@ -40,7 +42,7 @@ class GraphSession(ABC):
     """The names of the inputs, each int64, *Shape:* (texts, tokens)."""
 
     @abstractmethod
-    def __init__(self, path: Path, dtype: str) -> None: ...
+    def __init__(self, path: Path, dtype: str, callers: int = 1) -> None: ...
 
     @classmethod
     @abstractmethod
