@@ -77,10 +77,6 @@ def test_five_kills(tmp_path: Path) -> None:
     assert kill_often(tmp_path / "index", 5, seed=1) > 0
 
 
-def test_two_kills_of_a_compressed_index(tmp_path: Path) -> None:
-    assert kill_often(tmp_path / "index", 2, seed=4, compressed=True) > 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 def test_fifty_kills(tmp_path: Path, compressed: bool) -> None:

