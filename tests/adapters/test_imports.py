@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from adapters.interpreter import MODULES, PACKAGES, run, without
 
-from rerank_integrations import ColBERTIndex
-
 
 @pytest.mark.parametrize("extra", MODULES)
 def test_without_its_framework_an_adapter_names_the_command(extra: str) -> None:
@@ -20,16 +18,6 @@ except MissingExtraError as error:
 """
     message = run(without(PACKAGES[extra]) + code)
     assert message == f"{MODULES[extra]} needs an extra: pip install 'rerank-integrations[{extra}]'"
-
-
-@pytest.mark.slow
-def test_without_any_framework_the_core_works(index: ColBERTIndex) -> None:
-    code = f"""
-from rerank_integrations import ColBERTIndex, rerank
-index = ColBERTIndex.open({str(index.path)!r}, read_only=True)
-print(len(rerank("why is Mars red", index.search("why is Mars red", 5), index.model, top_n=2)))
-"""
-    assert run("".join(map(without, PACKAGES.values())) + code) == "2"
 
 
 def test_a_broken_framework_shows_its_own_error() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from adapters.interpreter import MODULES, PACKAGES, run, without
+from adapters.interpreter import MODULES, run
 
 from rerank_integrations import ColBERTIndex
 
@@ -15,18 +14,6 @@ HARMLESS = {
     "langchain": "from langchain_core.load import dumps; dumps(cascade); cascade.compress_documents([], 'a query')",
     "llama-index": "cascade.to_json(); cascade.postprocess_nodes([], query_str='a query')",
 }
-
-
-@pytest.mark.slow
-def test_an_adapter_works_without_the_other_framework(harness: Any, index: ColBERTIndex) -> None:
-    extra = harness.extra
-    others = "".join(without(package) for name, package in PACKAGES.items() if name != extra)
-    code = f"""
-import {MODULES[extra]} as adapter
-retriever = adapter.ColBERTRetriever(index={str(index.path)!r})
-print(len(retriever.{"invoke" if extra == "langchain" else "retrieve"}("why is Mars red")))
-"""
-    assert run(others + code) == "10"
 
 
 def test_importing_and_constructing_load_no_weights(

@@ -110,7 +110,7 @@ in_child(child)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["colbert", "cross-encoder"])
 def test_a_child_forked_while_others_score(kind: str, checkpoints: dict[str, Path]) -> None:
-    run(WHILE_SCORING, kind, str(checkpoints[kind]), "20")
+    run(WHILE_SCORING, kind, str(checkpoints[kind]), "14")
 
 
 @pytest.mark.slow

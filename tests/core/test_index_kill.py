@@ -100,11 +100,6 @@ def test_kills_at_many_lines_of_the_writer(tmp_path: Path, compressed: bool) -> 
 
 
 @pytest.mark.slow
-def test_kills_at_lines_of_the_first_compression(tmp_path: Path) -> None:
-    assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=8)") == 8
-
-
-@pytest.mark.slow
 def test_kills_at_many_lines_of_the_first_compression(tmp_path: Path) -> None:
     assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=40)") == 40
 

@@ -18,19 +18,23 @@ COUNT = 4200
 QUERIES = [str(number) for number in range(0, COUNT, 600)]
 ASK = """
 import json, sys
-from rows import RowEncoder
-from rerank_integrations import ColBERTIndex
-with ColBERTIndex.open(sys.argv[1], RowEncoder(), read_only=True) as index:
-    asked = [index.search(query, 10, **effort) for query in json.loads(sys.argv[2]) for effort in ({}, {"exact": True})]
-print(json.dumps([[[hit.id, hit.score] for hit in hits] for hits in asked]))
+from core.test_plaid_portable import answers
+print(json.dumps(answers(sys.argv[1])))
 """
+PLAIN = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 
 
-def answers(path: Path, cache: Path, **settings: str) -> Any:
+def answers(path: str) -> list[list[tuple[str, float]]]:
+    with ColBERTIndex.open(path, RowEncoder(), read_only=True) as index:
+        asked = [index.search(query, 10, exact=exact) for query in QUERIES for exact in (False, True)]
+    return [[(hit.id, hit.score) for hit in hits] for hits in asked]
+
+
+def plain_answers(path: str, cache: Path) -> Any:
     # In a process of its own, as numba reads its settings once.
-    folders = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "NUMBA_CACHE_DIR": str(cache), **settings}
-    command = [sys.executable, "-c", ASK, str(path), json.dumps(QUERIES)]
+    folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "NUMBA_CACHE_DIR": str(cache), **PLAIN}
+    command = [sys.executable, "-c", ASK, path]
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
@@ -39,7 +43,7 @@ def test_a_plain_processor_finds_the_same(tmp_path: Path) -> None:
     with ColBERTIndex.create(tmp_path / "index", RowEncoder()) as index:
         index.upsert(numbered(range(COUNT)))
         assert index.stats().kind == "plaid"
-    here = answers(tmp_path / "index", tmp_path / "here")
-    plain = answers(tmp_path / "index", tmp_path / "plain", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    here = answers(str(tmp_path / "index"))
+    plain = plain_answers(str(tmp_path / "index"), tmp_path / "plain")
     for ours, theirs in zip(here, plain, strict=True):
         assert dict(ours) == pytest.approx(dict(theirs), abs=1e-5)

@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
@@ -292,13 +291,14 @@ class ColBERTModel:
         counts = loaded.count_tokens(texts, task)
         kind = "queries" if task == "query" else "documents"
         self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
+        read = [min(count, limit) for count in counts]
+        places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side(task))
+        batches = [[texts[place] for place in batch] for batch in places]
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
-            for batch in token_budget_batches([min(count, limit) for count in counts], self._batch_size, self.device):
-                check_wanted()
-                chosen = [texts[place] for place in batch]
-                vectors.update(zip(chosen, loaded.encode(chosen, task, limit), strict=True))
-                bar.update(len(chosen))
+            for batch, encoded in zip(batches, loaded.encode(batches, task, limit), strict=True):
+                vectors.update(zip(batch, encoded, strict=True))
+                bar.update(len(batch))
         return vectors
 
 

@@ -1,11 +1,11 @@
-"""Forward passes on threads of their own: one for queries, one for passages, one for short queries, several for pairs.
+"""Forward passes on threads of their own: one for queries, one for short queries, one for passages, several for many.
 
 Torch keeps a team of OpenMP threads for each thread that calls it, and a team spins for milliseconds after its work:
 with 32 callers on two cores the teams take the cores from one another (figures: ``python benchmarks/concurrency.py``).
 One calling thread means one team. Calls are served in the order they come, and a query waits for queries alone.
 
-The thread of short queries has no team: waking another core and waiting for it would take longer. Batches of
-cross-encoders run side by side, each on a core of its own: the cores of a team wait for one another at every layer.
+The thread of short queries has no team: waking another core and waiting for it would take longer. Several batches of
+passages run side by side, each on a core of its own: the cores of a team wait for one another at every layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from threadpoolctl import ThreadpoolController
 T = TypeVar("T")
 
 ALONE = "alone"
-_PAIRS = "pairs"
+_SIDE_BY_SIDE = "side-by-side"
 # More threads than these would wait for the interpreter's lock.
 _MOST = 8
 # Multiply-adds up to which one core is sooner done than two: 64 tokens through the 11 million weights of MiniLM.
@@ -56,7 +56,7 @@ def in_parallel(works: Iterable[Callable[[], T]]) -> Iterator[T]:
         for work in works:
             if len(running) == at_once:
                 yield running.popleft().result()
-            running.append(_submitted(_PAIRS, work))
+            running.append(_submitted(_SIDE_BY_SIDE, work))
         while running:
             yield running.popleft().result()
     finally:
@@ -80,7 +80,7 @@ _lanes: dict[tuple[str, int], ThreadPoolExecutor] = {}
 
 def _opened(lane: str, pid: int) -> ThreadPoolExecutor:
     prefix = f"rerank-integrations-{lane}-{pid}"
-    if lane == _PAIRS:
+    if lane == _SIDE_BY_SIDE:
         return ThreadPoolExecutor(side_by_side(), prefix, _with_its_share)
     return ThreadPoolExecutor(1, prefix, _without_team if lane == ALONE else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
-from rerank_integrations.core.models.compute import lane_for, on_compute_thread
+from rerank_integrations.core.models.compute import in_parallel, lane_for, on_compute_thread, side_by_side
 from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
@@ -107,14 +109,26 @@ class LoadedEncoder:
         """Return the character span of each token of each text, before any cut."""
         return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
 
-    def encode(self, texts: list[str], task: Task, limit: int) -> list[Floats]:
-        """Encode one batch; float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
-        vectors, mask, _ = self._forward(texts, task, limit)
-        return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
+    def side_by_side(self, task: Task) -> int:
+        """Return how many batches are computed at once: a graph takes all cores for one."""
+        return side_by_side() if task == "document" and self._device == "cpu" and self.graph is None else 1
+
+    def encode(self, batches: list[list[str]], task: Task, limit: int) -> Iterator[list[Floats]]:
+        """Yield each batch encoded, in order: float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
+        read = (self._read(texts, task, limit) for texts in batches)
+        if len(batches) > 1 and self.side_by_side(task) > 1:
+            return in_parallel(functools.partial(self._rows, features, task) for features in read)
+        return (
+            on_compute_thread(self._lane(features, task), functools.partial(self._rows, features, task))
+            for features in read
+        )
 
     def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
         """Encode one text, and tell where in it each kept token stands."""
-        vectors, mask, ids = self._forward([text], task, limit)
+        features = self._read([text], task, limit)
+        ids = features["input_ids"].numpy()
+        lane = self._lane(features, task)
+        vectors, mask = on_compute_thread(lane, functools.partial(self._compute, features, task))
         keep = mask[0]
         tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
         spans = self._spans(text, task, limit)
@@ -132,14 +146,20 @@ class LoadedEncoder:
             )
         return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
 
-    def _forward(self, texts: list[str], task: Task, limit: int) -> tuple[Any, Any, Any]:
+    def _read(self, texts: list[str], task: Task, limit: int) -> dict[str, Any]:
+        check_wanted()
         with self._tokenizer_lock, self._reading(task, limit):
-            features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
-        ids = features["input_ids"].numpy()
-        short = task == "query" and self._device == "cpu"
-        lane = lane_for(task, ids.size * self._multiplied) if short else task
-        vectors, mask = on_compute_thread(lane, lambda: self._compute(features, task))
-        return vectors, mask, ids
+            features: dict[str, Any] = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
+        return features
+
+    def _lane(self, features: dict[str, Any], task: Task) -> str:
+        if task == "document" or self._device != "cpu":
+            return task
+        return lane_for(task, features["input_ids"].numel() * self._multiplied)
+
+    def _rows(self, features: dict[str, Any], task: Task) -> list[Floats]:
+        vectors, mask = self._compute(features, task)
+        return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
 
     def _compute(self, features: dict[str, Any], task: Task) -> tuple[Any, Any]:
         import torch
