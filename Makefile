@@ -6,9 +6,9 @@ BIN = $(VENV)/bin
 PINNED = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 # A process a core, and no more than pay: each loads the libraries anew.
 PARALLEL = --numprocesses=logical --maxprocesses=4 --dist=worksteal
-# Modules are compiled when they are imported, and kept: most never are, and all of them take a minute.
+# Where the shell forbids it, each of the many processes of the tests compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL = $(PINNED) $(BIN)/python -m pip install --no-compile --quiet --quiet --disable-pip-version-check
+INSTALL = $(PINNED) $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: help demo test check bench constraints clean
 
