@@ -91,11 +91,6 @@ def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
     assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=20, seed=3, changes=14)") == 20
 
 
-def test_kills_at_lines_of_the_writer_of_a_compressed_index(tmp_path: Path) -> None:
-    call = f"changes_at_lines(Path({str(tmp_path)!r}), points=8, seed=3, changes=14, compressed=True)"
-    assert run_killing(call) == 8
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 def test_kills_at_many_lines_of_the_writer(tmp_path: Path, compressed: bool) -> None:
