@@ -153,6 +153,15 @@ def test_missing_query_is_an_error() -> None:
         CrossEncoderRerank(Spy()).postprocess_nodes([NodeWithScore(node=TextNode(text="1"))])
 
 
+def test_a_text_in_the_place_of_a_query_bundle_is_an_error() -> None:
+    nodes = [NodeWithScore(node=TextNode(text="1"))]
+    with pytest.raises(
+        InvalidInputError, match="query_bundle is of type str; expected QueryBundle, or text as query_str"
+    ):
+        CrossEncoderRerank(Spy()).postprocess_nodes(nodes, "a text")  # type: ignore[arg-type]
+    assert CrossEncoderRerank(Spy()).postprocess_nodes(nodes, query_str="a text")
+
+
 async def test_in_a_query_engine(index: ColBERTIndex, colbert: ColBERTModel, cross_encoder: CrossEncoderModel) -> None:
     postprocessors: list[Any] = [ColBERTRerank(colbert, index, top_n=6), CrossEncoderRerank(cross_encoder, top_n=2)]
     engine = RetrieverQueryEngine(

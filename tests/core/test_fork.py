@@ -120,8 +120,9 @@ def test_a_child_forked_while_others_load(kind: str, checkpoints: dict[str, Path
 
 
 @pytest.mark.slow
-def test_a_time_out_holds_in_a_child(colbert_dir: Path) -> None:
-    run(TIMED, "colbert", str(colbert_dir))
+@pytest.mark.parametrize("kind", ["colbert", "cross-encoder"])
+def test_a_time_out_holds_in_a_child(kind: str, checkpoints: dict[str, Path]) -> None:
+    run(TIMED, kind, str(checkpoints[kind]))
 
 
 @pytest.fixture

@@ -78,17 +78,18 @@ def test_five_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fifty_kills(tmp_path: Path) -> None:
-    assert kill_often(tmp_path / "index", 50, seed=2) > 50
-
-
-@pytest.mark.slow
-def test_twenty_kills_of_a_compressed_index(tmp_path: Path) -> None:
-    assert kill_often(tmp_path / "index", 20, seed=2, compressed=True) > 20
+@pytest.mark.parametrize("compressed", [False, True])
+def test_fifty_kills(tmp_path: Path, compressed: bool) -> None:
+    assert kill_often(tmp_path / "index", 50, seed=2, compressed=compressed) > 50
 
 
 def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
     assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=20, seed=3, changes=14)") == 20
+
+
+def test_kills_at_lines_of_the_writer_of_a_compressed_index(tmp_path: Path) -> None:
+    call = f"changes_at_lines(Path({str(tmp_path)!r}), points=8, seed=3, changes=14, compressed=True)"
+    assert run_killing(call) == 8
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_kills_at_many_lines_of_the_writer(tmp_path: Path, compressed: bool) -> 
 
 @pytest.mark.slow
 def test_kills_at_many_lines_of_the_first_compression(tmp_path: Path) -> None:
-    assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=20)") == 20
+    assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=40)") == 40
 
 
 def test_a_killed_create_left_an_index_or_nothing_in_the_way(tmp_path: Path) -> None:

@@ -377,6 +377,8 @@ def test_windows_come_through_a_pickle(colbert: ColBERTModel) -> None:
         {"cache_bytes": 1.5},
         {"cache_bytes": True},
         {"window": 16},
+        {"index": "a path"},
+        {"index": 3},
     ],
 )
 def test_arguments_of_a_wrong_kind(toy: ToyEncoder, arguments: dict[str, Any]) -> None:

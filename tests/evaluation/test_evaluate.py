@@ -107,6 +107,8 @@ def test_other_weights_at_the_same_place_are_measured_again(folder: Path, tmp_pa
     pipeline = Pipeline("mine", Retrieve("colbert", str(write_multi_vector(tmp_path / "model", seed=1)), nbits=None))
     evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
     before = (tmp_path / "out" / "mine.json").read_bytes()
+    evaluate(folder, [pipeline], tmp_path / "out", callers=[1])
+    assert (tmp_path / "out" / "mine.json").read_bytes() == before
     shutil.rmtree(tmp_path / "model")
     write_multi_vector(tmp_path / "model", seed=2)
     evaluate(folder, [pipeline], tmp_path / "out", callers=[1])

@@ -37,10 +37,8 @@ def test_pipelines_that_share_vectors_find_what_they_find_alone(tmp_path: Path, 
 
     folder = write_collection(tmp_path / "data")
     model = str(colbert_dir)
-    pipelines = [
-        Pipeline("found", Retrieve("colbert", model, nbits=2)),
-        Pipeline("stored", Retrieve("dense"), (Rerank("colbert", model, 10, nbits=4),)),
-    ]
+    pipelines = [Pipeline(str(nbits), Retrieve("colbert", model, nbits=nbits)) for nbits in (2, None)]
+    pipelines.append(Pipeline("stored", Retrieve("dense"), (Rerank("colbert", model, 10, nbits=4),)))
     results = evaluate(folder, pipelines, tmp_path / "out", callers=(1,))
     for pipeline, result in zip(pipelines, results, strict=True):
         assert result.run == measure(pipeline, load_dataset(folder), callers=(1,)).run

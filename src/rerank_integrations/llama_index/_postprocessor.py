@@ -15,6 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rerank_integrations.core.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
+from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import node_list, ranked_node
 
 _dispatcher = get_dispatcher(__name__)
@@ -65,6 +66,9 @@ class Postprocessor(BaseNodePostprocessor):
     @contextmanager
     def _events(self, nodes: Any, query_bundle: QueryBundle | None) -> Iterator[Callable[[list[NodeWithScore]], None]]:
         """Report start and end to both of LlamaIndex's systems; on errors the end has no nodes."""
+        if not isinstance(query_bundle, QueryBundle | None):
+            kind = type(query_bundle).__name__
+            raise InvalidInputError(f"query_bundle is of type {kind}; expected QueryBundle, or text as query_str")
         shown = [node for node in nodes if isinstance(node, NodeWithScore)] if isinstance(nodes, list) else []
         top_n = len(shown) if self.top_n is None else self.top_n
         name = self._named()

@@ -82,6 +82,8 @@ class ColBERTScorer:
     ) -> None:
         if not isinstance(scale, str) or scale not in _SCALES:
             raise InvalidInputError(f"scale is {scale!r}; expected 'sum' or 'mean'")
+        if not isinstance(index, ColBERTIndex | None):
+            raise InvalidInputError(f"index is of type {type(index).__name__}; expected an open ColBERTIndex or None")
         self._windows = require_windows(window, stride)
         self._lengths = Lengths(model)
         if self._windows is not None and not self._lengths.told:
