@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from rerank_integrations.cli.output import console, error_console, write_json
+from rerank_integrations.cli.output import show, tell, write_json
 from rerank_integrations.cli.sources import SourceFile, find_files, read_passages
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
@@ -48,11 +48,9 @@ def index(
     if as_json:
         write_json({"index": str(path), "files": len(files), "read": stored, "removed": removed, "passages": holds})
         return
-    console().print(
-        f"{path}: {stored:,} passages read from {len(files):,} files; the index holds {holds:,}", markup=False
-    )
+    show(f"{path}: {stored:,} passages read from {len(files):,} files; the index holds {holds:,}")
     if removed:
-        error_console().print(f"{removed:,} passages removed: their files have become shorter")
+        tell(f"{removed:,} passages removed: their files have become shorter")
 
 
 def _open_or_create(path: Path, model: str | None, *, overwrite: bool) -> ColBERTIndex:
