@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from rerank_integrations.cli.highlight import highlight
 from rerank_integrations.cli.output import has_colours, show, write_hits
+from rerank_integrations.cli.search import as_unicode
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
@@ -23,7 +24,7 @@ from rerank_integrations.errors import RerankError
 
 
 def demo(
-    question: Annotated[str, typer.Argument(help="What to ask.")] = "read a zip file without extracting it",
+    question: Annotated[str, typer.Argument(help="What to ask.", callback=as_unicode)] = "read a zip file without extracting it",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
 ) -> None:
     """Ask the docstrings of this Python's standard library, through LangChain and through LlamaIndex.

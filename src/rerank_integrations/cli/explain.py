@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rerank_integrations.cli.output import show, tell, write_json
+from rerank_integrations.cli.search import Query, as_unicode
 from rerank_integrations.core.explain import explain as explain_passage
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
@@ -19,8 +20,10 @@ _STDIN = Path("-")
 
 
 def explain(
-    query: Annotated[str, typer.Argument(help="The question.")],
-    text: Annotated[str | None, typer.Argument(help="The text; or else --file, or --index and --id.")] = None,
+    query: Query,
+    text: Annotated[
+        str | None, typer.Argument(help="The text; or else --file, or --index and --id.", callback=as_unicode)
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="A file that holds the text; - is the standard input.")] = None,
     index: Annotated[Path | None, typer.Option(help="An index that holds the text as a passage.")] = None,
     passage_id: Annotated[str | None, typer.Option("--id", help="The passage's id in the index.")] = None,

@@ -99,7 +99,7 @@ def has_colours() -> bool:
 
 
 def write_json(document: Any) -> None:
-    """Write one JSON document to the standard output, in ASCII: readable in every encoding, and nothing in it steers."""
+    """Write one JSON document to the standard output, in ASCII: every encoding has it, nothing steers."""
     # The one control character that JSON's ASCII leaves as it is.
     sys.stdout.write(json.dumps(document, indent=2).replace("\x7f", "\\u007f") + "\n")
 
