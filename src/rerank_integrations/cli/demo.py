@@ -24,7 +24,9 @@ from rerank_integrations.errors import RerankError
 
 
 def demo(
-    question: Annotated[str, typer.Argument(help="What to ask.", callback=as_unicode)] = "read a zip file without extracting it",
+    question: Annotated[
+        str, typer.Argument(help="What to ask.", callback=as_unicode)
+    ] = "read a zip file without extracting it",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
 ) -> None:
     """Ask the docstrings of this Python's standard library, through LangChain and through LlamaIndex.

@@ -78,9 +78,9 @@ def show_traceback(kind: type[BaseException], error: BaseException, where: Trace
     tell("".join(traceback.format_exception(kind, error, where)).rstrip("\n"))
 
 
-def show(content: RenderableType = "", *, wrap: bool = True) -> None:
-    """Write a message or a table to the standard output; without `wrap` long lines stay whole, to be copied."""
-    _SafeConsole().print(content, soft_wrap=not wrap)
+def show(content: RenderableType = "") -> None:
+    """Write a message or a table to the standard output; a message's long lines stay whole, for paths to be copied."""
+    _SafeConsole().print(content, soft_wrap=isinstance(content, str))
 
 
 def tell(message: str) -> None:

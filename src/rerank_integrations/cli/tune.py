@@ -76,8 +76,7 @@ def _show(tuning: Tuning) -> None:
         f"A query takes {tuning.called_ms[50]:.1f} ms at p50 and {tuning.called_ms[95]:.1f} ms at p95; "
         f"encoding alone takes {tuning.encode_ms[50]:.1f} and {tuning.encode_ms[95]:.1f}.\n"
     )
-    # As it is, to be copied.
-    show(tuning.code(), wrap=False)
+    show(tuning.code())
 
 
 def _trials(tuning: Tuning) -> Table:
