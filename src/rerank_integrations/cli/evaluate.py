@@ -27,7 +27,7 @@ from rerank_integrations.evaluation import (
 from rerank_integrations.evaluation import evaluate as evaluate_pipelines
 from rerank_integrations.evaluation.evaluating import SUMMARY
 from rerank_integrations.evaluation.measuring import STAGES
-from rerank_integrations.evaluation.summary import CHANCE
+from rerank_integrations.evaluation.summary import CHANCE, NOT_COMPRESSED
 
 
 def evaluate(
@@ -75,6 +75,8 @@ def evaluate(
         show(quality_table(rows, f"{collection.name}: {len(collection.passages):,} passages"))
         show(_latency(rows))
         show(_size(rows))
+        if any(row.label != row.name for row in rows):
+            show(NOT_COMPRESSED)
     _tell(page)
 
 
@@ -112,8 +114,8 @@ def quality_table(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, rows[0].quality)
     for row in rows:
         marks = {"nDCG@10": "~" if row.may_be_chance else ""}
-        table.add_row(row.name, *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
-    table.caption = f"~ may differ from {rows[0].name} by chance alone (paired t-test, p >= {CHANCE})"
+        table.add_row(row.label, *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
+    table.caption = f"~ may differ from {rows[0].label} by chance alone (paired t-test, p >= {CHANCE})"
     return table
 
 
@@ -121,7 +123,7 @@ def _latency(rows: Sequence[Row]) -> Table:
     table = _table("milliseconds of a query, and of its stages at p50", ("p50", "p95", "p99", *STAGES))
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
-        table.add_row(row.name, *(f"{value:,.1f}" for value in ms))
+        table.add_row(row.label, *(f"{value:,.1f}" for value in ms))
     return table
 
 
@@ -132,7 +134,7 @@ def _size(rows: Sequence[Row]) -> Table:
     table = _table("queries a second by number of callers, and what it takes", (*rates, *sizes))
     for row in rows:
         whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ())]
-        table.add_row(row.name, *("–" if value is None else f"{value:,.0f}" for value in whole))
+        table.add_row(row.label, *("–" if value is None else f"{value:,.0f}" for value in whole))
     return table
 
 
