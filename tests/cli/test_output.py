@@ -191,15 +191,18 @@ CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "explain": (lambda world, _: [f"zip {world.name}", f"a zip {world.name}", "--model", world.colbert], ()),
     "info": (lambda world, _: [world.index()], ()),
     "verify": (lambda world, _: [world.index()], ()),
-    "evaluate": (evaluate_again, ("faiss",)),
-    "report": (lambda world, _: [world.results()], ("faiss",)),
+    "evaluate": (evaluate_again, ("bm25s", "jinja2")),
+    "report": (lambda world, _: [world.results()], ("bm25s", "jinja2")),
     "compare": (
         lambda world, _: [world.results() / "one.json", world.results() / "two.json", "--colbert", world.colbert],
         (),
     ),
-    "tune": (lambda world, _: [world.collection(), "--colbert", world.colbert, "--budget-ms", "60000"], ("faiss",)),
+    "tune": (
+        lambda world, _: [world.collection(), "--colbert", world.colbert, "--budget-ms", "60000"],
+        ("bm25s", "jinja2"),
+    ),
     "train": (train_pairs, ("accelerate", "datasets")),
-    "optimize": (lambda world, _: [world.colbert, "--kind", "colbert", "--dtype", "float32"], ()),
+    "optimize": (lambda world, _: [world.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),
     "import-colbert": (import_exported, ()),
     "export-colbert": (lambda world, encoding: [world.index(), world.root / f"exported {encoding}"], ()),
 }
@@ -250,6 +253,18 @@ def test_json_is_ascii_whatever_it_holds(call: Call, world: World, command: str)
     assert world.name in document["index"]
     if command == "search":
         assert document["hits"][0]["id"] == HOSTILE
+
+
+@pytest.mark.parametrize("command", ["search", "explain", "compare", "info"])
+def test_on_a_terminal_nothing_but_styles_steers(
+    call: Call, world: World, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
+        monkeypatch.setenv(name, value)
+    done = call("utf-8", command, *CALLS[command][0](world, "utf-8"))
+    assert done.code == 0, done.err
+    assert "\x1b[" in done.out
+    assert Written(0, re.sub("\x1b\\[[0-9;]*m", "", done.out), done.err).steering() == []
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

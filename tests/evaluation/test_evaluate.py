@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -83,6 +84,20 @@ def test_every_preset_finds_what_it_should(folder: Path, results: dict[str, Meas
 
 def test_exact_and_compressed_agree_where_nothing_is_compressed_yet(results: dict[str, Measured]) -> None:
     assert results["colbert-exact"].run == results["colbert-2bit"].run
+
+
+def test_a_pipelines_name_steers_no_progress_bar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal(io.BytesIO(), encoding="ascii", errors="strict")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        measure(Pipeline("words \x1b]0;t\x07\u202e\u4e2d", Retrieve("bm25")), load_dataset(folder), callers=(1,))
+    terminal.flush()
+    assert b"words ?]0;t???: " in terminal.buffer.getvalue()
+    assert b"\x1b]" not in terminal.buffer.getvalue()
 
 
 def test_a_small_index_is_said_not_to_be_compressed(folder: Path, results: dict[str, Measured], tmp_path: Path) -> None:

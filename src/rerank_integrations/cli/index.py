@@ -72,13 +72,14 @@ def index(
     Given a folder again, it also removes the passages of files that are gone or have become shorter; passages that came
     otherwise stay. A file that cannot be read is reported and keeps the passages it has; the exit code is then 3.
     """
-    record = {} if overwrite else read_record(path)
-    files = find_files(sources, record)
+    files = find_files(sources, () if overwrite else read_record(path))
     # First pass: what can be read, and what it holds. Nothing is stored or overwritten before that is known.
     contents = _survey(files, sources)
     if files and len(contents.problems) == len(files):
         raise InvalidInputError("\n".join(contents.problems.values()))
     with _open_or_create(path, model, overwrite=overwrite) as target:
+        # Again, now that nobody else can write it.
+        record = {} if overwrite else read_record(path)
         changes = _store(target, files, contents, record)
         holds = len(target)
     ignored = left_out(sources)
