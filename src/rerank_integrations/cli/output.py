@@ -47,7 +47,13 @@ class _SafeConsole(Console):
                 yield Segment(printable(segment.text, self.encoding), segment.style)
 
 
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802
+        return printable(super().getMessage())
+
+
 class _SafeFormatter(logging.Formatter):
+    # Of tracebacks too, which are no part of a record's message.
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), _encoding(sys.stderr))
 
@@ -65,6 +71,8 @@ def replace_what_streams_cannot_write() -> None:
 
 def log_to_stderr() -> None:
     """Write log records and warnings to the standard error stream."""
+    # For libraries that have handlers of their own.
+    logging.setLogRecordFactory(_SafeRecord)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     # force: the stream must be this call's standard error, also where another call in the process set it up
