@@ -249,6 +249,8 @@ def test_kinds_of_file_that_are_left_out_are_listed(cli: Cli, notes: tuple[Path,
     assert "files left out: 2 .pdf, " in done.err
     left_out = cli("index", made, folder, "--json").json()["left_out"]
     assert left_out == {".pdf": 2, ".html": 1, "without a suffix": 1, "hidden": 1}
+    # An index within the folder is none of its files.
+    assert cli("index", made, folder.parent, "--json").json()["left_out"] == left_out
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"version": 2}', '{"version": 1, "sources": {"a": {"b": {"c": 1}}}}'])

@@ -82,7 +82,7 @@ def index(
         record = {} if overwrite else read_record(path)
         changes = _store(target, files, contents, record)
         holds = len(target)
-    ignored = left_out(sources)
+    ignored = left_out(sources, path)
     if as_json:
         counts = {"files": len(files) - len(contents.problems), "read": contents.read, **asdict(changes)}
         reported = {"left_out": dict(ignored), "unreadable": list(contents.problems.values())}

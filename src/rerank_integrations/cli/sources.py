@@ -75,12 +75,15 @@ def source_name(source: Path) -> str:
     return str(source.resolve())
 
 
-def left_out(sources: Iterable[Path]) -> Counter[str]:
-    """Count the files in folders that `find_files` leaves out, by suffix; ``hidden`` for those under a dotted name."""
+def left_out(sources: Iterable[Path], index: Path) -> Counter[str]:
+    """Count the files in folders that `find_files` leaves out, by suffix; ``hidden`` for those under a dotted name.
+
+    The files of the index at `index` do not count.
+    """
     counts: Counter[str] = Counter()
-    for source in sources:
+    for source in map(Path.resolve, sources):
         for path in source.rglob("*") if source.is_dir() else ():
-            if not path.is_file():
+            if not path.is_file() or path.is_relative_to(index.resolve()):
                 continue
             if _is_hidden(path, source):
                 counts["hidden"] += 1
