@@ -24,7 +24,7 @@ from rerank_integrations.cli.train import train
 from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
-# By way of a class that typer exports: it has brought its own copy of click since version 0.20, or it takes click's.
+# By way of a class that typer exports: by version it has a copy of click of its own, or takes click's.
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)
 _LOGGER = logging.getLogger("rerank_integrations")
 
