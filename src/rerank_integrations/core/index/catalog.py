@@ -6,9 +6,11 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rerank_integrations.core.forking import before_each_fork, forks_held_off
 from rerank_integrations.errors import IndexClosedError, IndexFormatError, IndexWriteError, RerankError
 
 FORMAT_VERSION = 2
@@ -37,17 +39,21 @@ CREATE UNIQUE INDEX passages_place ON passages (segment, ordinal);
 class Catalog:
     """Connections to one catalog: any number of readers at once, one write transaction at a time.
 
-    A read transaction sees one commit from its first statement to its last, whatever is written meanwhile.
+    A read transaction sees one commit from its first statement to its last, whatever is written meanwhile. A fork waits
+    for transactions of other threads, and no connection crosses it: what SQLite remembers of a file's locks would be
+    wrong in a child, and one of its own mutexes could be taken there for ever.
     """
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self._path = path
         self._read_only = read_only
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._idle: list[sqlite3.Connection] = []
-        self._inherited: list[sqlite3.Connection] = []
-        self._pid = os.getpid()
+        # The thread of each connection in use.
+        self._users: list[int] = []
         self._closed = False
+        with forks_held_off():
+            _CATALOGS.add(self)
 
     def create(self, meta: dict[str, str], fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds.
@@ -95,39 +101,60 @@ class Catalog:
 
     def close(self) -> None:
         """Close every connection, those in use when they are done; no new one is given."""
-        with self._lock:
+        with forks_held_off(), self._changed:
             self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that no thread uses; the next call opens another."""
+        with forks_held_off(), self._changed:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
+    def wait_unused(self, seconds: float) -> None:
+        """Wait until no other thread uses a connection, and at most so long."""
+        this = threading.get_ident()
+        with forks_held_off(), self._changed:
+            self._changed.wait_for(lambda: all(user == this for user in self._users), seconds)
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        immutable = self._is_immutable()
-        connection = self._connect(immutable) if immutable else self._take()
-        keep = not immutable
-        try:
-            yield connection
-        finally:
+        with forks_held_off(), self._in_use():
+            immutable = self._is_immutable()
+            connection = self._connect(immutable) if immutable else self._take()
+            keep = not immutable
             try:
-                connection.rollback()
-            except sqlite3.Error:
-                keep = False
-            self._put_back(connection, keep)
+                yield connection
+            finally:
+                try:
+                    connection.rollback()
+                except sqlite3.Error:
+                    keep = False
+                self._put_back(connection, keep)
 
-    def _take(self) -> sqlite3.Connection:
-        with self._lock:
-            if self._pid != os.getpid():
-                # SQLite connections must not cross a fork; nor may the child close them.
-                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        this = threading.get_ident()
+        with self._changed:
             if self._closed:
                 raise IndexClosedError(f"the index at {self._path.parent} is closed; open it again")
+            self._users.append(this)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users.remove(this)
+                self._changed.notify_all()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._changed:
             if self._idle:
                 return self._idle.pop()
         return self._connect(immutable=False)
 
     def _put_back(self, connection: sqlite3.Connection, keep: bool) -> None:
-        with self._lock:
+        with self._changed:
             if keep and not self._closed:
                 self._idle.append(connection)
                 return
@@ -153,6 +180,18 @@ class Catalog:
             connection.close()
             raise
         return connection
+
+
+_CATALOGS: weakref.WeakSet[Catalog] = weakref.WeakSet()
+
+
+def _close_idle_connections() -> None:
+    for catalog in list(_CATALOGS):
+        with contextlib.suppress(sqlite3.Error):
+            catalog.close_idle()
+
+
+before_each_fork(_close_idle_connections)
 
 
 def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:

@@ -328,7 +328,15 @@ class ColBERTIndex:
         return verify_index(self._catalog, self._path)
 
     def close(self) -> None:
-        """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing."""
+        """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing.
+
+        Waits for a write of another thread, and of a temporary index for reads. In a forked child the writer's lock
+        stays with the parent.
+        """
+        if self._pid != os.getpid():
+            # There the lock may be taken for ever, by a thread that only the parent has.
+            self._release()
+            return
         # Not while another thread writes: the lock would go from under it.
         with self._write_lock:
             self._release()
