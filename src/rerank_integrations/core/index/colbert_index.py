@@ -22,9 +22,11 @@ from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, col
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model
 from rerank_integrations.core.index.writer import Writer
+from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.rerank import require_count, require_text
+from rerank_integrations.core.token_vectors import encode_queries
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
@@ -62,6 +64,7 @@ class ColBERTIndex:
         self._writer = None if writer_lock is None else Writer(path, catalog)
         self._write_lock = threading.RLock()
         self._model_checked = False
+        self._dim_checked = False
         self._pid = os.getpid()
         self._release = weakref.finalize(self, release, catalog, writer_lock, path if temporary else None, os.getpid())
 
@@ -293,7 +296,7 @@ class ColBERTIndex:
         if not wanted or k == 0:
             return []
         self._check_model()
-        vectors = self._model.encode_queries([query])[0]
+        (vectors,) = self._encode_queries([query])
         return self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
@@ -372,10 +375,24 @@ class ColBERTIndex:
         if not asked or k == 0 or allowed == []:
             return [[] for _ in queries]
         self._check_model()
-        vectors = self._model.encode_queries(asked)
+        vectors = self._encode_queries(asked)
         fingerprint, device = self._model.fingerprint, search_device(self._model)
         found = iter(self._reader.search(vectors, k, select, fingerprint, effort, device))
         return [next(found) if query.strip() else [] for query in queries]
+
+    def _encode_queries(self, queries: list[str]) -> list[Floats]:
+        vectors = encode_queries(self._model, queries)
+        if not self._dim_checked:
+            with self._catalog.read() as connection:
+                recorded = read_meta(connection, self._path).get("dim")
+            if recorded is not None and int(recorded) != self._model.dim:
+                raise InvalidInputError(
+                    f"{self._model.name!r} has token vectors of {self._model.dim} dimensions; {self._path} holds "
+                    f"{recorded}. Open it with the model that made it."
+                )
+            # Nothing is recorded until there is a passage.
+            self._dim_checked = recorded is not None
+        return vectors
 
     def _check_model(self) -> None:
         if self._model_checked:

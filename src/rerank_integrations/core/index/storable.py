@@ -1,14 +1,11 @@
-"""What a passage and its vectors must be to be stored."""
+"""What a passage must be to be stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
@@ -44,20 +41,6 @@ def metadata_json(passage: Passage) -> str:
     if "\\u0000" in written.replace("\\\\", ""):
         raise InvalidInputError(f"{what} holds a NUL character; expected none")
     return written
-
-
-def require_vectors(vectors: Sequence[Floats], count: int, dim: int) -> None:
-    """Raise `InvalidInputError` unless these are `count` finite arrays of *Shape:* (tokens, dim)."""
-    if len(vectors) != count:
-        raise InvalidInputError(f"the model gave {len(vectors)} arrays for {count} texts; expected one each")
-    for place, passage in enumerate(vectors):
-        if passage.ndim != 2 or passage.shape[1] != dim:
-            raise InvalidInputError(
-                f"the model gave vectors of shape {passage.shape} for text {place}; expected (tokens, {dim})"
-            )
-        # Stored as float16, whose largest number is 65504.
-        if not (np.abs(passage) <= np.finfo(np.float16).max).all():
-            raise InvalidInputError(f"the model gave NaN or infinite vectors for text {place}; expected unit vectors")
 
 
 def _deeper(value: Any, levels: int) -> bool:
