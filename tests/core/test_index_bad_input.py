@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import fractions
 import math
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,25 +50,63 @@ def made(path: Path) -> Path:
     return make_two_segments(path)
 
 
+class Color(enum.Enum):
+    RED = "red"
+
+
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 DEEP: Any = {}
 for _ in range(150):
     DEEP = {"a": [DEEP]}
 
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError("it cannot be shown")
+
+
+# What no metadata holds and no filter compares with.
+NO_SCALARS: dict[str, Any] = {
+    "object": object(),
+    "broken object": Broken(),
+    "bytes": b"raw",
+    "NaN": math.nan,
+    "infinity": -math.inf,
+    "endless": 10**5000,
+    "set": {1, 2},
+    "array": np.zeros(3),
+    "NumPy number": np.int64(3),
+    "NumPy float": np.float32(3),
+    "NumPy bool": np.bool_(True),
+    "NumPy date": np.datetime64("2024-01-01"),
+    "date": datetime.date(2024, 1, 1),
+    "time": datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc),
+    "duration": datetime.timedelta(days=1),
+    "UUID": uuid.UUID(int=1),
+    "decimal": decimal.Decimal("1.5"),
+    "fraction": fractions.Fraction(1, 2),
+    "complex": 1j,
+    "path": Path("a"),
+    "enum": Color,
+    "member of an enum": Color.RED,
+    "lone surrogate": "\ud800",
+    "NUL": "x\0y",
+}
+
 BAD_METADATA: dict[str, Any] = {
-    "object": {"a": object()},
-    "bytes": {"a": b"raw"},
-    "NaN": {"a": math.nan},
-    "infinity inside": {"a": [{"b": -math.inf}]},
-    "set": {"a": {1, 2}},
-    "array": {"a": np.zeros(3)},
-    "tuple as key": {("a", "b"): 1},
+    **{kind: {"a": value} for kind, value in NO_SCALARS.items()},
+    **{f"{kind} inside": {"a": [{"b": value}]} for kind, value in NO_SCALARS.items()},
     "circle": {"a": CIRCLE},
     "too deep": DEEP,
-    "lone surrogate": {"a": "\ud800"},
+    "tuple as key": {("a", "b"): 1},
+    "number as key": {1: "a", "1": "b"},
+    "number as key inside": {"by_page": [{1: "a", "1": "b"}]},
+    "float as key": {"a": {2.5: 1}},
+    "bool as key": {"a": {True: 1}},
+    "None as key": {"a": {None: 1}},
+    "bytes as key": {b"a": 1},
     "lone surrogate in a key": {"\udfff": 1},
-    "NUL": {"a": ["x\0y"]},
     "NUL in a key": {"a\0": 1},
 }
 
@@ -72,6 +115,21 @@ BAD_METADATA: dict[str, Any] = {
 def test_metadata_that_is_not_json(index: ColBERTIndex, kind: str) -> None:
     with pytest.raises(InvalidInputError, match="'bad'"):
         index.upsert([Passage("good", "text"), Passage("bad", "text", BAD_METADATA[kind])])
+
+
+@pytest.mark.parametrize("kind", NO_SCALARS)
+def test_a_filter_refuses_what_metadata_does(index: ColBERTIndex, kind: str) -> None:
+    value = NO_SCALARS[kind]
+    for condition in (value, {"$eq": value}, {"$ne": value}, {"$in": ["x", value]}, {"$gt": value}):
+        with pytest.raises(InvalidInputError, match="'n'"):
+            index.search("text", where={"n": condition})
+
+
+def test_refused_metadata_says_where_what_and_how_else(index: ColBERTIndex) -> None:
+    with pytest.raises(InvalidInputError, match=r"'bad'.*datetime.date\(2024, 1, 1\).*'made.1'.*isoformat\(\)"):
+        index.upsert([Passage("bad", "text", {"made": ["x", datetime.date(2024, 1, 1)]})])
+    with pytest.raises(InvalidInputError, match=r"the key 1 \(of type int\) at 'by_page'; expected a string"):
+        index.upsert([Passage("bad", "text", {"by_page": {1: "a", "1": "b"}})])
 
 
 def test_metadata_at_the_border_is_kept(path: Path) -> None:
@@ -144,9 +202,10 @@ def test_a_query_that_is_no_text(index: ColBERTIndex, query: Any) -> None:
             call()
 
 
-def test_one_string_for_many_queries(index: ColBERTIndex) -> None:
-    with pytest.raises(InvalidInputError, match="one string"):
-        index.search_many("text")
+@pytest.mark.parametrize("queries", ["text", b"text", {"text": 1}, None, 7], ids=lambda given: type(given).__name__)
+def test_one_thing_for_many_queries(index: ColBERTIndex, queries: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"queries is one {type(queries).__name__}"):
+        index.search_many(queries)
 
 
 @pytest.mark.parametrize("query", ["", "  \n"])

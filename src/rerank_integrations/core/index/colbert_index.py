@@ -270,10 +270,11 @@ class ColBERTIndex:
         self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """Search for several queries at once: encoded in batches, the vectors read once. One list a query."""
-        # A list first, since the check would use an iterator up; one string alone is for the check to refuse.
-        asked = queries if isinstance(queries, str) else list(queries)
+        if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
+            raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
+        asked = list(queries)
         require_texts(asked, "query")
-        return self._search(list(asked), k, where, None, Effort())
+        return self._search(asked, k, where, None, Effort())
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
