@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
 from rerank_integrations.core.index.effort import Effort, search_device
@@ -30,6 +32,7 @@ from rerank_integrations.core.token_vectors import encode_queries
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
+    IndexExistsError,
     IndexFormatError,
     IndexLockedError,
     IndexReadOnlyError,
@@ -67,6 +70,9 @@ class ColBERTIndex:
         self._dim_checked = False
         self._pid = os.getpid()
         self._release = weakref.finalize(self, release, catalog, writer_lock, path if temporary else None, os.getpid())
+        if writer_lock is not None:
+            self._opened_at = _caller()
+            _WRITERS[_identity(path)] = self
 
     @classmethod
     def create(
@@ -106,7 +112,7 @@ class ColBERTIndex:
             require_free(index_folder(path), overwrite)
         meta = {"model": model_record(encoder), "fingerprint": encoder.fingerprint, "nbits": str(nbits)}
         folder = make_folder(path)
-        writer_lock = lock.acquire(folder)
+        writer_lock = _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=False)
         try:
             # Again under the lock: two processes may have come this far.
@@ -151,7 +157,7 @@ class ColBERTIndex:
         folder = index_folder(path)
         if not (folder / FILENAME).is_file():
             raise IndexFormatError(f"{folder} is not an index: it holds no {FILENAME}")
-        writer_lock = None if read_only else lock.acquire(folder)
+        writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
             with catalog.read() as connection:
@@ -166,6 +172,61 @@ class ColBERTIndex:
             release(catalog, writer_lock, None, os.getpid())
             raise
         return index
+
+    @classmethod
+    def open_or_create(
+        cls, path: str | os.PathLike[str], model: str | Path | TokenEncoder, *, nbits: int | None = None
+    ) -> ColBERTIndex:
+        """Open the index at `path` for writing, or make an empty one if there is none: for what is run more than once.
+
+        Where this process has it open for writing already, that same object is returned, so that a notebook's cell can
+        be run again; closing it closes it for everyone who has it.
+
+        Parameters
+        ----------
+        path
+            The index's folder, made if absent.
+        model
+            The model it was made with, or is to be made with: a `ColBERTModel`, or the name or path of one.
+        nbits
+            As of `create`. Of an index that exists it must be what that was made with; ``None``: whatever it is, and 2
+            for a new one.
+
+        Raises
+        ------
+        IndexFormatError
+            If the folder holds something that is not an index, or a damaged one.
+        IndexLockedError
+            If another process has it open for writing, or this one with other options of the model.
+        InvalidInputError
+            If `nbits` is not that of the index.
+        ModelMismatchError
+            If `model` is not the one that made the index.
+        """
+        encoder: TokenEncoder = as_colbert_model(model)
+        folder = index_folder(path)
+        # Before others are made to wait: it may load the model.
+        fingerprint = encoder.fingerprint
+        with forks_held_off(), _opening:
+            try:
+                try:
+                    return cls.create(folder, encoder, nbits=2 if nbits is None else nbits)
+                except IndexExistsError:
+                    index, is_new = cls.open(folder, encoder), True
+            except IndexLockedError:
+                # Not asked for first: the folder may have been removed under an index that is open, and made anew.
+                open_already = _open_writer(folder)
+                if open_already is None:
+                    raise
+                index, is_new = open_already, False
+            try:
+                index._require_same_model(encoder, fingerprint)
+                index._require_nbits(nbits)
+            except BaseException:
+                if is_new:
+                    index.close()
+                raise
+            return index
 
     @property
     def path(self) -> Path:
@@ -407,6 +468,29 @@ class ColBERTIndex:
             )
         self._model_checked = True
 
+    def _require_same_model(self, encoder: TokenEncoder, fingerprint: str) -> None:
+        if fingerprint != self._model.fingerprint:
+            raise ModelMismatchError(
+                f"{self._path} is open with a model of fingerprint {self._model.fingerprint}; {encoder.name!r} has "
+                f"{fingerprint}. Give the model that made it, or another path."
+            )
+        if encoder.options() != self._model.options():
+            raise IndexLockedError(
+                f"{self._path} is open for writing in this process, opened at {self._opened_at} with the model options "
+                f"{self._model.options()}; close() that index to open it with {encoder.options()}, or give the same"
+            )
+
+    def _require_nbits(self, nbits: int | None) -> None:
+        if nbits is None:
+            return
+        with self._catalog.read() as connection:
+            recorded = int(read_meta(connection, self._path)["nbits"])
+        if type(nbits) is not int or nbits != recorded:
+            raise InvalidInputError(
+                f"nbits is {nbits!r}; {self._path} was made with {recorded}. Leave nbits out, or create it anew "
+                "with overwrite=True"
+            )
+
     def _require_open(self) -> None:
         if not self._release.alive:
             raise IndexClosedError(f"the index at {self._path} is closed; open it again")
@@ -421,3 +505,47 @@ class ColBERTIndex:
                 "write there, or open it here once that one has closed it"
             )
         return self._writer
+
+
+# What this process has open for writing, by the identity of the folder.
+_WRITERS: weakref.WeakValueDictionary[tuple[int, int], ColBERTIndex] = weakref.WeakValueDictionary()
+# Of several threads that open or create the same index at once, all get the one that the first has made.
+_opening = threading.RLock()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _open_writer(folder: Path) -> ColBERTIndex | None:
+    """Return the index object by which this process has `folder` open for writing."""
+    try:
+        index = _WRITERS.get(_identity(folder))
+    except OSError:
+        return None
+    # A child has its parent's objects, but not its lock.
+    return index if index is not None and index._release.alive and index._pid == os.getpid() else None
+
+
+def _writer_lock(folder: Path) -> FileLock:
+    try:
+        return lock.acquire(folder)
+    except IndexLockedError as error:
+        index = _open_writer(folder)
+        if index is None:
+            raise
+        raise IndexLockedError(
+            f"{folder} is open for writing in this very process, opened at {index._opened_at}: go on with that index "
+            "(ColBERTIndex.open_or_create(path, model) returns it again) or close() it; with read_only=True it can be "
+            "searched beside it"
+        ) from error
+
+
+def _caller() -> str:
+    """Return the file and line of the call into this package."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
