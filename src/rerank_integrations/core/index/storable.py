@@ -52,9 +52,13 @@ def plain_scalar(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
-    for kind, convert in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
-        if isinstance(value, kind):
-            return convert(value)
+    # By the class itself: a derived one may show itself otherwise.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     raise TypeError
 
 
