@@ -190,11 +190,6 @@ def test_a_child_forked_while_others_search_and_commit(tmp_path: Path) -> None:
     run(WHILE_READ_ANEW, str(tmp_path / "index"), "8")
 
 
-@pytest.mark.slow
-def test_a_thousand_children_forked_while_others_search_and_commit(tmp_path: Path) -> None:
-    run(WHILE_READ_ANEW, str(tmp_path / "index"), "1000")
-
-
 def test_a_child_forked_while_another_thread_writes_reads_and_closes(tmp_path: Path) -> None:
     """The lock that writes take is the parent's for as long as the upsert lasts."""
     run(WHILE_WRITING, str(tmp_path / "index"))
