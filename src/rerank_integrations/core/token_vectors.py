@@ -19,13 +19,18 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 def encode_queries(model: TokenEncoder, queries: Sequence[str]) -> list[Floats]:
     """Return the token vectors of `queries`, checked as `encode_documents` checks its own."""
-    return _checked(model.encode_queries(queries), queries, "query", model)
+    return _checked(model.encode_queries(queries), queries, "query", model, finite=True)
 
 
-def encode_documents(model: TokenEncoder, texts: Sequence[str]) -> list[Floats]:
+def encode_documents(model: TokenEncoder, texts: Sequence[str], *, finite: bool = True) -> list[Floats]:
     """Return the token vectors of `texts`.
 
     Arrays and tensors of any real number format, on any device, and nested lists of numbers are converted.
+
+    Parameters
+    ----------
+    finite
+        Whether numbers that cannot be stored are refused; else they are for the scores to show.
 
     Returns
     -------
@@ -38,10 +43,10 @@ def encode_documents(model: TokenEncoder, texts: Sequence[str]) -> list[Floats]:
         If the model gives another number of arrays, or one that is not of that shape, is not of real numbers, or holds
         NaN, infinity or numbers beyond float16's.
     """
-    return _checked(model.encode_documents(texts), texts, "text", model)
+    return _checked(model.encode_documents(texts), texts, "text", model, finite)
 
 
-def _checked(given: Any, texts: Sequence[str], what: str, model: TokenEncoder) -> list[Floats]:
+def _checked(given: Any, texts: Sequence[str], what: str, model: TokenEncoder, finite: bool) -> list[Floats]:
     asked = f"for {len(texts)} {'queries' if what == 'query' else 'texts'}"
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InvalidInputError(f"the model gave one {type(given).__name__} {asked}; expected a list of arrays")
@@ -49,17 +54,17 @@ def _checked(given: Any, texts: Sequence[str], what: str, model: TokenEncoder) -
     if len(arrays) != len(texts):
         raise InvalidInputError(f"the model gave {len(arrays)} arrays {asked}; expected one each")
     dim = _dim(model)
-    return [_floats(array, dim, f"{what} {number}") for number, array in enumerate(arrays)]
+    return [_floats(array, dim, f"{what} {number}", finite) for number, array in enumerate(arrays)]
 
 
-def _floats(given: Any, dim: int, what: str) -> Floats:
+def _floats(given: Any, dim: int, what: str, finite: bool) -> Floats:
     array = _real_numbers(given, what)
     if array.shape == (0,):
         # An empty list, of a text without tokens.
         array = array.reshape(0, dim)
     if array.ndim != 2 or array.shape[1] != dim:
         raise InvalidInputError(f"the model gave vectors of shape {array.shape} for {what}; expected (tokens, {dim})")
-    if not ((array >= -_LARGEST) & (array <= _LARGEST)).all():
+    if finite and not ((array >= -_LARGEST) & (array <= _LARGEST)).all():
         raise InvalidInputError(
             f"the model gave NaN, infinite or huge numbers for {what}; expected unit vectors (numbers of {_LARGEST:g} "
             "at most)"

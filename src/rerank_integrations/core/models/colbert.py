@@ -44,11 +44,11 @@ class TokenEncoder(Protocol):
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
         ...
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
         ...
 
 

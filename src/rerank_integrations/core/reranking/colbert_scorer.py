@@ -202,7 +202,9 @@ class ColBERTScorer:
         known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
         cached = frozenset(known)
         missing = [piece for piece in pieces if piece not in cached]
-        for piece, vectors in zip(missing, encode_documents(self._model, missing) if missing else [], strict=True):
+        # A score that is NaN names the candidate it is of, which is more than the text's number.
+        fresh = encode_documents(self._model, missing, finite=False) if missing else []
+        for piece, vectors in zip(missing, fresh, strict=True):
             self._cache.put(piece, vectors)
             known[piece] = vectors
         return _Encoded(spans, known, cached)
