@@ -68,10 +68,12 @@ def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Pa
     if pid != os.getpid():
         # A forked child must not close what its parent still uses.
         return
+    in_place = catalog.is_in_place()
     catalog.close()
     if writer_lock is not None:
         writer_lock.release()
-    if temporary is not None:
+    # What stands there by now may be somebody else's.
+    if temporary is not None and in_place:
         shutil.rmtree(temporary, ignore_errors=True)
 
 

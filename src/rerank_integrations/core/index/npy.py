@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,11 +80,6 @@ def _parse(path: Path, start: bytes) -> tuple[np.dtype[Any], tuple[int, ...], in
     return dtype, tuple(int(number) for number in match[2].split(b",") if number), offset
 
 
-class _HasArray(Protocol):
-    @property
-    def __array_interface__(self) -> dict[str, Any]: ...
-
-
 class _Mapping:
     """A mapped file; unmapped with the last array over it."""
 
@@ -107,7 +102,7 @@ def _map(descriptor: int, size: int, dtype: np.dtype[Any], shape: tuple[int, ...
         number = ctypes.get_errno()
         raise OSError(number, f"{os.strerror(number)}, mapping {size} bytes")
     described = {"version": 3, "typestr": dtype.str, "shape": shape, "data": (address + offset, True)}
-    owner: _HasArray = _Mapping(_libc.munmap, address, size, described)
+    owner = _Mapping(_libc.munmap, address, size, described)
     array: NDArray[Any] = np.asarray(owner)
     return array
 

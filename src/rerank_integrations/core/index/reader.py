@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -202,6 +203,9 @@ def _hits(connection: sqlite3.Connection, scores: Mapping[int, float], k: int | 
 
 def _best(connection: sqlite3.Connection, scores: Mapping[int, float], k: int) -> list[int]:
     """Return the catalog numbers of the best `k` of more; of those that tie for the last places only ids are read."""
+    if any(math.isnan(score) for score in scores.values()):
+        # Has no order: for `best_first` to refuse.
+        return list(scores)
     last = sorted(scores.values(), reverse=True)[k - 1]
     certain = [pid for pid, score in scores.items() if score > last]
     tied = [pid for pid, score in scores.items() if score == last]
