@@ -121,7 +121,7 @@ def answers_of_threads(reader: ColBERTIndex, count: int = 6) -> list[list[tuple[
 @pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
 @pytest.mark.parametrize("old_is_removed", [False, True])
 def test_a_reader_follows_its_path_to_another_index(tmp_path: Path, old_is_removed: bool) -> None:
-    """As a deployment by ``mv`` does it: wholly the old one, then wholly the new one, though their commits are alike."""
+    """A deployment by ``mv``: wholly the old one, then wholly the new one, though their commits are alike."""
     live, new = make(tmp_path / "live", "old"), make(tmp_path / "new", "new")
     expected = [(f"new{number}", f"common new {number}") for number in range(3)]
     with ColBERTIndex.open(live, ToyEncoder(), read_only=True) as reader:
@@ -171,7 +171,7 @@ def test_a_reader_of_an_index_that_is_gone_says_so(tmp_path: Path) -> None:
 def open_files(path: Path) -> int:
     folder = Path("/proc/self/fd")
     # The listing has itself open.
-    links = [os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink()]
+    links = [str(entry.readlink()) for entry in folder.iterdir() if entry.is_symlink()]
     return sum(link.startswith(str(path)) for link in links)
 
 
@@ -202,7 +202,7 @@ def test_few_descriptors_are_held_and_close_gives_all_back(path: Path, compresse
             thread.start()
         for thread in answers_of:
             thread.join()
-        assert mapped_files(path) >= 2 * 15
+        assert mapped_files(path) >= (3 if compressed else 15)
         assert open_files(path) <= 24
         reader.close()
         assert (open_files(path), mapped_files(path)) == (0, 0)
@@ -213,23 +213,26 @@ def test_few_descriptors_are_held_and_close_gives_all_back(path: Path, compresse
 def test_a_search_under_way_at_close_ends_well(path: Path) -> None:
     """It has what it needs until it is done: its arrays are not taken from under it."""
     errors: list[BaseException] = []
+    begun = threading.Semaphore(0)
 
     def search(reader: ColBERTIndex) -> None:
         try:
             while True:
                 assert len(reader.search("common", 3)) == 3
+                begun.release()
         except IndexClosedError:
             pass
         except BaseException as error:
             errors.append(error)
 
     make(path, "some")
-    for _ in range(5):
+    for _ in range(3):
         reader = ColBERTIndex.open(path, ToyEncoder(), read_only=True)
-        threads = [threading.Thread(target=search, args=(reader,)) for _ in range(4)]
+        threads = [threading.Thread(target=search, args=(reader,)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        reader.search("common", 3)
+        for _ in threads:
+            begun.acquire()
         reader.close()
         for thread in threads:
             thread.join()

@@ -133,7 +133,7 @@ def test_memory_that_is_not_there_is_said_as_such(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (1 << 40, hard))
     try:
-        with pytest.raises(IndexReadError, match="no memory.*ulimit -v"):
+        with pytest.raises(IndexReadError, match=r"no memory.*ulimit -v"):
             map_npy(tmp_path / "a.npy")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -231,7 +231,9 @@ class Catalog:
     def _is_immutable(self) -> bool:
         # On a read-only medium SQLite cannot make its shared-memory file, and needs none. Asked anew each time: the
         # folder of someone else may get a writer at any moment.
-        return self._read_only and not os.access(self._path.parent, os.W_OK) and not Path(f"{self._path}-wal").exists()
+        if not self._read_only or os.access(self._path.parent, os.W_OK):
+            return False
+        return self._path.exists() and not Path(f"{self._path}-wal").exists()
 
     def _connect(self, immutable: bool) -> Connection:
         for _ in range(_TRIES):
