@@ -95,7 +95,8 @@ class _Mapping:
 def _map(descriptor: int, size: int, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> NDArray[Any]:
     if _libc is None:
         mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        return np.ndarray(shape, dtype, buffer=mapped, offset=offset)
+        found: NDArray[Any] = np.ndarray(shape, dtype, buffer=mapped, offset=offset)
+        return found
     # Python's own mmap keeps a copy of the descriptor for as long as the mapping lives: hundreds for one index.
     address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
     if address is None or address == ctypes.c_void_p(-1).value:
