@@ -167,7 +167,8 @@ class Catalog:
         return self._identity is None or _identity(self._path) == self._identity
 
     def require_in_place(self) -> None:
-        """Raise `IndexMovedError` unless `is_in_place`."""
+        """Raise `IndexMovedError` unless `is_in_place`, or `IndexClosedError` if the catalog was closed."""
+        self._require_open()
         if not self.is_in_place():
             raise IndexMovedError(
                 f"the index that was opened at {self._path.parent} is no longer there: the folder was moved, replaced "
@@ -207,8 +208,7 @@ class Catalog:
             if self._pid != os.getpid():
                 # SQLite connections must not cross a fork; nor may the child close them.
                 self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
-            if self._closed:
-                raise IndexClosedError(f"the index at {self._path.parent} is closed; open it again")
+            self._require_open()
             if not self._read_only:
                 self.require_in_place()
             elif self._identity is not None and _identity(self._path) not in (None, self._identity):
@@ -227,6 +227,10 @@ class Catalog:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise IndexClosedError(f"the index at {self._path.parent} is closed; open it again")
 
     def _is_immutable(self) -> bool:
         # On a read-only medium SQLite cannot make its shared-memory file, and needs none. Asked anew each time: the
