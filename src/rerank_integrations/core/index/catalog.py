@@ -153,11 +153,9 @@ class Catalog:
             connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
             try:
                 busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-            except sqlite3.OperationalError as error:
-                # Another program may have the whole file locked.
-                if "locked" in str(error):
-                    return False
-                raise
+            except sqlite3.OperationalError:
+                # The disk is full, or another program has the file locked: no proof.
+                return False
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         return not busy and in_log == copied

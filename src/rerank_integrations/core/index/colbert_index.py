@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
@@ -32,7 +31,6 @@ from rerank_integrations.errors import (
     IndexReadOnlyError,
     InvalidInputError,
     ModelMismatchError,
-    RerankError,
 )
 
 _NBITS = (1, 2, 4)
@@ -332,9 +330,7 @@ class ColBERTIndex:
         # Not while another thread writes: the lock would go from under it.
         with self._write_lock:
             if self._writer is not None and self._release.alive and self._pid == os.getpid():
-                # What readers needed at the last commit; where some still do, the next writer removes it.
-                with contextlib.suppress(RerankError):
-                    self._writer.sweep()
+                self._writer.finish()
             self._release()
             self._reader.forget()
 

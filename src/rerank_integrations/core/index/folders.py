@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.arrays import Checksums, write_arrays
 from rerank_integrations.core.index.catalog import FOLDERS_TABLE, Catalog, table_names
 from rerank_integrations.core.index.lock import WriterLock
+from rerank_integrations.core.index.refusals import cause
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -90,15 +91,22 @@ class Folders:
             in_use = {kind: _names(connection, kind) if kind in tables else set() for kind in (SEGMENTS, CODECS)}
         known = in_use[SEGMENTS] | in_use[CODECS] | set(self._spare)
         leftovers = {name: bool(named) for name, named in log.items() if name not in known}
-        if leftovers and not self._is_missing_any(in_use):
-            folders = [folder for kind in in_use for folder in _plain_folders(self.path, kind, leftovers)]
-            # What no commit ever named, no reader can have open.
-            if any(leftovers[_log_name(folder)] for folder in folders):
-                proven = self._catalog.is_past_all_readers(_PATIENCE_MS)
-                folders = [folder for folder in folders if proven or not leftovers[_log_name(folder)]]
-            for folder in folders:
-                _remove(folder)
-        self._gone = {name for name in leftovers if not _is_left(self.path, name)}
+        try:
+            if leftovers and not self._is_missing_any(in_use):
+                self._remove(leftovers)
+            self._gone = {name for name in leftovers if not _is_left(self.path, name)}
+        except OSError as error:
+            # The last commit stands, and the next sweep tries again.
+            _LOGGER.warning("folders of %s that are not needed could not be removed: %s", self.path, cause(error))
+
+    def _remove(self, leftovers: Mapping[str, bool]) -> None:
+        folders = [folder for kind in (SEGMENTS, CODECS) for folder in _plain_folders(self.path, kind, leftovers)]
+        # What no commit ever named, no reader can have open.
+        if any(leftovers[_log_name(folder)] for folder in folders):
+            proven = self._catalog.is_past_all_readers(_PATIENCE_MS)
+            folders = [folder for folder in folders if proven or not leftovers[_log_name(folder)]]
+        for folder in folders:
+            _remove(folder)
 
     def _is_missing_any(self, in_use: Mapping[str, set[str]]) -> bool:
         for kind, names in in_use.items():

@@ -106,6 +106,11 @@ class Writer:
         """Remove the folders that no commit needs any more; see `Folders.sweep`."""
         self._folders.sweep()
 
+    def finish(self) -> None:
+        """Remove what readers needed at the last commit; where some still do, the next writer removes it."""
+        with contextlib.suppress(RerankError):
+            self.sweep()
+
     def _store(self, rows: list[tuple[Passage, str]], model: TokenEncoder) -> None:
         # Of equal ids in one call the last one stays, as if they had come one after the other.
         latest = {passage.id: (passage, metadata) for passage, metadata in rows}
