@@ -12,12 +12,11 @@ from rerank_integrations.errors import IndexFormatError, IndexReadError
 _WRONG_KIND = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
-def refused_read(error: OSError | MemoryError, path: Path) -> IndexReadError | IndexFormatError:
+def refused_read(error: OSError, path: Path) -> IndexReadError | IndexFormatError:
     """Return the exception for an `error` of the operating system in reading `path`."""
-    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
-    if number in _WRONG_KIND:
+    if error.errno in _WRONG_KIND:
         return IndexFormatError(f"{path} is damaged: {error}")
-    return _refusal(path, OSError(number, str(error)))
+    return _refusal(path, error)
 
 
 def cause(error: OSError) -> str:
