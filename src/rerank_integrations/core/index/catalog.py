@@ -339,7 +339,7 @@ def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatEr
     except sqlite3.OperationalError as error:
         lacking = lacking_for_read(path)
         if lacking is not None:
-            raise lacking from error
+            raise (lacking if kind is IndexFormatError else kind(f"{path} {failed}: {lacking}")) from error
         if kind is IndexFormatError and "locked" in str(error):
             raise IndexReadError(f"{path} {failed}: another program has it locked ({error})") from error
         raise kind(f"{path} {failed}: {error}") from error
