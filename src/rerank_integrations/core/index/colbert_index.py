@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock
-
 from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
@@ -55,7 +53,7 @@ class ColBERTIndex:
         path: Path,
         model: TokenEncoder,
         catalog: Catalog,
-        writer_lock: FileLock | None,
+        writer_lock: lock.WriterLock | None,
         *,
         temporary: bool,
     ) -> None:
@@ -64,7 +62,7 @@ class ColBERTIndex:
         self._model = model
         self._catalog = catalog
         self._reader = Reader(path, catalog)
-        self._writer = None if writer_lock is None else Writer(path, catalog)
+        self._writer = None if writer_lock is None else Writer(path, catalog, writer_lock)
         self._write_lock = threading.RLock()
         self._model_checked = False
         self._dim_checked = False
@@ -119,7 +117,7 @@ class ColBERTIndex:
             require_free(folder, overwrite)
             catalog.create(meta)
             index = cls(folder, encoder, catalog, writer_lock, temporary=path is None)
-            Writer(folder, catalog).sweep()
+            Writer(folder, catalog, writer_lock).sweep()
         except BaseException:
             release(catalog, writer_lock, folder if path is None else None, os.getpid())
             raise
@@ -401,10 +399,14 @@ class ColBERTIndex:
         if self._pid != os.getpid():
             # There the lock may be taken for ever, by a thread that only the parent has.
             self._release()
+            self._reader.forget()
             return
         # Not while another thread writes: the lock would go from under it.
         with self._write_lock:
+            if self._writer is not None and self._release.alive:
+                self._writer.finish()
             self._release()
+            self._reader.forget()
 
     def __enter__(self) -> ColBERTIndex:
         return self
@@ -528,7 +530,7 @@ def _open_writer(folder: Path) -> ColBERTIndex | None:
     return index if index is not None and index._release.alive and index._pid == os.getpid() else None
 
 
-def _writer_lock(folder: Path) -> FileLock:
+def _writer_lock(folder: Path) -> lock.WriterLock:
     try:
         return lock.acquire(folder)
     except IndexLockedError as error:
