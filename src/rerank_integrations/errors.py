@@ -28,6 +28,10 @@ class CheckpointError(RerankError):
     """A checkpoint cannot be loaded, or would give scores that mean nothing."""
 
 
+class InsufficientMemoryError(RerankError, MemoryError):
+    """A model does not fit into the memory that is left; the checkpoint may be sound."""
+
+
 class IndexFormatError(RerankError):
     """A path is not an index, or the index on it is damaged or of an unknown format."""
 
@@ -70,3 +74,7 @@ class TextTooLongError(RerankError, ValueError):
 
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads, and were cut."""
+
+
+class FidelityWarning(UserWarning):
+    """A converted graph strays from torch on this processor, so something slower computes in its place."""

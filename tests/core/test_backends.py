@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import FAMILIES, write_cross_encoder, write_pylate_colbert, write_stanford_colbert
+from checkpoints import (
+    FAMILIES,
+    write_cross_encoder,
+    write_multi_vector,
+    write_pylate_colbert,
+    write_stanford_colbert,
+)
 from checkpoints.colbert_families import write_modern_colbert
 from checkpoints.rerankers import (
     write_deberta_reranker,
@@ -28,6 +34,8 @@ Model = ColBERTModel | CrossEncoderModel
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning"),
+    # A graph may stray where a kernel is wrong on the processor that runs the tests.
+    pytest.mark.filterwarnings("ignore::rerank_integrations.FidelityWarning"),
     pytest.mark.usefixtures("graph_cache"),
 ]
 
@@ -50,17 +58,27 @@ def require_equal_scores(kind: type[Model], path: Path | str, backend: str, **ar
         assert graph.score(query, TEXTS) == pytest.approx(expected, abs=1e-4)
 
 
-def correlation(kind: type[Model], path: Path | str, backend: str, dtype: str) -> float:
+def require_close_or_torch(kind: type[Model], path: Path | str, backend: str, dtype: str) -> None:
+    """Fewer bits give scores that go with torch's; where this processor's kernels do not, torch computes them.
+
+    A graph with an error of more than a third of the spread of torch's outputs is not served. On other texts than those
+    that it is compared on, 26 of them, the correlation is then above 0.8: 0.95 less three standard errors. Kernels that
+    are wrong come nowhere near.
+    """
     graph, torch = models_of(kind, path, backend, dtype)
     found, expected = graph.score(QUERIES[1], TEXTS), torch.score(QUERIES[1], TEXTS)
-    assert found != expected
-    return float(np.corrcoef(found, expected)[0, 1])
+    if graph.graph is None:
+        assert found == pytest.approx(expected, abs=1e-5)
+    else:
+        assert found != expected
+        assert float(np.corrcoef(found, expected)[0, 1]) > 0.8
 
 
-def mean_cosine(path: Path | str, backend: str, dtype: str) -> float:
+def require_near_or_torch(path: Path | str, backend: str, dtype: str) -> None:
+    """Token vectors of fewer bits point where torch's do: a third of the spread leaves a cosine of 0.95 and more."""
     graph, torch = models_of(ColBERTModel, path, backend, dtype)
     pairs = zip(graph.encode_documents(TEXTS), torch.encode_documents(TEXTS), strict=True)
-    return float(np.mean(np.concatenate([(ours * theirs).sum(axis=1) for ours, theirs in pairs])))
+    assert float(np.mean(np.concatenate([(ours * theirs).sum(axis=1) for ours, theirs in pairs]))) > 0.9
 
 
 @pytest.fixture(params=[ColBERTModel, CrossEncoderModel], ids=["colbert", "cross-encoder"])
@@ -102,10 +120,24 @@ def test_a_score_does_not_depend_on_the_padding_of_its_batch(case: tuple[type[Mo
     assert graph.score(QUERIES[0], TEXTS) == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.parametrize(("backend", "dtype"), [("onnx", "int8"), ("openvino", "int8"), ("openvino", "auto")])
-def test_fewer_bits_stay_close(colbert_dir: Path, cross_encoder_dir: Path, backend: str, dtype: str) -> None:
-    assert mean_cosine(colbert_dir, backend, dtype) > 0.99
-    assert correlation(CrossEncoderModel, cross_encoder_dir, backend, dtype) > 0.98
+@pytest.mark.parametrize(
+    ("backend", "dtype", "sizes"),
+    [
+        ("onnx", "int8", {}),
+        ("openvino", "int8", {}),
+        ("openvino", "auto", {}),
+        # OpenVINO rounds activations in groups of 64: the tiny checkpoints are narrower, real ones are not.
+        ("openvino", "int8", {"hidden_size": 64, "intermediate_size": 128}),
+    ],
+)
+def test_fewer_bits_stay_close_or_torch_computes(
+    tmp_path: Path, colbert_dir: Path, cross_encoder_dir: Path, backend: str, dtype: str, sizes: dict[str, int]
+) -> None:
+    if sizes:
+        colbert_dir = write_multi_vector(tmp_path / "colbert", sizes=sizes)
+        cross_encoder_dir = write_cross_encoder(tmp_path / "cross-encoder", sizes=sizes)
+    require_near_or_torch(colbert_dir, backend, dtype)
+    require_close_or_torch(CrossEncoderModel, cross_encoder_dir, backend, dtype)
 
 
 def test_auto_is_float32_where_there_is_no_bfloat16(cross_encoder_dir: Path) -> None:
@@ -195,7 +227,7 @@ def test_every_family_gives_the_scores_of_torch(name: str, tmp_path: Path) -> No
     path = write(tmp_path)
     for backend in BACKENDS:
         require_equal_scores(kind, path, backend)
-        assert correlation(kind, path, backend, "int8") > 0.9
+        require_close_or_torch(kind, path, backend, "int8")
 
 
 @pytest.mark.slow
@@ -203,4 +235,4 @@ def test_every_family_gives_the_scores_of_torch(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
 def test_the_starter_gives_the_scores_of_torch(kind: type[Model], backend: str) -> None:
     require_equal_scores(kind, "starter", backend)
-    assert correlation(kind, "starter", backend, "int8") > 0.98
+    require_close_or_torch(kind, "starter", backend, "int8")

@@ -33,10 +33,16 @@ def test_it_converts_and_tells_where_and_how_exactly(
     assert exact["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert ColBERTModel(colbert_dir, backend=backend, dtype="float32").graph == folder
 
-    rounded = json.loads(call(capsys, *model)[1])
+    code, out, err = call(capsys, *model)
+    if code == 1:
+        # Nothing of this test depends on the processor, but whether its kernels are right does.
+        assert "strays too far from torch on this processor" in err
+        return
+    rounded = json.loads(out)
     assert rounded["dtype"] == "int8"
     assert rounded["path"] != exact["path"]
     assert 1e-4 < rounded["against_torch_float32"]["largest_difference"] < 1
+    # An error of a third of the spread, the most that is served, leaves 0.9; some of 112 pairs of few texts are close.
     assert 0.8 < rounded["against_torch_float32"]["same_order"] <= 1
 
 

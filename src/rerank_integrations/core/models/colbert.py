@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
-from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
+from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
+from rerank_integrations.core.models.notices import TruncationNotice
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
@@ -186,7 +187,10 @@ class ColBERTModel:
 
     @property
     def graph(self) -> Path | None:
-        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        """The folder of the converted encoder; loads the model.
+
+        ``None`` with ``backend="torch"``, and where the graph strays from torch on this processor and is not used.
+        """
         with self._share.loaded() as loaded:
             path: Path | None = loaded.graph
         return path

@@ -25,7 +25,7 @@ class LoadedModel:
         ``"colbert"`` or ``"cross-encoder"``.
     device, dtype, backend
         Where it computes and in what, for instance ``"cpu"``, ``"bfloat16"``, ``"torch"``. The `dtype` of a graph
-        backend is as it was asked for.
+        backend is as it was asked for; the `backend` of a graph that strayed from torch is ``"torch"``.
     users
         Live `ColBERTModel` or `CrossEncoderModel` objects of this specification, used yet or not.
     calls_in_flight
@@ -70,13 +70,13 @@ class LoadedCopy:
 
     def described(self, users: int, now: float) -> LoadedModel:
         """Return what `loaded_models` says of it."""
-        dtype, size = self.value.weights
+        dtype, size, backend = self.value.weights
         return LoadedModel(
             name=self.options.name_or_path,
             kind=self.kind,
             device=self.options.resolved_device(),
             dtype=dtype,
-            backend=self.options.backend,
+            backend=backend,
             users=users,
             calls_in_flight=len(self.calls),
             idle_seconds=0.0 if self.calls else max(0.0, now - self.last_call),

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rerank_integrations.core.models.batching import TruncationNotice, token_budget_batches
+from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
+from rerank_integrations.core.models.notices import TruncationNotice
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import Share
@@ -141,7 +142,10 @@ class CrossEncoderModel:
 
     @property
     def graph(self) -> Path | None:
-        """The folder of the converted encoder, ``None`` with ``backend="torch"``; loads the model."""
+        """The folder of the converted encoder; loads the model.
+
+        ``None`` with ``backend="torch"``, and where the graph strays from torch on this processor and is not used.
+        """
         with self._share.loaded() as loaded:
             path: Path | None = loaded.graph
         return path

@@ -14,10 +14,11 @@ from rerank_integrations.core.models.options import LoadOptions
 
 
 class Weights(NamedTuple):
-    """The number format of a loaded model's weights, and their size in bytes."""
+    """The number format of a loaded model's weights, their size in bytes, and what computes with them."""
 
     dtype: str
     bytes: int
+    backend: str
 
 
 def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
@@ -25,8 +26,8 @@ def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
     held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
     size = sum(one.numel() * one.element_size() for one in held)
     if graph is None:
-        return Weights(str(options.resolved_dtype()).removeprefix("torch."), size)
-    return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()))
+        return Weights(str(options.resolved_dtype()).removeprefix("torch."), size, "torch")
+    return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()), options.backend)
 
 
 def give_back(device: str) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.graphs.cache import find_graph, graphs_folder, keep_graph
 from rerank_integrations.core.models.graphs.onnx_session import OnnxSession
 from rerank_integrations.core.models.graphs.openvino_session import OpenVINOSession
+from rerank_integrations.core.models.graphs.probes import EXPANDED, TEXTS, Probe, compute_probes, save_probes
 from rerank_integrations.core.models.graphs.session import GraphSession
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError, MissingExtraError, RerankError
@@ -29,19 +30,11 @@ logger = logging.getLogger(__name__)
 
 Preprocess: TypeAlias = "Callable[[list[str]], list[dict[str, Any]]]"
 
-_RULES = "1"  # raise it when graphs are made in another way
+_RULES = "2"  # raise it when graphs are made in another way
 _SESSIONS: dict[str, type[GraphSession]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
 # What sentence-transformers' encoders of text read, and what they give.
 _READ = ("input_ids", "attention_mask", "token_type_ids")
-# Where [MASK] was put into a query: vectors count there, though no token attends to them.
-_EXPANDED = "query_expansion_positions"
 _GIVEN = ("token_embeddings", "scores")
-# Of several lengths, so that some are padded; the graph is made with the first and must agree on all.
-_EXAMPLES = (
-    ["one text", "a text that is somewhat longer than the one before it", "and one more"],
-    ["a text alone"],
-    ["short", *["the same words again and again " * 8] * 4, "medium: " + "word " * 9],
-)
 # Relative to the largest number of the output; float32 sums in another order differ by some 1e-5.
 _TOLERANCE = 1e-3
 
@@ -61,10 +54,12 @@ def kept_graph(options: LoadOptions, kind: str, transformer: Any, preprocess: Pr
     def make(folder: Path) -> None:
         logger.info("converting %s for %s", options.name_or_path, options.backend)
         with forks_held_off(), _one_at_a_time, _guarded(options):
-            examples = [_inputs(options, transformer, batch) for texts in _EXAMPLES for batch in preprocess(texts)]
+            examples = [_inputs(options, transformer, batch) for texts in TEXTS for batch in preprocess(texts)]
+            probes = compute_probes(transformer, examples)
             with _source(options, kind, transformer, examples[0]) as source:
-                _require_agreement(session(source, "float32"), transformer, examples)
+                _require_agreement(session(source, "float32"), probes)
                 session.write(source, folder, int8=options.dtype == "int8")
+            save_probes(probes, folder)
 
     return keep_graph(_name(options, kind, transformer), make)
 
@@ -116,7 +111,7 @@ def _inputs(options: LoadOptions, transformer: Any, features: dict[str, Any]) ->
 
     tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
     output = transformer.module_output_name
-    if set(tensors) - {*_READ, _EXPANDED} or output not in _GIVEN:
+    if set(tensors) - {*_READ, EXPANDED} or output not in _GIVEN:
         raise CheckpointError(
             f"{options.name_or_path!r} reads {', '.join(tensors)} and gives {output}; with "
             f"backend={options.backend!r} expected an encoder of text that gives token embeddings or scores"
@@ -141,23 +136,10 @@ def _source(options: LoadOptions, kind: str, transformer: Any, example: dict[str
         yield path
 
 
-def _require_agreement(session: GraphSession, transformer: Any, examples: list[dict[str, Any]]) -> None:
+def _require_agreement(session: GraphSession, probes: Sequence[Probe]) -> None:
     """Raise `ValueError` if the graph gives another output than torch: an exporter's mistake would be silent."""
-    import torch
-
-    for example in examples:
-        with torch.inference_mode():
-            expected = transformer(dict(example))[transformer.module_output_name].numpy()
-        found = session.run({name: example[name].numpy() for name in session.inputs})
-        real = _real(example, expected)
-        difference = np.abs(found - expected)[real].max()
-        if not difference <= _TOLERANCE * max(1.0, np.abs(expected[real]).max()):
-            raise ValueError(f"the graph's output differs from torch's by {difference:.3g} on {expected.shape}")
-
-
-def _real(example: dict[str, Any], output: Any) -> Any:
-    # What stands at padding is read by nobody.
-    if output.ndim != 3:
-        return slice(None)
-    read = example["attention_mask"].bool()
-    return (read | example[_EXPANDED].bool() if _EXPANDED in example else read).numpy()
+    for probe in probes:
+        expected = probe.expected[probe.real]
+        difference = np.abs(probe.outputs(session)[probe.real] - expected).max()
+        if not difference <= _TOLERANCE * max(1.0, np.abs(expected).max()):
+            raise ValueError(f"the graph's output differs from torch's by {difference:.3g} on {probe.expected.shape}")

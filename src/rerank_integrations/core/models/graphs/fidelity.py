@@ -9,24 +9,10 @@ from typing import Any
 
 from rerank_integrations.core.models.colbert import ColBERTModel
 from rerank_integrations.core.models.cross_encoder import CrossEncoderModel
+from rerank_integrations.core.models.graphs.probes import PASSAGES, QUERIES
+from rerank_integrations.errors import CheckpointError, InvalidInputError
 
-QUERIES = (
-    "what do bees eat",
-    "how is a zip archive unpacked",
-    "why does the sky look blue",
-    "红楼梦的作者是谁",
-)
-PASSAGES = (
-    "Honeybees live on nectar and pollen; in winter they eat the honey that they stored.",
-    "The module reads and writes ZIP archives. extractall() unpacks all the files of an archive into a folder, by "
-    "default the working directory; each name is checked first, since an archive may name a place outside that folder.",
-    "Air scatters the short waves of sunlight more than the long ones, so from everywhere above comes blue.",
-    "The red planet owes its colour to iron in its soil.",
-    "《红楼梦》是清代作家曹雪芹创作的章回体长篇小说。",
-    "An archive of letters, kept by the town since 1740, is open on weekdays.",
-    "Wasps eat insects, fruit and whatever is sweet on a table in late summer, and unlike bees they store nothing.",
-    "Closed on Mondays.",
-)
+__all__ = ["PASSAGES", "QUERIES", "Fidelity", "measure_fidelity"]
 
 
 @dataclass(frozen=True)
@@ -57,15 +43,23 @@ def measure_fidelity(model: ColBERTModel | CrossEncoderModel) -> Fidelity:
 
     Raises
     ------
+    InvalidInputError
+        If `model` has no graph backend.
     MissingExtraError, CheckpointError
-        As at the first use of `model`.
+        As at the first use of `model`; `CheckpointError` also if the graph is not used because it strays from torch.
     """
     more: dict[str, Any] = {"activation": "raw"} if isinstance(model, CrossEncoderModel) else {}
     graph = type(model)(**{**model.options(), **more})
     reference = type(model)(**{**graph.options(), "backend": "torch", "dtype": "float32", "device": "cpu"})
+    backend, dtype = (model.options().get(name) for name in ("backend", "dtype"))
+    if backend is None:
+        raise InvalidInputError("backend is 'torch'; expected 'onnx' or 'openvino'")
     path = graph.graph
     if path is None:
-        raise ValueError(f"backend is {model.options().get('backend', 'torch')!r}; expected 'onnx' or 'openvino'")
+        raise CheckpointError(
+            f"the graph of {model.name!r} for backend={backend!r} and dtype={dtype or 'auto'!r} strays too far from torch "
+            "on this processor, so torch computes in its place; expected another dtype or backend"
+        )
     found = [graph.score(query, PASSAGES) for query in QUERIES]
     graph.unload()
     expected = [reference.score(query, PASSAGES) for query in QUERIES]

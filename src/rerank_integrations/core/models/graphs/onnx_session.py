@@ -19,6 +19,7 @@ class OnnxSession(GraphSession):
     extra = "onnx"
     library = "onnxruntime"
     filename = "model.onnx"
+    has_precisions = False
 
     def __init__(self, path: Path, dtype: str, callers: int = 1) -> None:
         try:

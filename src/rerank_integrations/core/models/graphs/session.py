@@ -37,6 +37,8 @@ class GraphSession(ABC):
     """The distribution whose version the graph depends on."""
     filename: ClassVar[str]
     """The file that `write` writes; others may lie beside it."""
+    has_precisions: ClassVar[bool]
+    """Whether a graph, however its weights are stored, can also be computed in float32."""
 
     inputs: tuple[str, ...]
     """The names of the inputs, each int64, *Shape:* (texts, tokens)."""

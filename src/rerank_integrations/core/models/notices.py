@@ -1,0 +1,44 @@
+"""Warnings about what a model does with texts, shown where the user's own code called."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from rerank_integrations.errors import TruncationWarning
+
+# Of this package, and what its context managers run through.
+_INSIDE = (str(Path(__file__).parents[2]) + os.sep, contextlib.__file__)
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn as of the innermost line that is outside this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+class TruncationNotice:
+    """Warns the first time that a model cuts texts of a kind, with the counts of that call."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, object] = {}
+
+    def check(self, kind: str, lengths: Sequence[int], limit: int, remedy: str) -> None:
+        """Warn (`TruncationWarning`) if some of `lengths` (tokens) exceed `limit`, once a `kind`."""
+        cut = [length for length in lengths if length > limit]
+        if not cut:
+            return
+        # One step of the interpreter's, so that no thread comes between, and nothing is locked where a process forks.
+        turn = object()
+        if self._said.setdefault(kind, turn) is not turn:
+            return
+        warn_user(
+            f"{len(cut)} of {len(lengths)} {kind} were cut to {limit} tokens (the longest has {max(cut)}); {remedy}",
+            TruncationWarning,
+        )
