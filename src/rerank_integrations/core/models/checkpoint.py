@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rerank_integrations.core.models.hub import absent_checkpoint, hub_arguments, is_hub_name
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
@@ -40,10 +42,7 @@ def require_multi_vector(options: LoadOptions) -> None:
     st_config = read_json(options, "config_sentence_transformers.json")
     modules = read_json(options, "modules.json")
     if not architectures and not modules:
-        raise CheckpointError(
-            f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
-            "expected a local directory or the name of a model on the hub"
-        )
+        raise absent_checkpoint(options)
     has_projection = any("Dense" in str(module.get("type")) for module in modules)
     if "HF_ColBERT" in architectures and modules and not has_projection:
         # As in mxbai-colbert-large-v1: the list would hide the projection that the weight file holds.
@@ -104,11 +103,14 @@ def _asks_for_pairs(template: str) -> bool:
 
 
 def code_hint(options: LoadOptions) -> str:
-    """Return what a refusal adds for a checkpoint with code of its own that may not run; else an empty string."""
-    if options.trust_remote_code:
+    """Return what a refusal adds for a checkpoint with code of its own that may not run; else an empty string.
+
+    Looks at files that are on this machine alone: an error must not wait for a network.
+    """
+    if options.trust_remote_code or options.is_starter:
         return ""
     try:
-        brings_code = "auto_map" in read_json(options, "config.json")
+        brings_code = "auto_map" in read_json(replace(options, local_files_only=True), "config.json")
     except CheckpointError:
         return ""
     return "; it brings code of its own, which runs with trust_remote_code=True only" if brings_code else ""
@@ -131,14 +133,33 @@ def find_file(options: LoadOptions, filename: str) -> str | None:
         # Without the libraries below: this way an index opens with a local model, and torch is not imported.
         local = Path(options.name_or_path, filename)
         return str(local) if local.exists() else None
-    from sentence_transformers.util import load_file_path
+    if not is_hub_name(options.name_or_path):
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    told = hub_arguments(options)
+    told["cache_dir"] = told.pop("cache_folder")
     try:
-        path: str | None = load_file_path(options.name_or_path, filename, **options.hub_kwargs())
+        return str(hf_hub_download(options.name_or_path, filename, **told))
+    except (EntryNotFoundError, LocalEntryNotFoundError) as error:
+        if isinstance(error, LocalEntryNotFoundError) and not told["local_files_only"]:
+            # Neither cached nor fetched, which does not mean that the model has no such file.
+            raise _not_fetched(options, filename, error) from error
+        return None
     except Exception as error:
         # The hub client raises many kinds; each means that we cannot know what the checkpoint is.
-        raise CheckpointError(f"{filename} of {options.name_or_path!r} cannot be fetched: {error}") from error
-    return path
+        raise _not_fetched(options, filename, error) from error
+
+
+def _not_fetched(options: LoadOptions, filename: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{filename} of {options.name_or_path!r} cannot be fetched from the hub: {error}")
+
+
+def require_checkpoint(options: LoadOptions) -> None:
+    """Raise `CheckpointError` if there is no checkpoint, before any library that takes seconds to import is."""
+    if not options.is_starter:
+        _local_root(options)
 
 
 def fresh_parameters(options: LoadOptions, model: Any) -> list[str]:
@@ -253,4 +274,4 @@ def _local_root(options: LoadOptions) -> Path:
         path = find_file(options, filename)
         if path is not None:
             return Path(path).parent
-    raise CheckpointError(f"no checkpoint at {options.name_or_path!r}; expected a local directory or a hub name")
+    raise absent_checkpoint(options)

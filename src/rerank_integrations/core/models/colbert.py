@@ -13,7 +13,7 @@ from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.notices import TruncationNotice
+from rerank_integrations.core.models.notices import UNLIMITED, TruncationNotice, length_remedy
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
@@ -297,7 +297,9 @@ class ColBERTModel:
         limit = loaded.limit(task, self._lengths[task])
         counts = loaded.count_tokens(texts, task)
         kind = "queries" if task == "query" else "documents"
-        self._notice.check(kind, counts, limit, f"raise {task}_length or split the text to have all of it read")
+        most = loaded.limit(task, UNLIMITED)
+        remedy = length_remedy(f"{task}_length", limit, most, "split the text to have all of it read")
+        self._notice.check(kind, counts, limit, remedy)
         read = [min(count, limit) for count in counts]
         places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side(task))
         batches = [[texts[place] for place in batch] for batch in places]

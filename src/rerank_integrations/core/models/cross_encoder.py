@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.notices import TruncationNotice
+from rerank_integrations.core.models.notices import TruncationNotice, length_remedy
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import Share
@@ -197,7 +197,8 @@ class CrossEncoderModel:
     def _score_unique(self, loaded: Any, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], PairScore]:
         limit = loaded.limit(self._max_length)
         counts = loaded.count_tokens(pairs)
-        self._notice.check("query-passage pairs", counts, limit, "raise max_length or split the text")
+        remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
+        self._notice.check("query-passage pairs", counts, limit, remedy)
         scores: dict[tuple[str, str], float] = {}
         read = [min(count, limit) for count in counts]
         places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side)
@@ -213,6 +214,11 @@ class CrossEncoderModel:
             return []
         with self._share.loaded() as loaded:
             return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
+
+    def pair_limit(self, length: int | None = None) -> int:
+        """Return how many tokens of a pair are read by a model of that ``max_length``; ``None``: the most. Loads it."""
+        with self._share.loaded() as loaded:
+            return int(loaded.limit(length))
 
     def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, however long; markers are left out."""

@@ -15,7 +15,12 @@ import numpy as np
 from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
+from rerank_integrations.core.models.checkpoint import (
+    require_checkpoint,
+    require_filled,
+    require_multi_vector,
+    unloaded_parameters,
+)
 from rerank_integrations.core.models.compute import in_parallel, lane_for, on_compute_thread, side_by_side
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
@@ -25,6 +30,7 @@ from rerank_integrations.core.models.loading import (
     require_tokenizer,
     st_kwargs,
     token_spans,
+    usable_device,
 )
 from rerank_integrations.core.models.memory import weights_of
 from rerank_integrations.core.models.options import LoadOptions
@@ -50,7 +56,8 @@ class LoadedEncoder:
     """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = options.resolved_device()
+        require_checkpoint(options)
+        self._device: Any = usable_device(options)
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = self._model[0]

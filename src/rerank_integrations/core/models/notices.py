@@ -23,6 +23,27 @@ def warn_user(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
+# So many tokens a tokenizer takes as a limit that is none.
+UNLIMITED = 2**31 - 1
+
+
+def length_remedy(name: str, limit: int, most: int, otherwise: str) -> str:
+    """Return what helps against texts that are cut to `limit` tokens, where the model can read `most`.
+
+    Parameters
+    ----------
+    name
+        The argument that sets the limit.
+    otherwise
+        What helps in any case.
+    """
+    if most >= UNLIMITED:
+        return f"raise {name}, or {otherwise}"
+    if limit < most:
+        return f"raise {name} (this model reads up to {most} tokens), or {otherwise}"
+    return f"this model reads no more than {most}: {otherwise}"
+
+
 class TruncationNotice:
     """Warns the first time that a model cuts texts of a kind, with the counts of that call."""
 

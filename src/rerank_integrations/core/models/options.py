@@ -81,15 +81,6 @@ class LoadOptions:
         fields["model_kwargs"] = dict(self.model_kwargs) if self.model_kwargs else None
         return {name: value for name, value in fields.items() if value is not None}
 
-    def hub_kwargs(self) -> dict[str, Any]:
-        """Return what every file look-up, local or on the hub, is told."""
-        return {
-            "token": self.token,
-            "cache_folder": self.cache_folder,
-            "revision": self.revision,
-            "local_files_only": self.local_files_only,
-        }
-
     def key(self, kind: str) -> tuple[str, ...]:
         """Return the identity of the loaded copy: kind, place, revision, device, dtype, backend, extras."""
         path = Path(self.name_or_path)

@@ -10,14 +10,15 @@ from typing import Any
 from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.checkpoint import (
-    find_file,
     fresh_parameters,
     read_json,
+    require_checkpoint,
     require_filled,
     require_reranker,
 )
 from rerank_integrations.core.models.compute import in_parallel, on_compute_thread, side_by_side
 from rerank_integrations.core.models.graphs import serve_as_graph
+from rerank_integrations.core.models.hub import hub_arguments
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
     load_guarded,
@@ -25,15 +26,15 @@ from rerank_integrations.core.models.loading import (
     require_tokenizer,
     st_kwargs,
     token_spans,
+    usable_device,
 )
 from rerank_integrations.core.models.memory import weights_of
+from rerank_integrations.core.models.notices import UNLIMITED
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.pair_reading import PairReader
 from rerank_integrations.errors import CheckpointError, InvalidInputError
 
-# A tokenizer that knows no limit says 1e30, which tokenizers cannot take.
-_NO_LIMIT = 2**31 - 1
 # How a checkpoint that was trained from the starter cross-encoder names its head.
 _OWN_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
 
@@ -42,7 +43,8 @@ class LoadedPairScorer:
     """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
 
     def __init__(self, options: LoadOptions) -> None:
-        self._device: Any = options.resolved_device()
+        require_checkpoint(options)
+        self._device: Any = usable_device(options)
         self._model = load_guarded(options, lambda: load_pair_model(options, self._device))
         if not options.is_starter:
             _require_trained_single_label(options, self._model)
@@ -62,9 +64,10 @@ class LoadedPairScorer:
         return [self._model.preprocess([(texts[0], text) for text in texts])]
 
     def limit(self, length: int | None) -> int:
-        """Return how many tokens of a pair are read: `length`, or else the checkpoint's own."""
+        """Return how many tokens of a pair are read: `length`, at most the checkpoint's own."""
+        # A tokenizer that knows no limit says 1e30, which tokenizers cannot take.
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
-        limit = int(min([*known, _NO_LIMIT])) if known else 512
+        limit = int(min([*known, UNLIMITED])) if known else 512
         if limit <= self._reader.fixed:
             raise InvalidInputError(
                 f"max_length is {length}; expected more than {self._reader.fixed}, the tokens that "
@@ -151,11 +154,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
             modules=starter.cross_encoder_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
         )
         return in_dtype(model, options.resolved_dtype())
-    if find_file(options, "config.json") is None and find_file(options, "modules.json") is None:
-        raise CheckpointError(
-            f"no checkpoint at {options.name_or_path!r}: neither config.json nor modules.json was found; "
-            "expected a local directory or the name of a model on the hub"
-        )
+    require_checkpoint(options)
     require_reranker(options)
     head = next((module for module in read_json(options, "modules.json") if module.get("type") == _OWN_HEAD), None)
     if head is None:
@@ -174,9 +173,9 @@ def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
         options.name_or_path,
         trust_remote_code=options.trust_remote_code,
         model_kwargs=dict(options.model_kwargs or {}),
-        **options.hub_kwargs(),
+        **hub_arguments(options),
     )
-    return [transformer, JointMaxSim.load(options.name_or_path, subfolder=head_path, **options.hub_kwargs())]
+    return [transformer, JointMaxSim.load(options.name_or_path, subfolder=head_path, **hub_arguments(options))]
 
 
 def _require_trained_single_label(options: LoadOptions, model: Any) -> None:

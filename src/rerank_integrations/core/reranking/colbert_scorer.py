@@ -12,6 +12,7 @@ from rerank_integrations.core.cancel import check_wanted
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.held import held_hits, recorded_document_length
 from rerank_integrations.core.maxsim import Floats, maxsim_many
+from rerank_integrations.core.models.notices import UNLIMITED
 from rerank_integrations.core.numeric import whole_number
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
@@ -141,7 +142,10 @@ class ColBERTScorer:
         spans = self._spans([one.text for one in rows])
         pieces = {text: [text[start:end] for start, end in found] for text, found in spans.items()}
         cut = self._lengths.cut(chain.from_iterable(pieces.values()))
-        require_none_cut([(one, not cut.isdisjoint(pieces[one.text])) for one in rows], "document_length")
+        remedies = [] if self._windows else ["give a window"]
+        if self._lengths.limit < self._lengths.limit_of(UNLIMITED):
+            remedies.append("raise document_length")
+        require_none_cut([(one, not cut.isdisjoint(pieces[one.text])) for one in rows], remedies)
 
     def _require_same_model(self) -> None:
         if self._index is None or self._model is self._index.model:

@@ -49,14 +49,18 @@ class CrossEncoderScorer:
         """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
         spans = self._spans(queries, candidates)
         cut = iter(self._model.cuts(_pairs(queries, candidates, spans)))
-        require_none_cut(
-            [
-                (one, True in [next(cut).text for _ in windows])
-                for given, found in zip(candidates, spans, strict=True)
-                for one, windows in zip(given, found, strict=True)
-            ],
-            "max_length",
-        )
+        rows = [
+            (one, True in [next(cut).text for _ in windows])
+            for given, found in zip(candidates, spans, strict=True)
+            for one, windows in zip(given, found, strict=True)
+        ]
+        if rows:
+            require_none_cut(rows, self._remedies())
+
+    def _remedies(self) -> list[str]:
+        remedies = [] if self._windows else ["give a window"]
+        limit = self._model.pair_limit(self._model.options().get("max_length"))
+        return [*remedies, "raise max_length"] if limit < self._model.pair_limit() else remedies
 
     def _spans(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[list[Span]]]:
         """Return, for each query and each of its candidates, the character spans that are scored."""

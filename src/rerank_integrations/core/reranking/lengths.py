@@ -82,8 +82,8 @@ def strict_refused(scorer: Any) -> InvalidInputError:
     )
 
 
-def require_none_cut(candidates: Sequence[tuple[Candidate, bool]], remedy: str) -> None:
-    """Raise `TextTooLongError`, naming the candidates of which it is said that they would be cut."""
+def require_none_cut(candidates: Sequence[tuple[Candidate, bool]], remedies: Sequence[str]) -> None:
+    """Raise `TextTooLongError`, naming the candidates of which it is said that they would be cut, and what helps."""
     cut = [(number, one) for number, (one, is_cut) in enumerate(candidates) if is_cut]
     if not cut:
         return
@@ -91,5 +91,5 @@ def require_none_cut(candidates: Sequence[tuple[Candidate, bool]], remedy: str) 
     more = f" and {len(cut) - _NAMED} more" if len(cut) > _NAMED else ""
     raise TextTooLongError(
         f"{len(cut)} of {len(candidates)} texts are longer than the model reads: {named}{more}; "
-        f"give a window, raise {remedy}, or split them (strict is True)"
+        f"{', '.join([*remedies, 'or split them'] if remedies else ['split them'])} (strict is True)"
     )

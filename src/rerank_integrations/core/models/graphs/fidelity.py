@@ -57,8 +57,8 @@ def measure_fidelity(model: ColBERTModel | CrossEncoderModel) -> Fidelity:
     path = graph.graph
     if path is None:
         raise CheckpointError(
-            f"the graph of {model.name!r} for backend={backend!r} and dtype={dtype or 'auto'!r} strays too far from torch "
-            "on this processor, so torch computes in its place; expected another dtype or backend"
+            f"the graph of {model.name!r} for backend={backend!r} and dtype={dtype or 'auto'!r} strays too far from "
+            "torch on this processor, so torch computes in its place; expected another dtype or backend"
         )
     found = [graph.score(query, PASSAGES) for query in QUERIES]
     graph.unload()

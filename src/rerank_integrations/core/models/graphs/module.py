@@ -18,9 +18,9 @@ from rerank_integrations.errors import FidelityWarning
 
 # Largest relative error on the probes. In float32, sums in another order give some 1e-5; kernels that are wrong, 1.
 _MAX_ERROR = 0.01
-# In fewer bits. An error of a third of the spread leaves a correlation of 0.95 (1 / sqrt(1 + 1/9)) and nine of ten pairs
-# of passages in torch's order (1/2 + arcsin(0.95) / pi). It follows from the spread of scores, not from any processor:
-# sound graphs in 8 bits have errors of 0.03 to 0.15, and wrong kernels of 1 and more.
+# In fewer bits. An error of a third of the spread leaves a correlation of 0.95 (1 / sqrt(1 + 1/9)) and nine of ten
+# pairs of passages in torch's order (1/2 + arcsin(0.95) / pi). It follows from the spread of scores, not from any
+# processor: sound graphs in 8 bits have errors of 0.03 to 0.15, and wrong kernels of 1 and more.
 _MAX_ROUNDED_ERROR = 1 / 3
 
 
@@ -101,10 +101,10 @@ def faithful_session(
             in_float32 = None
     served = "torch" if in_float32 is None else options.backend
     warn_user(
-        f"{options.name_or_path!r} with backend={options.backend!r} and dtype={options.dtype!r} strays from torch on this "
-        f"processor: on {sum(len(probe.expected) for probe in probes)} built-in texts its error is {error:.2f} times the "
-        f"spread of torch's outputs, expected at most {limit:.2f}. {served} in float32 computes in its place; "
-        f"pass backend='torch', or another dtype, to choose what computes",
+        f"{options.name_or_path!r} with backend={options.backend!r} and dtype={options.dtype!r} strays from torch on "
+        f"this processor: on {sum(len(probe.expected) for probe in probes)} built-in texts its error is {error:.2f} "
+        f"times the spread of torch's outputs, expected at most {limit:.2f}. {served} in float32 computes in its "
+        "place; pass backend='torch', or another dtype, to choose what computes",
         FidelityWarning,
     )
     return in_float32, "float32"

@@ -1,0 +1,147 @@
+"""The model hub: whether it is asked, what each look-up is told, and what to say of a model that is not found."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.errors import CheckpointError
+
+# Seconds within which a hub that is there answers; a user's HF_HUB_ETAG_TIMEOUT rules instead.
+_TIMEOUT_SECONDS = 5.0
+# Seconds that an answer holds for: a load looks up a dozen files, and each would find out anew.
+_ANSWER_SECONDS = 30.0
+
+# By endpoint: when it was asked, and why it was not reached (None: it was).
+_answers: dict[str, tuple[float, str | None]] = {}
+
+
+def hub_arguments(options: LoadOptions) -> dict[str, Any]:
+    """Return what every look-up of a model's files is told.
+
+    Where the hub is not to be asked, or not to be reached, that is to look into the cache alone: of this load, since
+    the libraries' own switch for it would hold for all that this process does.
+    """
+    return {
+        "token": options.token,
+        "cache_folder": cache_of(options),
+        "revision": options.revision,
+        "local_files_only": not options.is_local and why_not_asked(options) is not None,
+    }
+
+
+def cache_of(options: LoadOptions) -> str | None:
+    """Return the cache folder that was asked for, ``None`` for the hub client's own."""
+    # Read by sentence-transformers alone; the files that are looked up here must come from the same place.
+    return options.cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether the hub could hold a model of that name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def why_not_asked(options: LoadOptions) -> str | None:
+    """Return why the files of a model come from the cache alone; ``None`` where the hub is asked for them.
+
+    Asks the hub for a sign of life, once in half a minute, and waits five seconds for it at most.
+    """
+    from huggingface_hub import constants
+
+    if options.local_files_only:
+        return "the hub was not asked, since local_files_only is True"
+    if constants.is_offline_mode():
+        return "the hub was not asked, since HF_HUB_OFFLINE is set"
+    endpoint = constants.ENDPOINT
+    asked_at, reason = _answers.get(endpoint, (-_ANSWER_SECONDS, None))
+    if time.monotonic() - asked_at >= _ANSWER_SECONDS:
+        reason = _ask(endpoint)
+        _answers[endpoint] = time.monotonic(), reason
+    return reason
+
+
+def _ask(endpoint: str) -> str | None:
+    """Return why no hub answers at `endpoint`; ``None`` if one does, whatever it says."""
+    from huggingface_hub.utils import get_session
+
+    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _TIMEOUT_SECONDS)
+    failures: list[str] = [f"no answer within {timeout:g} s"]
+
+    def ask() -> None:
+        try:
+            # The client's own session has the user's proxies and certificates.
+            get_session().head(endpoint, timeout=timeout)
+            failures.clear()
+        except Exception as error:
+            failures[0] = f"{type(error).__name__}: {error}"
+
+    # On a thread of its own: a resolver without a network keeps a caller waiting for longer than any time-out says.
+    thread = threading.Thread(target=ask, name="hub", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return f"the hub at {endpoint} was not reached over the network ({failures[0]})" if failures else None
+
+
+def absent_checkpoint(options: LoadOptions) -> CheckpointError:
+    """Return the error for a name or path at which there is neither config.json nor modules.json."""
+    name = options.name_or_path
+    start = f"no checkpoint at {name!r}: "
+    if Path(name).is_dir():
+        return CheckpointError(
+            f"{start}neither config.json nor modules.json was found in that folder; expected a complete checkpoint"
+        )
+    if not is_hub_name(name):
+        return CheckpointError(
+            f"{start}there is no such folder, and no model on the hub can be named so; expected a local directory or "
+            "the name of a model on the hub"
+        )
+    return CheckpointError(
+        f"{start}there is no such folder, and {_where_looked(options)}; expected a local directory or the name of a "
+        f"model on the hub{offline_remedy(options)}"
+    )
+
+
+def _where_looked(options: LoadOptions) -> str:
+    reason = why_not_asked(options)
+    if reason is None:
+        return "neither config.json nor modules.json was found on the hub"
+    return f"neither config.json nor modules.json was found in the cache folder {_cache_folder(options)}; {reason}"
+
+
+def _cache_folder(options: LoadOptions) -> str:
+    from huggingface_hub import constants
+
+    return cache_of(options) or constants.HF_HUB_CACHE
+
+
+def offline_remedy(options: LoadOptions) -> str:
+    """Return what an error adds where the hub was not asked: what works without it. Else an empty string."""
+    if options.is_local or why_not_asked(options) is None:
+        return ""
+    if options.local_files_only:
+        return ". local_files_only=False fetches it"
+    return (
+        ". Without a network these work: the path of a folder, a model in the cache (with local_files_only=True nobody "
+        "is asked), and 'starter'"
+    )
+
+
+def offline_note(options: LoadOptions) -> str:
+    """Return that files came from the cache alone, and why, for an error of a load; else an empty string."""
+    if options.is_local or not is_hub_name(options.name_or_path):
+        return ""
+    reason = why_not_asked(options)
+    if reason is None:
+        return ""
+    return f"; its files were looked for in the cache folder {_cache_folder(options)} alone: {reason}"
