@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,9 +67,21 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def made(cli: Cli, tmp_path: Path, corpus: Path, colbert_dir: Path) -> Path:
+def cached_model(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model in the hub's cache: an index of it opens without a word about the model."""
+    cache = tmp_path_factory.mktemp("hub")
+    repository, commit = cache / "models--acme--colbert", "a" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(colbert_dir, repository / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return "acme/colbert"
+
+
+@pytest.fixture
+def made(cli: Cli, tmp_path: Path, corpus: Path, cached_model: str) -> Path:
     """An index of `corpus`, made by the command line."""
     path = tmp_path / "made"
-    done = cli("index", path, corpus, "--model", colbert_dir)
+    done = cli("index", path, corpus, "--model", cached_model)
     assert done.code == 0, done.err
     return path

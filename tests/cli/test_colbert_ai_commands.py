@@ -23,9 +23,9 @@ def exported(cli: Cli, made: Path, tmp_path: Path) -> Path:
     return tmp_path / "exported"
 
 
-def test_there_and_back(cli: Cli, made: Path, exported: Path, tmp_path: Path, colbert_dir: Path) -> None:
+def test_there_and_back(cli: Cli, made: Path, exported: Path, tmp_path: Path, cached_model: str) -> None:
     back = tmp_path / "back"
-    done = cli("import-colbert", exported, back, "--model", colbert_dir)
+    done = cli("import-colbert", exported, back, "--model", cached_model)
     assert done.code == 0, done.err
     assert f"{back}: 3 passages of " in done.out
     assert f" tokens imported from {exported}" in done.out

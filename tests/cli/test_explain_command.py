@@ -43,11 +43,11 @@ def test_the_standard_input_is_explained(cli: Cli, colbert_dir: Path, monkeypatc
     assert cli("explain", QUERY, "--file", "-", "--model", colbert_dir, "--json").json()["text"] == TEXT
 
 
-def test_a_passage_of_an_index_is_explained_by_its_model(cli: Cli, made: Path, colbert_dir: Path) -> None:
+def test_a_passage_of_an_index_is_explained_by_its_model(cli: Cli, made: Path, cached_model: str) -> None:
     done = cli("explain", QUERY, "--index", made, "--id", "c", "--json")
     assert done.code == 0, done.err
-    assert done.json() == ColBERTModel(str(colbert_dir)).explain(QUERY, str(RECORDS[2]["text"])).to_dict()
-    same = cli("explain", QUERY, "--index", made, "--id", "c", "--trust-remote-code", "--model", colbert_dir, "--json")
+    assert done.json() == ColBERTModel(cached_model).explain(QUERY, str(RECORDS[2]["text"])).to_dict()
+    same = cli("explain", QUERY, "--index", made, "--id", "c", "--trust-remote-code", "--model", cached_model, "--json")
     assert same.json() == done.json() == cli(
         "explain", QUERY, "--index", made, "--id", "c", "--trust-remote-code", "--json"
     ).json()  # fmt: skip

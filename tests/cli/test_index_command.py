@@ -72,19 +72,19 @@ def test_a_folder_is_read_recursively(cli: Cli, tmp_path: Path, colbert_dir: Pat
     _stored(tmp_path / "made", "docs/deep/guide.md#1", "docs/deep/guide.md#2", "docs/notes.txt#1", "r")
 
 
-def test_a_file_that_became_shorter_leaves_nothing_stale(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
+def test_a_file_that_became_shorter_leaves_nothing_stale(cli: Cli, tmp_path: Path, cached_model: str) -> None:
     guide, made = tmp_path / "guide.md", tmp_path / "made"
     guide.write_text("# One\n\ntext\n\n# Two\n\ntext\n\n# Three\n\ntext", "utf-8")
-    assert cli("index", made, guide, "--model", colbert_dir).code == 0
+    assert cli("index", made, guide, "--model", cached_model).code == 0
     guide.write_text("# One\n\nother text", "utf-8")
     done = cli("index", made, guide, "--json")
     assert done.json()["removed"] == 2
     assert _stored(made, "guide.md#1")["guide.md#1"][0] == "# One\n\nother text"
 
 
-def test_overwrite_keeps_the_model(cli: Cli, made: Path, corpus: Path, colbert_dir: Path) -> None:
+def test_overwrite_keeps_the_model(cli: Cli, made: Path, corpus: Path, cached_model: str) -> None:
     assert cli("index", made, corpus, "--overwrite").code == 0
-    assert cli("info", made, "--json").json()["model"] == str(colbert_dir)
+    assert cli("info", made, "--json").json()["model"] == cached_model
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

@@ -95,3 +95,12 @@ def test_verify_fails_a_damaged_index(cli: Cli, made: Path) -> None:
     assert as_json.code == 1
     assert as_json.json()["sound"] is False
     assert as_json.json()["problem"]
+
+
+def test_a_model_in_a_folder_is_named_again(cli: Cli, tmp_path: Path, corpus: Path, colbert_dir: Path) -> None:
+    assert cli("index", tmp_path / "made", corpus, "--model", colbert_dir).code == 0
+    done = cli("search", tmp_path / "made", "net profit", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "or --model on the command line" in done.err
+    done = cli("search", tmp_path / "made", "net profit", "--model", colbert_dir, "--json")
+    assert len(done.json()["hits"]) == 3, done.err

@@ -129,13 +129,6 @@ def test_a_model_record_that_builds_none(made: Path, record: str) -> None:
         assert answers(index)[-1] == len(PASSAGES)
 
 
-def test_an_index_makes_nobody_run_a_checkpoints_code(made: Path) -> None:
-    record = '{"name_or_path": "x", "trust_remote_code": true, "model_kwargs": {"trust_remote_code": true, "a": 1}}'
-    change_catalog(made, f"UPDATE meta SET value = '{record}' WHERE key = 'model'")
-    with ColBERTIndex.open(made) as index:
-        assert index.model.options() == {"name_or_path": "x", "model_kwargs": {"a": 1}}
-
-
 # --- damaged segments ---
 
 

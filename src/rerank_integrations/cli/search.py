@@ -49,11 +49,15 @@ def search(
     where: Annotated[
         str | None, typer.Option(help="""A filter on metadata, in JSON: '{"year": {"$gte": 2023}}'.""")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint name or path. \\[default: the one that the index names on the hub]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search an index."""
     condition = None if where is None else _condition(where)
-    with ColBERTIndex.open(path, read_only=True) as index:
+    encoder = None if model is None else ColBERTModel(model)
+    with ColBERTIndex.open(path, encoder, read_only=True) as index:
         hits = index.search(query, k, where=condition)
     _write({"index": str(path)}, query, hits, as_json=as_json)
 

@@ -1,15 +1,38 @@
-"""The model that an index was made with, as its catalog records it."""
+"""The model that an index was made with, as its catalog records it, and what of that record is taken on trust.
+
+An index is data, and may come from anywhere. Its record names a model on the hub and how to read texts with it, nothing
+else: no options that reach the libraries below, no code, no path on the machine that it is opened on.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
+from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
-from rerank_integrations.errors import IndexFormatError, InvalidInputError
+from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError
 
 _OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
+# What is taken from a record, and of which type. `ColBERTModel` checks the values.
+_TAKEN: dict[str, type] = {
+    "name_or_path": str,
+    "revision": str,
+    "dtype": str,
+    "backend": str,
+    "batch_size": int,
+    "query_length": int,
+    "document_length": int,
+    "local_files_only": bool,
+}
+# Arguments of `ColBERTModel` that only its caller can give.
+_WITHHELD = (*_OF_THIS_PROCESS, "model_kwargs", "token", "trust_remote_code")
+# No length or batch is larger; a larger number could only be meant to fill the memory.
+_MAX_NUMBER = 2**20
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 def model_record(encoder: TokenEncoder) -> str:
@@ -29,6 +52,8 @@ def model_record(encoder: TokenEncoder) -> str:
 def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
     """Return the model that the index at `path` records; loads no weights.
 
+    A record that names a path, or options beside the plain ones, gives a `WithheldModel`.
+
     Raises
     ------
     IndexFormatError
@@ -36,11 +61,78 @@ def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
     """
     try:
         options = json.loads(meta["model"])
-        # An index is data: it must not make anyone run a checkpoint's own code.
-        options.pop("trust_remote_code", None)
-        (options.get("model_kwargs") or {}).pop("trust_remote_code", None)
-        return ColBERTModel(**options)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for option in options.keys() - set(_WITHHELD):
+            _require_plain(option, options[option])
+        plain = {option: options[option] for option in _TAKEN if option in options}
+        model = ColBERTModel(**plain)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IndexFormatError(
             f"{path} records a model that ColBERTModel cannot build ({error}); pass the model it was made with"
         ) from error
+    withheld = [option for option in _WITHHELD if option in options]
+    if withheld:
+        return WithheldModel(path, model.name, f"{', '.join(withheld)}, which can run code or reach other places")
+    if _names_path(model.name):
+        return WithheldModel(path, model.name, "a path on this machine")
+    return model
+
+
+def _require_plain(option: str, value: Any) -> None:
+    kind = _TAKEN.get(option)
+    if kind is None:
+        raise ValueError(f"ColBERTModel has no argument {option!r}")
+    if type(value) is not kind or (kind is int and value > _MAX_NUMBER):
+        raise ValueError(f"{option} is {value!r}; expected {kind.__name__}" + f" up to {_MAX_NUMBER}" * (kind is int))
+
+
+def _names_path(name: str) -> bool:
+    return name != "starter" and (not _HUB_NAME.fullmatch(name) or Path(name).exists())
+
+
+class WithheldModel:
+    """Stand for a recorded model that is not built on the word of an index.
+
+    The index opens, and gives what it holds; whatever needs the model raises `CheckpointError`, which says what was
+    recorded and what to pass.
+    """
+
+    def __init__(self, index: Path, name: str, recorded: str) -> None:
+        self._index, self._name, self._recorded = index, name, recorded
+
+    @property
+    def name(self) -> str:
+        """The recorded name or path."""
+        return self._name
+
+    @property
+    def dim(self) -> int:
+        """Refuse."""
+        self._refuse()
+
+    @property
+    def fingerprint(self) -> str:
+        """Refuse."""
+        self._refuse()
+
+    def options(self) -> dict[str, Any]:
+        """Refuse: what is written down here would be taken for a user's own words where it is read."""
+        self._refuse()
+
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
+        """Refuse."""
+        self._refuse()
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
+        """Refuse."""
+        self._refuse()
+
+    def explain(self, query: str, text: str) -> NoReturn:
+        """Refuse."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise CheckpointError(
+            f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; that is not "
+            "loaded on the word of an index. If you know it, pass it yourself: "
+            f"ColBERTIndex.open(path, ColBERTModel({self._name!r}, ...)), or --model on the command line"
+        )
