@@ -66,7 +66,8 @@ class Harness:
     def dumps(self, component: Any) -> str:
         if isinstance(component, ColBERTRetriever):
             # LlamaIndex has no serialisation for retrievers; what a user would keep is this.
-            return json.dumps([str(component.index.path), component.similarity_top_k])
+            index = {"path": str(component.index.path), "model": component.index.model.options()}
+            return json.dumps([index, component.similarity_top_k])
         return component.to_json()
 
     def loads(self, text: str, like: Any) -> Any:

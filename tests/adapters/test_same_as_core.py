@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from adapters.rows import candidates_of, ids, rows_of_hits
+from checkpoints.cross_encoder import write_far_logits
 from corpus import QUERIES
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Hit, Passage, rerank
@@ -19,7 +21,9 @@ def test_retrieval(harness: Any, index: ColBERTIndex, query: str) -> None:
 @pytest.mark.parametrize("query", QUERIES[:4])
 def test_retrieval_from_a_path(harness: Any, index: ColBERTIndex, query: str) -> None:
     for place in (index.path, str(index.path)):
-        assert harness.retrieve(harness.retriever(place), query) == rows_of_hits(index.search(query))
+        # Its model lies in a folder, which the index alone does not make anyone read.
+        given = {"path": place, "model": index.model.options()}
+        assert harness.retrieve(harness.retriever(given), query) == rows_of_hits(index.search(query))
 
 
 @pytest.mark.parametrize("query", QUERIES[:4])
@@ -102,3 +106,15 @@ class _Counting:
     def encode_documents(self, texts: Any, show_progress: bool = False) -> Any:
         self.documents += texts
         return self._model.encode_documents(texts, show_progress)
+
+
+def test_scores_that_are_rounded_to_one_keep_the_order_of_their_logits(
+    harness: Any, passages: list[Passage], tmp_path: Path
+) -> None:
+    model = CrossEncoderModel(write_far_logits(tmp_path, 60.0), dtype="float32", device="cpu")
+    raw = CrossEncoderModel(model.name, dtype="float32", device="cpu", activation="raw")
+    expected = [hit.id for hit in rerank(QUERIES[0], passages[:12], raw)]
+    reranker = harness.cross_encoder_rerank(model=model, top_n=None)
+    found = harness.rerank(reranker, harness.candidates(passages[:12]), QUERIES[0])
+    assert [row.id for row in found] == expected != [passage.id for passage in passages[:12]]
+    assert {row.score for row in found} == {1.0}

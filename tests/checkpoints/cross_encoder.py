@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -79,6 +80,19 @@ def write_cross_encoder(
     if not pad_token:
         saved["pad_token_id"] = None
     write_json(path / "config.json", saved)
+    return path
+
+
+def write_far_logits(path: str | Path, shift: float) -> Path:
+    """Write a BERT with a sigmoid whose logits lie around `shift`, a few apart, in place of around 0."""
+    path = write_cross_encoder(path)
+    weights = load_file(path / "model.safetensors")
+    weights["classifier.weight"] *= 20
+    weights["classifier.bias"] = weights["classifier.bias"] * 20 + shift
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    del config["sentence_transformers"]
+    write_json(path / "config.json", config)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import write_cross_encoder
+from checkpoints.cross_encoder import write_far_logits
 from corpus import ENGLISH, QUERIES
 from toy import Floats, ToyEncoder
 
 from rerank_integrations import (
+    Cascade,
     ColBERTModel,
     ColBERTScorer,
     CrossEncoderModel,
@@ -22,7 +25,7 @@ from rerank_integrations import (
     Reranker,
     rerank,
 )
-from rerank_integrations.core.reranking import Candidate
+from rerank_integrations.core.reranking import Candidate, as_candidate_scorer
 
 TEXTS = [*ENGLISH[:12], ""]
 
@@ -72,8 +75,6 @@ def test_logit_and_probability(cross_encoder_dir: Path) -> None:
 
 @pytest.mark.parametrize(("named", "scale"), [("Sigmoid", "probability"), ("Identity", "logit"), ("Tanh", "own")])
 def test_the_checkpoint_s_own_scale(tmp_path: Path, named: str, scale: str) -> None:
-    import json
-
     path = write_cross_encoder(tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
     name = "linear.Identity" if named == "Identity" else f"activation.{named}"
@@ -81,6 +82,53 @@ def test_the_checkpoint_s_own_scale(tmp_path: Path, named: str, scale: str) -> N
     (path / "config.json").write_text(json.dumps(config))
     model = CrossEncoderModel(path, dtype="float32", device="cpu")
     assert rerank("rain", TEXTS[:2], model)[0].note["score_scale"] == scale
+
+
+@pytest.mark.parametrize("shift", [-800.0, -20.0, 15.0, 60.0])
+def test_rounded_scores_keep_the_order_of_their_logits(tmp_path: Path, shift: float) -> None:
+    path = write_far_logits(tmp_path, shift)
+    raw, shown = (
+        CrossEncoderModel(path, dtype="float32", device="cpu", activation=activation) for activation in ("raw", "model")
+    )
+    given = list(dict.fromkeys(TEXTS))
+    logits = dict(zip(given, raw.score(QUERIES[0], given), strict=True))
+    expected = [text for text, _ in sorted(logits.items(), key=lambda item: -item[1])]
+    assert expected != given
+    hits = rerank(QUERIES[0], given, shown)
+    assert [hit.text for hit in hits] == expected
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    if abs(shift) > 40:
+        assert {hit.score for hit in hits} == {float(shift > 0)}
+    else:
+        # A sigmoid in single precision is 1.0 from a logit of 17 on, one in double precision only from 37 on.
+        assert len({hit.score for hit in hits}) == len(given)
+    assert [hit.text for hit in rerank(QUERIES[0], given, shown, top_n=3)] == expected[:3]
+    # A threshold is on the scores that are shown: equal ones are kept or left together.
+    assert [hit.text for hit in rerank(QUERIES[0], given, shown, threshold=hits[-1].score)] == expected
+    first = Reranker(as_candidate_scorer(shown), top_n=5)
+    cascade = Cascade([("first", first), ("second", Reranker(as_candidate_scorer(raw)))])
+    assert [hit.text for hit in rerank(QUERIES[0], given, cascade)] == expected[:5]
+    windows = [
+        {hit.text: hit.note.get("window_start") for hit in rerank(QUERIES[0], given, model, window=8, stride=4)}
+        for model in (raw, shown)
+    ]
+    assert windows[0] == windows[1]
+
+
+def test_scores_tie_where_their_logits_do(tmp_path: Path) -> None:
+    model = CrossEncoderModel(write_far_logits(tmp_path, 60.0), dtype="float32", device="cpu")
+    hits = rerank(QUERIES[0], [Passage(name, "the same text") for name in "zay"], model)
+    assert [hit.id for hit in hits] == ["z", "a", "y"]
+
+
+def test_an_activation_that_is_not_known_to_rise_orders_by_what_it_gives(tmp_path: Path) -> None:
+    path = write_far_logits(tmp_path, 60.0)
+    config = json.loads((path / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.activation.Tanhshrink"}
+    (path / "config.json").write_text(json.dumps(config))
+    hits = rerank(QUERIES[0], TEXTS, CrossEncoderModel(path, dtype="float32", device="cpu"))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert {hit.note["score_scale"] for hit in hits} == {"own"}
 
 
 class Given:

@@ -15,8 +15,14 @@ def best_first(
     *,
     top_n: int | None = None,
     threshold: float | None = None,
+    keys: Sequence[tuple[float, ...]] | None = None,
 ) -> list[tuple[int, float]]:
     """Order positions by falling score, then by rising tie key; apply the threshold, then the cut.
+
+    Parameters
+    ----------
+    keys
+        What to order by in place of the scores, where these are rounded; the threshold is on the scores.
 
     Raises
     ------
@@ -27,7 +33,8 @@ def best_first(
         if math.isnan(score):
             raise InvalidInputError(f"the score of passage number {place} is NaN; expected a number")
     kept = [place for place, score in enumerate(scores) if threshold is None or score >= threshold]
-    kept.sort(key=lambda place: (-scores[place], tie_keys[place]))
+    by = [(score,) for score in scores] if keys is None else keys
+    kept.sort(key=lambda place: (tuple(-number for number in by[place]), tie_keys[place]))
     return [(place, float(scores[place])) for place in kept[:top_n]]
 
 

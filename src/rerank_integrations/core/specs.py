@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.index.recorded import is_taken_on_trust
 from rerank_integrations.core.models import (
     ColBERTModel,
     CrossEncoderModel,
@@ -22,7 +23,7 @@ from rerank_integrations.errors import InvalidInputError
 ModelSpec: TypeAlias = "str | Path | Mapping[str, Any]"
 ColBERTLike: TypeAlias = "ModelSpec | TokenEncoder"
 CrossEncoderLike: TypeAlias = "ModelSpec | Scorer"
-IndexLike: TypeAlias = "ColBERTIndex | str | os.PathLike[str]"
+IndexLike: TypeAlias = "ColBERTIndex | str | os.PathLike[str] | Mapping[str, Any]"
 
 
 def load_colbert(model: ColBERTLike) -> Any:
@@ -116,6 +117,14 @@ def model_spec(model: Any) -> Any:
 def index_spec(index: ColBERTIndex | None) -> str | None:
     """Return the absolute path of `index`, which opens it again from any working directory."""
     return None if index is None else str(Path(index.path).resolve())
+
+
+def searched_index_spec(index: ColBERTIndex) -> str | dict[str, Any]:
+    """Return what opens `index` again for searching: its path, with the model where its record is not enough."""
+    path = str(Path(index.path).resolve())
+    if isinstance(index.model, ColBERTModel) and not is_taken_on_trust(index.model):
+        return {"path": path, "model": model_spec(index.model)}
+    return path
 
 
 def _built(kind: type[Any], arguments: Mapping[str, Any]) -> Any:

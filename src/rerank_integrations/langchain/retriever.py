@@ -15,7 +15,7 @@ from langchain_core.runnables.config import get_config_list
 from rerank_integrations.core.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex, as_index
 from rerank_integrations.core.rerank import require_count
-from rerank_integrations.core.specs import IndexLike, index_spec, model_name
+from rerank_integrations.core.specs import IndexLike, model_name, searched_index_spec
 from rerank_integrations.langchain._batch import retrieve_and_rerank
 from rerank_integrations.langchain._compressor import Compressor
 from rerank_integrations.langchain._convert import hit_to_document
@@ -71,7 +71,7 @@ class ColBERTRetriever(BaseRetriever):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """What ``dumpd`` writes in place of the open index."""
-        return {"index": index_spec(self.index)}
+        return {"index": searched_index_spec(self.index)}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         return LangSmithRetrieverParams(

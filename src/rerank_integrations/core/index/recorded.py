@@ -77,12 +77,20 @@ def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
     return model
 
 
+def is_taken_on_trust(model: ColBERTModel) -> bool:
+    """Return whether an index that records `model` opens with it, without a word of its user's."""
+    recorded = set(model.options()) - set(_OF_THIS_PROCESS)
+    return recorded <= set(_TAKEN) and not _names_path(model.name)
+
+
 def _require_plain(option: str, value: Any) -> None:
     kind = _TAKEN.get(option)
     if kind is None:
         raise ValueError(f"ColBERTModel has no argument {option!r}")
-    if type(value) is not kind or (kind is int and value > _MAX_NUMBER):
-        raise ValueError(f"{option} is {value!r}; expected {kind.__name__}" + f" up to {_MAX_NUMBER}" * (kind is int))
+    if type(value) is not kind:
+        raise ValueError(f"{option} is {value!r}; expected {kind.__name__}")
+    if isinstance(value, int) and value > _MAX_NUMBER:
+        raise ValueError(f"{option} is {value!r}; expected at most {_MAX_NUMBER}")
 
 
 def _names_path(name: str) -> bool:

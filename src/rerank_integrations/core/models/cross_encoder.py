@@ -20,13 +20,16 @@ from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
 _ACTIVATIONS = ("model", "sigmoid", "raw")
+# Of the activations that do not depend on the checkpoint.
+_SCALES = {"raw": "logit", "sigmoid": "probability"}
 
 
 class PairScore(NamedTuple):
-    """The score of a (query, text) pair, and which of the two was cut."""
+    """The score of a (query, text) pair, which of the two was cut, and what the pair is ordered by, higher first."""
 
     score: float
     cut: PairCut
+    order: tuple[float, ...]
 
 
 class CrossEncoderModel:
@@ -160,11 +163,10 @@ class CrossEncoderModel:
     @property
     def score_scale(self) -> str:
         """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
-        named = {"raw": "logit", "sigmoid": "probability"}.get(self._activation)
-        if named:
-            return named
+        if self._activation in _SCALES:
+            return _SCALES[self._activation]
         with self._share.loaded() as loaded:
-            return str(loaded.scale)
+            return self._scale(loaded)
 
     def score(self, query: str | Sequence[tuple[str, str]], texts: Sequence[str] | None = None) -> list[float]:
         """Return one score a text, on the scale that `activation` names; higher is better.
@@ -199,14 +201,19 @@ class CrossEncoderModel:
         counts = loaded.count_tokens(pairs)
         remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
         self._notice.check("query-passage pairs", counts, limit, remedy)
-        scores: dict[tuple[str, str], float] = {}
+        found: dict[tuple[str, str], float] = {}
         read = [min(count, limit) for count in counts]
         places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side)
         batches = [[pairs[place] for place in batch] for batch in places]
         for batch, logits in zip(batches, loaded.logits(batches, limit), strict=True):
-            scores.update(zip(batch, self._activate(loaded, logits), strict=True))
-        cut = _cut(loaded, pairs, counts, limit)
-        return {pair: PairScore(scores[pair], of_it) for pair, of_it in zip(pairs, cut, strict=True)}
+            found.update(zip(batch, logits, strict=True))
+        logits = [found[pair] for pair in pairs]
+        scale, scores = self._scale(loaded), self._activate(loaded, logits)
+        # A sigmoid rounds what lies far from 0 to one number. Of an activation of the checkpoint's own it is not known
+        # that it rises.
+        orders = zip(scores, logits, strict=True) if scale == "own" else zip(logits, strict=True)
+        rows = zip(pairs, scores, _cut(loaded, pairs, counts, limit), orders, strict=True)
+        return {pair: PairScore(score, cut, order) for pair, score, cut, order in rows}
 
     def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[PairCut]:
         """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
@@ -236,10 +243,15 @@ class CrossEncoderModel:
         with self._share.loaded() as loaded:
             return int(loaded.text_room(query, loaded.limit(self._max_length)))
 
+    def _scale(self, loaded: Any) -> str:
+        return _SCALES.get(self._activation) or str(loaded.scale)
+
     def _activate(self, loaded: Any, logits: list[float]) -> list[float]:
-        if self._activation == "raw":
+        scale = self._scale(loaded)
+        if scale == "logit":
             return logits
-        if self._activation == "sigmoid":
+        if scale == "probability":
+            # In double precision: torch's, in single, is 1.0 from logits of 17 on.
             return [_sigmoid(logit) for logit in logits]
         activated: list[float] = loaded.activate(logits)
         return activated

@@ -43,7 +43,7 @@ def cache_of(options: LoadOptions) -> str | None:
 def is_hub_name(name: str) -> bool:
     """Return whether the hub could hold a model of that name."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -73,7 +73,7 @@ def why_not_asked(options: LoadOptions) -> str | None:
 
 def _ask(endpoint: str) -> str | None:
     """Return why no hub answers at `endpoint`; ``None`` if one does, whatever it says."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _TIMEOUT_SECONDS)
     failures: list[str] = [f"no answer within {timeout:g} s"]

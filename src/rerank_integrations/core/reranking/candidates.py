@@ -48,6 +48,8 @@ class Scored:
         Character span of the window that scored best; ``None`` without windows.
     vectors
         ``"stored"`` (of the index), ``"cached"`` or ``"encoded"``; ``None`` for a scorer that has no vectors.
+    order
+        What it is ordered by where the score is rounded, higher first; ``None``: the score.
     """
 
     score: float
@@ -55,6 +57,12 @@ class Scored:
     query_truncated: bool = False
     window: tuple[int, int] | None = None
     vectors: str | None = None
+    order: tuple[float, ...] | None = None
+
+    @property
+    def order_key(self) -> tuple[float, ...]:
+        """What it is ordered by, higher first."""
+        return (self.score,) if self.order is None else self.order
 
     def scaled(self, divisor: int) -> Scored:
         """Return the same with the score divided by `divisor`."""

@@ -78,10 +78,11 @@ class CrossEncoderScorer:
         ]
 
     def _best(self, windows: Sequence[Span], scores: Sequence[PairScore]) -> Scored:
-        best = best_window([one.score for one in scores])
-        score, cut = scores[best]
+        best = best_window([one.score for one in scores], [one.order for one in scores])
+        score, cut, order = scores[best]
         return Scored(
             score,
+            order=order,
             truncated=cut.text,
             query_truncated=cut.query,
             window=None if self._windows is None else windows[best],

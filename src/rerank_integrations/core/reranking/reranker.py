@@ -60,7 +60,10 @@ class Reranker:
         self._strict = strict
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
-        """Return the candidates that are kept, best first; equal scores in the order they came.
+        """Return the candidates that are kept, best first; equal ones in the order they came.
+
+        A cross-encoder's are ordered by their logits, so scores of 1.0 that are rounded keep the order of what they
+        were rounded from.
 
         Raises
         ------
@@ -97,7 +100,11 @@ class Reranker:
                 named = "" if candidate.id is None else f" ({candidate.id!r})"
                 raise InvalidInputError(f"the score of passage number {place}{named} is NaN; expected a number")
         order = best_first(
-            [one.score for one in scores], range(len(scores)), top_n=self._top_n, threshold=self._threshold
+            [one.score for one in scores],
+            range(len(scores)),
+            top_n=self._top_n,
+            threshold=self._threshold,
+            keys=[one.order_key for one in scores],
         )
         scale = {"score_scale": self._scorer.scale} if order else {}
         return [

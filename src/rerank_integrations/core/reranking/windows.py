@@ -88,9 +88,13 @@ def require_windows(window: int | None, stride: int | None) -> Windows | None:
     return Windows(size, step)
 
 
-def best_window(scores: Sequence[float]) -> int:
-    """Return the place of the highest score, the first of equal ones; of a NaN, if there is one, so that it shows."""
-    return next((at for at, score in enumerate(scores) if math.isnan(score)), scores.index(max(scores)))
+def best_window(scores: Sequence[float], keys: Sequence[tuple[float, ...]] | None = None) -> int:
+    """Return the place of the highest score, the first of equal ones; of a NaN, if there is one, so that it shows.
+
+    By `keys`, where these are what the scores are rounded from.
+    """
+    by: Sequence[float] | Sequence[tuple[float, ...]] = scores if keys is None else keys
+    return next((at for at, score in enumerate(scores) if math.isnan(score)), by.index(max(by)))
 
 
 def _border(words: Sequence[int], letters: Sequence[int], first: int, most: int, end: int) -> int:
