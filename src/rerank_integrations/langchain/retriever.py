@@ -29,7 +29,8 @@ class ColBERTRetriever(BaseRetriever):
     Parameters
     ----------
     index
-        An open index, or a path, which is opened read-only.
+        An open index, or a path, which is opened read-only; or a mapping of ``path`` and ``model``, for an index that
+        was made with a model in a folder.
     k
         How many documents to return; ``invoke(query, k=3)`` overrides it for one call.
     filter

@@ -21,7 +21,8 @@ class ColBERTRetriever(BaseRetriever):
     Parameters
     ----------
     index
-        An open index, or a path, which is opened read-only.
+        An open index, or a path, which is opened read-only; or a mapping of ``path`` and ``model``, for an index that
+        was made with a model in a folder.
     similarity_top_k
         How many nodes to return.
     filters

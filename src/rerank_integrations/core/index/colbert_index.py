@@ -139,7 +139,8 @@ class ColBERTIndex:
         path
             The index's folder.
         model
-            The model it was made with; by default the recorded one is loaded at the first search.
+            The model it was made with; by default the recorded one is loaded at the first search. One that is recorded
+            as a path, or with more than plain options, must be given: without it searching raises `CheckpointError`.
         read_only
             Take no writer's lock. For searching beside a writer, and on read-only media.
 

@@ -87,12 +87,19 @@ class ColBERTModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind.
+        At once, for an argument of a wrong kind; at first use, for a `device` that torch cannot use here.
     CheckpointError
         At first use: no such checkpoint, a plain encoder without a trained projection, no padding token, an encoder
         that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
+    InsufficientMemoryError
+        At first use, if the model does not fit into the memory that is left.
+
+    Warns
+    -----
+    FidelityWarning
+        At first use, if the graph of `backend` strays from torch on this processor, so that something slower computes.
 
     References
     ----------

@@ -58,12 +58,20 @@ class CrossEncoderModel:
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind; at first use, for a `max_length` that the template alone fills.
+        At once, for an argument of a wrong kind; at first use, for a `device` that torch cannot use here, or a
+        `max_length` that the template alone fills.
     CheckpointError
         At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
         language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
+    InsufficientMemoryError
+        At first use, if the model does not fit into the memory that is left.
+
+    Warns
+    -----
+    FidelityWarning
+        At first use, if the graph of `backend` strays from torch on this processor, so that something slower computes.
     """
 
     def __init__(
