@@ -26,6 +26,7 @@ from checkpoints.rerankers import (
     write_qwen3_classifier,
     write_qwen3_reranker,
 )
+from close_to import close_to
 from corpus import CHINESE, ENGLISH, LONG_TEXT, QUERIES
 
 from rerank_integrations import CheckpointError, ColBERTModel, CrossEncoderModel, InvalidInputError
@@ -142,7 +143,7 @@ def test_fewer_bits_stay_close_or_torch_computes(
 
 def test_auto_is_float32_where_there_is_no_bfloat16(cross_encoder_dir: Path) -> None:
     auto, exact = (CrossEncoderModel(cross_encoder_dir, backend="onnx", dtype=dtype) for dtype in ("auto", "float32"))
-    assert auto.score(QUERIES[0], TEXTS) == exact.score(QUERIES[0], TEXTS)
+    assert close_to(auto.score(QUERIES[0], TEXTS), exact.score(QUERIES[0], TEXTS))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -154,7 +155,7 @@ def test_threads_get_the_serial_scores(case: tuple[type[Model], Path], backend: 
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda job: graph.score(*job), jobs))
     for found, expected in zip(together, serial, strict=True):
-        assert found == pytest.approx(expected, abs=1e-6)
+        assert close_to(found, expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

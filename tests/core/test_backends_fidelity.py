@@ -104,10 +104,11 @@ class Stand(GraphSession):
         return (expected + self._error * noise).astype(np.float32)
 
 
-class Fixed(Stand):
-    """One that knows a single way to compute."""
+class Failing(Stand):
+    """One whose runtime has no kernel for it."""
 
-    has_precisions = False
+    def run(self, arrays: Arrays) -> Any:
+        raise RuntimeError("somewhere in a library\nno kernel")
 
 
 @pytest.mark.parametrize("error", [0.0, 0.02, 0.3, 1.4, float("nan")])
@@ -119,27 +120,38 @@ def test_the_error_is_a_share_of_the_spread(error: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "errors", "served"),
+    ("backend", "dtype", "errors", "served"),
     [
-        (Stand, "int8", {"int8": 0.1, "float32": 0.0}, "int8"),
-        (Stand, "int8", {"int8": 1.4, "float32": 0.05}, "float32"),
-        (Stand, "int8", {"int8": float("nan"), "float32": 0.05}, "float32"),
-        (Stand, "int8", {"int8": 1.4, "float32": 1.4}, None),
-        (Fixed, "int8", {"int8": 1.4, "float32": 0.0}, None),
-        (Stand, "float32", {"float32": 0.1}, None),
-        (Stand, "float32", {"float32": 1e-5}, "float32"),
+        ("openvino", "int8", {"int8": 0.1, "float32": 0.0}, "int8"),
+        ("openvino", "int8", {"int8": 1.4, "float32": 0.05}, "float32"),
+        ("openvino", "int8", {"int8": float("nan"), "float32": 0.05}, "float32"),
+        ("openvino", "int8", {"int8": 1.4, "float32": 1.4}, None),
+        # ONNX Runtime knows a single way to compute a graph.
+        ("onnx", "int8", {"int8": 1.4, "float32": 0.0}, None),
+        ("openvino", "float32", {"float32": 0.1}, None),
+        ("openvino", "float32", {"float32": 1e-5}, "float32"),
     ],
 )
-def test_the_next_best_is_served(kind: type[Stand], dtype: str, errors: dict[str, float], served: str | None) -> None:
+def test_the_next_best_is_served(backend: str, dtype: str, errors: dict[str, float], served: str | None) -> None:
     known = probes()
-    sessions = {name: kind(known, error) for name, error in errors.items()}
-    options = LoadOptions("a model", backend="openvino", dtype=dtype)
+    sessions = {name: Stand(known, error) for name, error in errors.items()}
+    options = LoadOptions("a model", backend=backend, dtype=dtype)
     if served == dtype:
         assert faithful_session(options, sessions.__getitem__, known) == (sessions[served], served)
         return
     with pytest.warns(FidelityWarning, match="a model"):
         session, _ = faithful_session(options, sessions.__getitem__, known)
     assert session is (None if served is None else sessions[served])
+
+
+def test_a_graph_that_does_not_run_on_the_processor_gives_way() -> None:
+    known = probes()
+    sessions = {"auto": Failing(known, 0.0), "float32": Stand(known, 0.0)}
+    with pytest.warns(
+        FidelityWarning, match=r"does not run on this processor \(RuntimeError: no kernel\). openvino in"
+    ):
+        session, dtype = faithful_session(LoadOptions("a model", backend="openvino"), sessions.__getitem__, known)
+    assert (session, dtype) == (sessions["float32"], "float32")
 
 
 def test_the_most_that_is_served_leaves_nine_of_ten_pairs_in_order() -> None:

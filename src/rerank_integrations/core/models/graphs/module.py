@@ -14,7 +14,7 @@ from rerank_integrations.core.models.graphs.probes import Probe, load_probes, re
 from rerank_integrations.core.models.graphs.session import GraphSession
 from rerank_integrations.core.models.notices import warn_user
 from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.errors import FidelityWarning
+from rerank_integrations.errors import FidelityWarning, RerankError
 
 # Largest relative error on the probes. In float32, sums in another order give some 1e-5; kernels that are wrong, 1.
 _MAX_ERROR = 0.01
@@ -90,21 +90,37 @@ def faithful_session(
     and the graph may have been made on another.
     """
     limit = _MAX_ERROR if options.dtype == "float32" else _MAX_ROUNDED_ERROR
-    session = open_session(options.dtype)
-    error = relative_error(session, probes)
-    if error <= limit:
+    session, complaint = _tried(open_session, options.dtype, probes, limit)
+    if session is not None:
         return session, options.dtype
-    in_float32 = None
-    if session.has_precisions and options.dtype != "float32":
-        in_float32 = open_session("float32")
-        if not relative_error(in_float32, probes) <= limit:
-            in_float32 = None
-    served = "torch" if in_float32 is None else options.backend
+    if session_kind(options).has_precisions and options.dtype != "float32":
+        session, _ = _tried(open_session, "float32", probes, limit)
+    served = "torch" if session is None else options.backend
     warn_user(
-        f"{options.name_or_path!r} with backend={options.backend!r} and dtype={options.dtype!r} strays from torch on "
-        f"this processor: on {sum(len(probe.expected) for probe in probes)} built-in texts its error is {error:.2f} "
-        f"times the spread of torch's outputs, expected at most {limit:.2f}. {served} in float32 computes in its "
-        "place; pass backend='torch', or another dtype, to choose what computes",
+        f"{options.name_or_path!r} with backend={options.backend!r} and dtype={options.dtype!r} {complaint}. {served} "
+        "in float32 computes in its place; pass backend='torch', or another dtype, to choose what computes",
         FidelityWarning,
     )
-    return in_float32, "float32"
+    return session, "float32"
+
+
+def _tried(
+    open_session: Callable[[str], GraphSession], dtype: str, probes: list[Probe], limit: float
+) -> tuple[GraphSession | None, str]:
+    """Return a session whose error is at most `limit`; or ``None``, and what is wrong with it."""
+    try:
+        session = open_session(dtype)
+        error = relative_error(session, probes)
+    except RerankError:
+        raise
+    except Exception as failure:
+        # The runtimes raise their own kinds where a kernel that they need is not there.
+        reason = str(failure).strip().rpartition("\n")[2]
+        return None, f"does not run on this processor ({type(failure).__name__}: {reason})"
+    if error <= limit:
+        return session, ""
+    texts = sum(len(probe.expected) for probe in probes)
+    return None, (
+        f"strays from torch on this processor: on {texts} built-in texts its error is {error:.2f} times the spread of "
+        f"torch's outputs, expected at most {limit:.2f}"
+    )
