@@ -133,10 +133,10 @@ def test_a_checkpoint_that_is_not_there_is_one_line(cli: Cli, tmp_path: Path, co
     assert "Traceback" not in done.err
 
 
-def test_records_survive_json_and_unicode(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
+def test_records_survive_json_and_unicode(cli: Cli, tmp_path: Path, cached_model: str) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text(json.dumps({"_id": "é/1", "text": "naïve café", "tags": ["x", None]}), "utf-8")
-    assert cli("index", tmp_path / "made", path, "--model", colbert_dir).code == 0
+    assert cli("index", tmp_path / "made", path, "--model", cached_model).code == 0
     assert _stored(tmp_path / "made", "é/1")["é/1"] == (
         "naïve café",
         {"source": "corpus.jsonl", "tags": ["x", None]},
@@ -144,14 +144,14 @@ def test_records_survive_json_and_unicode(cli: Cli, tmp_path: Path, colbert_dir:
 
 
 @pytest.fixture
-def notes(cli: Cli, tmp_path: Path, colbert_dir: Path) -> tuple[Path, Path]:
+def notes(cli: Cli, tmp_path: Path, cached_model: str) -> tuple[Path, Path]:
     """A folder of two files and a JSONL file, and an index of it."""
     folder, made = tmp_path / "notes", tmp_path / "made"
     folder.mkdir()
     (folder / "old.txt").write_text("The password is swordfish.", "utf-8")
     (folder / "new.txt").write_text("Lunch is at noon.", "utf-8")
     (folder / "records.jsonl").write_text('{"_id": "r1", "text": "One."}\n{"_id": "r2", "text": "Two."}\n', "utf-8")
-    assert cli("index", made, folder, "--model", colbert_dir).code == 0
+    assert cli("index", made, folder, "--model", cached_model).code == 0
     return folder, made
 
 
