@@ -188,7 +188,7 @@ Arguments = Callable[[World, str], list[object]]
 CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "demo": (demo_of_few, ()),
     "index": (index_files, ()),
-    "search": (lambda world, _: [world.index(), f"zip {world.name}"], ()),
+    "search": (lambda world, _: [world.index(), f"zip {world.name}", "--model", world.colbert], ()),
     "rerank": (rerank_file, ()),
     "explain": (lambda world, _: [f"zip {world.name}", f"a zip {world.name}", "--model", world.colbert], ()),
     "info": (lambda world, _: [world.index()], ()),
