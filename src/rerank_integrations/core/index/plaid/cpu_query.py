@@ -89,7 +89,7 @@ class CpuQuery:
         bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
         found = finalists(
             part_table(group),
-            np.empty(0, dtype=codec.scale_type),
+            np.dtype(codec.scale_type).itemsize,
             codec.residual_bytes,
             np.float32(codec.step),
             codec.whole,
@@ -107,22 +107,23 @@ class CpuQuery:
     def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
         """MaxSim of the passages' decompressed vectors."""
         out = np.empty(len(places), dtype=np.float64)
-        small, stored, columns = self._small, self._stored(segment), self._columns.reshape(-1)
+        codec, small, columns = self._codec, self._small, self._columns.reshape(-1)
+        row = np.array(token_kernels.segment_row(segment), dtype=np.uintp)
 
         def score(start: int, end: int) -> None:
-            some = places[start:end]
-            token_kernels.maxsim(stored, self._query, some, small.wide, small.codebook, columns, out[start:end])
+            token_kernels.maxsim(
+                row,
+                np.dtype(codec.scale_type).itemsize,
+                codec.residual_bytes,
+                np.float32(codec.step),
+                codec.whole,
+                self._query,
+                places[start:end],
+                small.wide,
+                small.codebook,
+                columns,
+                out[start:end],
+            )
 
         in_parts(score, len(places), _SHARED_PASSAGES)
         return out
-
-    def _stored(self, segment: PlaidSegment) -> token_kernels.Tokens:
-        return token_kernels.Tokens(
-            segment.codes,
-            segment.residuals.reshape(-1),
-            segment.scales,
-            segment.residuals.shape[1],
-            segment.offsets,
-            np.float32(self._codec.step),
-            self._codec.whole,
-        )

@@ -10,7 +10,15 @@ import numba
 
 def inlined(function: Any) -> Any:
     """Compile as a part of the loops that call it."""
-    part: Any = numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    part: Any = numba.njit(
+        nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+    return part
+
+
+def called(function: Any) -> Any:
+    """Compile as a function of its own that the loops call; Python code cannot."""
+    part: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
     return part
 
 

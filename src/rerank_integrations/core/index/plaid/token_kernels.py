@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from rerank_integrations.core.index.plaid.jit import compiled, inlined
@@ -21,6 +22,7 @@ from rerank_integrations.core.index.plaid.simd import (
     any_float_larger,
     any_larger,
     as_floats,
+    at_address,
     larger,
     larger_bytes,
     load_bytes,
@@ -37,6 +39,7 @@ from rerank_integrations.core.index.plaid.simd import (
     store_floats,
     where_less,
 )
+from rerank_integrations.core.index.segments import PlaidSegment
 
 
 class Tokens(NamedTuple):
@@ -45,9 +48,9 @@ class Tokens(NamedTuple):
     Parameters
     ----------
     codes, residuals, scales
-        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), unsigned *Shape:* (tokens,).
-    width
-        Bytes of a residual.
+        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), uint8 *Shape:* (tokens * scale_bytes,).
+    scale_bytes, width
+        Bytes of a scale, 1 or 2, and of a residual.
     offsets
         Int64, *Shape:* (passages + 1,).
     step
@@ -59,6 +62,7 @@ class Tokens(NamedTuple):
     codes: Any
     residuals: Any
     scales: Any
+    scale_bytes: int
     width: int
     offsets: Any
     step: np.float32
@@ -101,10 +105,47 @@ class Query(NamedTuple):
     tokens: int
 
 
+# A segment's row: where its codes, residuals, scales and offsets are, and how many passages it has.
+_CODES, _RESIDUALS, _SCALES, _OFFSETS, PASSAGES, ROW = range(6)
+# numba's types do not name it.
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
 _NOTHING = np.float32(-3e38)
 _BATCH = 4
 # Tokens whose bytes are fetched before the first of them is scored.
 _WAITING = 64
+
+
+def segment_row(segment: PlaidSegment) -> list[int]:
+    """Return where a segment's arrays are: by address, the loops are compiled once for mapped and for other arrays."""
+    arrays = segment.codes, segment.residuals, segment.scales, segment.offsets
+    return [*(array.ctypes.data for array in arrays), len(segment.offsets) - 1]
+
+
+@inlined
+def tokens_at(row: Any, scale_bytes: Any, width: Any, step: Any, whole: Any) -> Any:
+    """Return the `Tokens` of a `segment_row`."""
+    passages = np.intp(row[PASSAGES])
+    offsets = carray(at_address(row[_OFFSETS]), passages + 1, np.int64)
+    count = offsets[passages]
+    return Tokens(
+        carray(at_address(row[_CODES]), count, np.uint16),
+        carray(at_address(row[_RESIDUALS]), count * width, np.uint8),
+        carray(at_address(row[_SCALES]), count * scale_bytes, np.uint8),
+        scale_bytes,
+        width,
+        offsets,
+        step,
+        whole,
+    )
+
+
+@inlined
+def _scale(stored: Any, token: Any) -> Any:
+    # Without a branch, and of a single byte the same twice.
+    first, more = np.intp(token) * stored.scale_bytes, stored.scale_bytes - 1
+    low, high = np.intp(stored.scales[np.uintp(first)]), np.intp(stored.scales[np.uintp(first + more)])
+    return np.float32(np.int32(low + 256 * high * more)) * stored.step
 
 
 @inlined
@@ -140,7 +181,7 @@ def _centre(stored: Any, query: Any, block: Any, token: Any) -> Any:
 
 @inlined
 def _value(sums: Any, level: Any, stored: Any, query: Any, block: Any, token: Any) -> Any:
-    scale = repeat(np.float32(stored.scales[token]) * stored.step)
+    scale = repeat(_scale(stored, token))
     residual = multiply_add(as_floats(sums), load_floats(query.units, block), load_floats(query.shifts, block))
     if stored.whole:
         both = multiply_add(level, repeat(query.level_unit), residual)
@@ -188,6 +229,7 @@ def _total(best: Any, tokens: Any) -> Any:
     return total
 
 
+# Not as a part of the loop that calls it: there it takes three times as long.
 @compiled
 def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
     """Nearly the MaxSim of passages: in bytes, over their tokens of promising centroids.
@@ -239,7 +281,7 @@ def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any,
             top, winner = load_floats(tops, block), load_floats(winners, block)
             for i, sums in enumerate(_sums(stored, query, block, batch)):
                 value = _value(sums, _centre(stored, query, block, batch[i]), stored, query, block, batch[i])
-                scale = repeat(np.float32(stored.scales[batch[i]]) * stored.step)
+                scale = repeat(_scale(stored, batch[i]))
                 margin = multiply_add(
                     scale, load_floats(query.scaled_margins, block), load_floats(query.margins, block)
                 )
@@ -273,6 +315,16 @@ def _reaches(ceilings: Any, place: Any, bars: Any) -> Any:
 
 
 @inlined
+def _take_reaching(ceilings: Any, tokens: Any, best: Any, kept: Any) -> Any:
+    filled = 0
+    for place in range(tokens):
+        if _reaches(ceilings, place * len(best), best):
+            kept[filled] = place
+            filled += 1
+    return filled
+
+
+@inlined
 def _whole_or_sum(residual: Any, centroids: Any, place: Any, scale: Any, whole: Any) -> Any:
     centre = load_floats(centroids, place)
     if whole:
@@ -286,7 +338,7 @@ def _decompress(
 ) -> None:
     # Bytes that stand for 16 floats.
     step = FLOATS // words.itemsize
-    scale = np.float32(stored.scales[token]) * stored.step
+    scale = _scale(stored, token)
     centroid, place = code_at(stored.codes, token) * wide, token * stored.width
     for i in range(stored.width // step):
         residual = load_sixteen(codebook, words, stored.residuals, place + i * step)
@@ -345,12 +397,28 @@ def _raise_exactly(
 
 
 @compiled
-def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, columns: Any, out: Any) -> None:
+def maxsim(
+    row: Any,
+    scale_bytes: Any,
+    width: Any,
+    step: Any,
+    whole: Any,
+    query: Any,
+    places: Any,
+    centroids: Any,
+    codebook: Any,
+    columns: Any,
+    out: Any,
+) -> None:
     """MaxSim of passages' decompressed tokens.
 
     Parameters
     ----------
-    stored, query, places
+    row
+        Of `segment_row`; uintp.
+    scale_bytes, width, step, whole
+        As of `Tokens`.
+    query, places
         As of `nearly`.
     centroids
         Float32, *Shape:* (centroids, wide), wide a multiple of 16; what is past the dimensions is zero.
@@ -361,18 +429,20 @@ def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, 
     out
         Written. Float64, *Shape:* of `places`; minus one a query token for a passage without tokens.
     """
+    stored = tokens_at(row, scale_bytes, width, step, whole)
     count, wide = centroids.shape
     flat = centroids.reshape(-1)
-    lengths = stored.offsets[places + 1] - stored.offsets[places]
-    longest = max(1, lengths.max()) if len(places) else 1
-    width = len(query.units)
+    longest = 1
+    for place in places:
+        longest = max(longest, stored.offsets[place + 1] - stored.offsets[place])
+    lanes = len(query.units)
     kept, batch = np.empty(longest, dtype=np.int64), np.empty(_BATCH, dtype=np.int64)
-    ceilings = np.empty(longest * width, dtype=np.float32)
+    ceilings = np.empty(longest * lanes, dtype=np.float32)
     values = np.zeros(_BATCH * wide, dtype=np.float32)
     tops, winners, best = (
-        np.empty(width, dtype=np.float32),
-        np.zeros(width, dtype=np.float32),
-        np.empty(width, dtype=np.float32),
+        np.empty(lanes, dtype=np.float32),
+        np.zeros(lanes, dtype=np.float32),
+        np.empty(lanes, dtype=np.float32),
     )
     for number in range(len(places)):
         start, end = stored.offsets[places[number]], stored.offsets[places[number] + 1]
@@ -381,12 +451,10 @@ def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, 
         if end > start:
             # In floats only what may be a query token's best: those that seem to be, then those that could still be.
             _bound(stored, query, start, end, batch, tops, winners, ceilings)
-            filled = _take_winners(winners, query.tokens, ceilings, kept, width)
-            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
-            filled = 0
-            for place in range(end - start):
-                if _reaches(ceilings, place * width, best):
-                    kept[filled] = place
-                    filled += 1
-            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
+            for again in range(2):
+                if again:
+                    filled = _take_reaching(ceilings, end - start, best, kept)
+                else:
+                    filled = _take_winners(winners, query.tokens, ceilings, kept, lanes)
+                _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
         out[number] = _total(best, query.tokens)
