@@ -17,8 +17,10 @@ from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
 from rerank_integrations.core.index.effort import Effort, search_device
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
+from rerank_integrations.core.index.growth import start_compiling_early
 from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
+from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model
 from rerank_integrations.core.index.writer import Writer
@@ -153,6 +155,7 @@ class ColBERTIndex:
         try:
             with catalog.read() as connection:
                 meta = read_meta(connection, folder)
+                start_compiling_early(connection, meta)
             encoder = recorded_model(meta, folder) if model is None else as_colbert_model(model)
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
@@ -215,6 +218,25 @@ class ColBERTIndex:
         writer = self._require_writer()
         with self._write_lock:
             writer.compact()
+
+    def warm_up(self) -> None:
+        """Do now what else the first search does: load the model, open the segments, compile the search loops.
+
+        The loops are compiled by a process of their own, once per machine, and kept for every process to come (see
+        docs/plaid.md). An index that is empty or not compressed yet has them compiled too.
+
+        Raises
+        ------
+        ModelMismatchError
+            If the model is not the one that made the index.
+        IndexFormatError
+            If the index is damaged.
+        """
+        self._require_open()
+        with self._catalog.read() as connection:
+            nbits = int(read_meta(connection, self._path)["nbits"])
+        require_compiled(nbits)
+        self.search("a query", 1)
 
     def search(
         self,

@@ -13,6 +13,7 @@ from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.core.index.plaid.pool import in_parts
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.small import in_bytes
+from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Places
 from rerank_integrations.core.maxsim import Floats
@@ -35,6 +36,7 @@ class CpuQuery:
     """
 
     def __init__(self, codec: Codec, query: Floats) -> None:
+        require_compiled(codec.nbits)
         self._codec = codec
         self._count = len(query)
         self._small = small = in_bytes(codec)

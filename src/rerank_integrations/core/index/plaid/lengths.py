@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.plaid.jit import compiled
 from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
 
 _SHARED_TOKENS = 1 << 14
@@ -16,6 +17,7 @@ _SHARED_TOKENS = 1 << 14
 
 def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Floats:
     """Return the length of each token's centroid and residual together, float32, *Shape:* (tokens,)."""
+    require_compiled(8 // codebook.shape[1])
     lengths = np.empty(len(codes), dtype=np.float32)
 
     def measure(start: int, end: int) -> None:
@@ -25,7 +27,7 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
     return lengths
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _measure(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
     size = codebook.shape[1]
     for token in range(len(codes)):
