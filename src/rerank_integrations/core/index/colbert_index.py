@@ -236,7 +236,7 @@ class ColBERTIndex:
         with self._catalog.read() as connection:
             nbits = int(read_meta(connection, self._path)["nbits"])
         require_compiled(nbits)
-        self.search("a query", 1)
+        self.search("0", 1)
 
     def search(
         self,

@@ -47,6 +47,9 @@ def start_compiling_early(
     connection: sqlite3.Connection, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
 ) -> None:
     """Have the loops compiled by another process if the index is compressed, or well on its way to be."""
+    # A catalog that does not say so is damaged, which is not for this to find.
+    if not meta.get("nbits", "").isdecimal():
+        return
     compressed = connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
     if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
         start_compiling(int(meta["nbits"]))

@@ -71,7 +71,7 @@ def _met(row: Any, chosen: Any, out: Any) -> Any:
 
 
 @called
-def _nth_lowest(scores: Any, place: Any) -> Any:
+def nth_lowest(scores: Any, place: Any) -> Any:
     """Return what stands at `place` once the scores are sorted; reorders them.
 
     Hoare's selection ("Algorithm 65: Find", 1961). numba's `np.partition` takes seconds to compile.
@@ -102,7 +102,7 @@ def _keep_best(found: Any, bounds: Any, scores: Any, count: Any) -> None:
     total = bounds[-1]
     if total <= count:
         return
-    bar = _nth_lowest(scores[:total].copy(), total - count)
+    bar = nth_lowest(scores[:total].copy(), total - count)
     kept = first = 0
     for part in range(len(bounds) - 1):
         end = bounds[part + 1]

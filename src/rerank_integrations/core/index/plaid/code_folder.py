@@ -30,7 +30,10 @@ _CPU_LINES = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU ")
 
 @functools.cache
 def code_folders() -> tuple[Path, ...]:
-    """Return the folders that compiled loops may be read from, in this order."""
+    """Return the folders that compiled loops may be read from, in this order; the user's choice for numba alone."""
+    written = writable_folder()
+    if written is not None and written.parent == _chosen():
+        return (written,)
     return tuple(folder for folder in _candidates() if folder.is_dir() and _trusted(folder))
 
 
@@ -44,7 +47,6 @@ def writable_folder() -> Path | None:
             folder.mkdir(mode=0o700, exist_ok=True)
             if _trusted(folder):
                 tempfile.TemporaryFile(dir=folder).close()
-                code_folders.cache_clear()
                 return folder
     return None
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 from rerank_integrations.core.index.plaid.code_folder import code_folders, writable_folder
 
+# What only loops call needs no way in from Python or C. numba's types do not name these options.
+_INNER: Any = functools.partial(
+    cast(Any, numba.njit), nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+
 
 def inlined(function: Any) -> Any:
     """Compile as a part of the loops that call it."""
-    part: Any = numba.njit(
-        nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
-    return part
+    return _INNER(forceinline=True)(function)
 
 
 def called(function: Any) -> Any:
     """Compile as a function that only other loops call, inlined where LLVM sees fit."""
-    part: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    return part
+    return _INNER()(function)
 
 
 def compiled(function: Any) -> Any:

@@ -21,7 +21,9 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
     lengths = np.empty(len(codes), dtype=np.float32)
 
     def measure(start: int, end: int) -> None:
-        _measure(centroids, codebook, codes[start:end], residuals[start:end], lengths[start:end])
+        # Copies: for other integers, or arrays that cannot be written, the loop would be compiled once more.
+        some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
+        _measure(centroids, codebook, some, rest, lengths[start:end])
 
     in_parts(measure, len(codes), _SHARED_TOKENS)
     return lengths
