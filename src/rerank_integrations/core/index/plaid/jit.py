@@ -12,25 +12,33 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvid
 
 from rerank_integrations.core.index.plaid.code_folder import code_folders, writable_folder
 
-# What only loops call needs no way in from Python or C. numba's types do not name these options.
-_INNER: Any = functools.partial(
+# Each way in, from Python and from C, takes time to compile. numba's types do not name these options.
+_JIT: Any = functools.partial(
     cast(Any, numba.njit), nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
 
 
 def inlined(function: Any) -> Any:
     """Compile as a part of the loops that call it."""
-    return _INNER(forceinline=True)(function)
+    return _JIT(forceinline=True)(function)
 
 
 def called(function: Any) -> Any:
     """Compile as a function that only other loops call, inlined where LLVM sees fit."""
-    return _INNER()(function)
+    return _JIT()(function)
+
+
+def apart(function: Any) -> Any:
+    """Compile as a function that only other loops call, and that never becomes a part of them.
+
+    Numba's way in from C is another caller, so that LLVM leaves it where it is.
+    """
+    return _JIT(no_cfunc_wrapper=False)(function)
 
 
 def compiled(function: Any) -> Any:
     """Compile at the first call, without the interpreter's lock; kept for other processes where a folder can be."""
-    loop: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    loop: Any = _JIT(no_cpython_wrapper=False)(function)
     loop._cache = _Caches(function)
     return loop
 
