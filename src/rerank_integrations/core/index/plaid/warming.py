@@ -170,5 +170,7 @@ def main() -> None:
 
 
 def _leave_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
+    while os.read(0, 1):
+        pass
     os._exit(1)
