@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.index.plaid.jit import compiled
 from rerank_integrations.core.index.plaid.pool import in_parts
-from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
 
 _SHARED_TOKENS = 1 << 14
@@ -17,7 +16,6 @@ _SHARED_TOKENS = 1 << 14
 
 def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Floats:
     """Return the length of each token's centroid and residual together, float32, *Shape:* (tokens,)."""
-    require_compiled(8 // codebook.shape[1])
     lengths = np.empty(len(codes), dtype=np.float32)
 
     def measure(start: int, end: int) -> None:

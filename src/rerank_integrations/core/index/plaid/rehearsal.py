@@ -1,4 +1,4 @@
-"""Every loop called once, as compressing and searching call them, on a few vectors."""
+"""Every loop of compressing and searching called once, as they call it, on a few vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 from rerank_integrations.core.index.plaid.codebooks import random_rotation
 from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
-from rerank_integrations.core.index.plaid.lengths import vector_lengths
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part
 
@@ -30,4 +29,3 @@ def rehearse(nbits: int) -> None:
     query = CpuQuery(codec, vectors)
     (kept,) = query.finalists(group, 1, 2, 1)
     query.scores(segment, kept)
-    vector_lengths(codec.centroids, codec.codebook, codes.centroids, codes.residuals)
