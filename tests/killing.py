@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -65,7 +66,12 @@ def states_of(state: State, kind: str, given: list[Any]) -> list[State]:
 
 def state_of(index: ColBERTIndex) -> State:
     """All that an index holds."""
-    found = {passage.id: passage for passage in index.get(IDS)}
+    return state_in(index, IDS)
+
+
+def state_in(index: ColBERTIndex, ids: list[str]) -> State:
+    """All that an index holds, of which no passage has any other id."""
+    found = {passage.id: passage for passage in index.get(ids)}
     assert len(found) == len(index)
     return found
 
@@ -181,6 +187,80 @@ def creates_at_lines(path: Path, step: int) -> None:
             assert index.verify().passages == 1
         line += step
     print(line)
+
+
+def overwrites_at_lines(path: Path, points: int) -> None:
+    """Overwrite an index by a new one, each time killed at a later line: the old or the new one stands, whole."""
+    old = {f"p{number}": Passage(f"p{number}", f"red fox {number}") for number in range(9)}
+    with ColBERTIndex.create(path / "begun", ToyEncoder()) as index:
+        index.upsert(old.values())
+
+    def overwriting(folder: Path) -> Callable[[Callable[[], None]], None]:
+        shutil.copytree(path / "begun", folder)
+
+        def action(done: Callable[[], None]) -> None:
+            with ColBERTIndex.create(folder, ToyEncoder(), overwrite=True) as index:
+                done()
+                index.upsert([Passage("new", "red whale")])
+                done()
+
+        return action
+
+    (path / "whole").mkdir()
+    done, lines = die_at_line(-1, overwriting(path / "whole" / "index"))
+    assert done == 2
+    for point in range(points):
+        folder = path / f"killed-{point}"
+        done, _ = die_at_line(1 + lines * point // points, overwriting(folder))
+        with ColBERTIndex.open(folder, ToyEncoder()) as index:
+            state = state_in(index, [*old, "new"])
+            assert state in ([old, {}], [{}, {"new": Passage("new", "red whale")}])[min(done, 1)], point
+            index.upsert(["one more"])
+            assert index.verify().passages == len(state) + 1
+        shutil.rmtree(folder)
+    print(points)
+
+
+def kill_at_moments(path: Path, times: int, seed: int, *, compressed: bool = False) -> None:
+    """Kill writers at random moments, one after the other on the same index."""
+    moments = random.Random(seed)
+    state: State = dict(KEPT) if compressed else {}
+    if compressed:
+        small_copy(path / "index")
+    else:
+        ColBERTIndex.create(path / "index", ToyEncoder()).close()
+    number = 0
+    for _ in range(times):
+        for _ in range(_killed_after(path / "index", seed, number, moments.uniform(0, 0.5))):
+            state = states_of(state, *change(seed, number))[-1]
+            number += 1
+        with ColBERTIndex.open(path / "index", ToyEncoder(), read_only=True) as reader:
+            found = state_of(reader)
+        assert found in [state, *states_of(state, *change(seed, number))]
+        state = found
+        with ColBERTIndex.open(path / "index", ToyEncoder()) as index:
+            assert state_of(index) == state
+            require_sound(index, state)
+        number += 1
+    print(times)
+
+
+def _killed_after(path: Path, seed: int, first: int, delay: float) -> int:
+    """Fork a writer, kill it `delay` seconds after it has opened the index; return how many changes had returned."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(send, 1)
+        write_until_killed(str(path), seed, first, None)
+    os.close(send)
+    with os.fdopen(receive) as stream:
+        assert stream.readline() == "open\n"
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        told = stream.read().split()
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return len(told)
 
 
 def _growing(begun: Path, folder: Path, more: list[Passage]) -> Callable[[Callable[[], None]], None]:

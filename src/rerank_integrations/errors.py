@@ -48,6 +48,14 @@ class IndexWriteError(RerankError, OSError):
     """The operating system refused a write (disk full, permissions); the last commit stands."""
 
 
+class IndexReadError(RerankError, OSError):
+    """The operating system refused a read (open files, memory, permissions); the index itself may be sound."""
+
+
+class IndexMovedError(RerankError):
+    """The folder of an open index was moved, replaced or removed; nothing was written or removed there."""
+
+
 class ModelMismatchError(RerankError):
     """The index was built with another model, so its vectors cannot be compared."""
 

@@ -35,6 +35,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """Call the command line; `stdin` is not given here but by `monkeypatch` in the test that needs it."""
     monkeypatch.setenv("COLUMNS", "200")
     root, handlers, shown = logging.getLogger(), logging.getLogger().handlers[:], warnings.formatwarning
+    factory = logging.getLogRecordFactory()
 
     def call(*arguments: object) -> Done:
         capsys.readouterr()
@@ -45,6 +46,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     yield call
     logging.captureWarnings(False)
+    logging.setLogRecordFactory(factory)
     logging.getLogger("rerank_integrations").setLevel(logging.NOTSET)
     root.handlers[:], warnings.formatwarning = handlers, shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,39 @@ def test_equal_texts_tie_by_id_wherever_they_are_stored(index: ColBERTIndex) -> 
         assert len({hit.score for hit in hits}) == 1
         # A cut through the tie keeps the first ids.
         assert [hit.id for hit in index.search(query, 5)] == ids[:5]
+
+
+def test_of_many_equal_passages_only_those_asked_for_are_read(index: ColBERTIndex) -> None:
+    """Boilerplate is stored over and over: its texts came as one value, which may not be longer than a gigabyte."""
+    text = "header " + "." * 100_000
+    index.upsert(Passage(f"p{number:03}", text) for number in reversed(range(150)))
+    index.upsert([Passage("best", "header header", {"a": [1, None]})])
+    index.search("header", 1)
+    tracemalloc.start()
+    try:
+        hits = index.search("header", 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(hit.id, hit.rank) for hit in hits] == [("best", 1), ("p000", 2)]
+    assert hits[1].text == text
+    assert peak < 10 * len(text)
+    assert [hit.id for hit in index.rerank("header", [f"p{number:03}" for number in range(150)], 3)] == [
+        "p000", "p001", "p002",
+    ]  # fmt: skip
+
+
+def test_long_and_short_passages_come_whole(index: ColBERTIndex) -> None:
+    """The short ones are read many at a time, the long ones each by itself."""
+    passages = [
+        Passage("long", "word " + "x" * 100_000, {"n": 1}),
+        Passage("long metadata", "word", {"n": ["y" * 50_000, {"z": None}]}),
+        Passage("short", 'word "quoted" \\ \n ü 漢 \x01', {"ü": True, "f": 1.5}),
+        *(Passage(f"p{number:04}", f"word {number}", {"n": number}) for number in range(1100)),
+    ]
+    index.upsert(passages)
+    hits = index.search("word", 2000)
+    assert {hit.id: Passage(hit.id, hit.text, hit.metadata) for hit in hits} == {p.id: p for p in passages}
 
 
 def test_search_many_is_a_loop_of_search(index: ColBERTIndex) -> None:

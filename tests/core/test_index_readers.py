@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,10 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grown import large_copy
 from mounts import require_mounts, run_mounted
 from toy import ToyEncoder, child_env
 
-from rerank_integrations import ColBERTIndex, IndexLockedError, Passage
+from rerank_integrations import (
+    ColBERTIndex,
+    IndexClosedError,
+    IndexLockedError,
+    IndexMovedError,
+    IndexReadError,
+    IndexWriteError,
+    Passage,
+)
 
 # Each commit replaces all of these at once, so an answer of two versions mixes two commits.
 IDS = [f"p{number:02}" for number in range(20)]
@@ -70,6 +82,221 @@ def test_a_reader_stays_open_through_an_overwrite(path: Path) -> None:
             assert reader.search("common", 50) == []
             writer.upsert([Passage("new", "common ground")])
             assert [hit.id for hit in reader.search("common", 50)] == ["new"]
+
+
+# --- a folder that is replaced under its readers ---
+
+
+def make(path: Path, word: str) -> Path:
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(Passage(f"{word}{number}", f"common {word} {number}") for number in range(3))
+    return path
+
+
+def answer_of(reader: ColBERTIndex) -> list[tuple[str, str]]:
+    """What a search finds, which must fit what is looked up."""
+    hits = sorted(reader.search("common", 50), key=lambda hit: hit.id)
+    assert all(abs(hit.score - 1) < 1e-3 for hit in hits)
+    return [(hit.id, hit.text) for hit in hits]
+
+
+def answers_of_threads(reader: ColBERTIndex, count: int = 6) -> list[list[tuple[str, str]]]:
+    """At once, so that more connections are needed than are open."""
+    barrier = threading.Barrier(count)
+    found: list[list[tuple[str, str]]] = []
+
+    def ask() -> None:
+        barrier.wait(10)
+        found.append(answer_of(reader))
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == count
+    return found
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
+@pytest.mark.parametrize("old_is_removed", [False, True])
+def test_a_reader_follows_its_path_to_another_index(tmp_path: Path, old_is_removed: bool) -> None:
+    """A deployment by ``mv``: wholly the old one, then wholly the new one, though their commits are alike."""
+    live, new = make(tmp_path / "live", "old"), make(tmp_path / "new", "new")
+    expected = [(f"new{number}", f"common new {number}") for number in range(3)]
+    with ColBERTIndex.open(live, ToyEncoder(), read_only=True) as reader:
+        assert [key for key, _ in answer_of(reader)] == ["old0", "old1", "old2"]
+        live.rename(tmp_path / "elsewhere")
+        # Between the two steps of a deployment the old one answers.
+        assert [key for key, _ in answer_of(reader)] == ["old0", "old1", "old2"]
+        new.rename(live)
+        if old_is_removed:
+            shutil.rmtree(tmp_path / "elsewhere")
+        assert answers_of_threads(reader) == [expected] * 6
+        assert answer_of(reader) == expected
+        assert reader.get(["old0", "new0"]) == [Passage("new0", "common new 0")]
+        assert reader.verify().passages == 3
+        with ColBERTIndex.open(live, ToyEncoder()) as writer:
+            writer.upsert([Passage("new3", "common new 3")])
+        assert len(answer_of(reader)) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
+def test_a_reader_tells_an_index_from_its_copy(tmp_path: Path) -> None:
+    """Same folders, same number of commits, same counts; but other passages were deleted."""
+    live = make(tmp_path / "live", "old")
+    copy = Path(shutil.copytree(live, tmp_path / "copy"))
+    for path, key in ((live, "old0"), (copy, "old1")):
+        with ColBERTIndex.open(path, ToyEncoder()) as index:
+            index.delete([key])
+    with ColBERTIndex.open(live, ToyEncoder(), read_only=True) as reader:
+        assert [key for key, _ in answer_of(reader)] == ["old1", "old2"]
+        live.rename(tmp_path / "elsewhere")
+        copy.rename(live)
+        assert [key for key, _ in answer_of(reader)] == ["old0", "old2"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be removed")
+def test_a_reader_of_an_index_that_is_gone_says_so(tmp_path: Path) -> None:
+    live = make(tmp_path / "live", "old")
+    with ColBERTIndex.open(live, ToyEncoder(), read_only=True) as reader:
+        shutil.rmtree(live)
+        with pytest.raises(IndexMovedError, match="moved, replaced or removed"):
+            reader.search("common")
+
+
+# --- what readers hold open ---
+
+
+def open_files(path: Path) -> int:
+    folder = Path("/proc/self/fd")
+    # The listing has itself open.
+    links = [str(entry.readlink()) for entry in folder.iterdir() if entry.is_symlink()]
+    return sum(link.startswith(str(path)) for link in links)
+
+
+def mapped_files(path: Path) -> int:
+    return sum(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts by /proc")
+@pytest.mark.parametrize("compressed", [False, True])
+def test_few_descriptors_are_held_and_close_gives_all_back(path: Path, compressed: bool) -> None:
+    """However many segments there are; the object itself and a cycle of references may live on."""
+    if compressed:
+        large_copy(path)
+    with contextlib.closing(
+        ColBERTIndex.open(path, ToyEncoder()) if compressed else ColBERTIndex.create(path, ToyEncoder())
+    ) as writer:
+        for number in range(15):
+            writer.upsert([Passage(f"p{number}", f"text {number}")])
+    gc.collect()
+    gc.disable()
+    try:
+        reader = ColBERTIndex.open(path, ToyEncoder(), read_only=True)
+        cycle = [reader]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        reader.search("text 3", 3)
+        answers_of = [threading.Thread(target=reader.search, args=("text 3", 3)) for _ in range(12)]
+        for thread in answers_of:
+            thread.start()
+        for thread in answers_of:
+            thread.join()
+        assert mapped_files(path) >= (3 if compressed else 15)
+        assert open_files(path) <= 24
+        reader.close()
+        assert (open_files(path), mapped_files(path)) == (0, 0)
+    finally:
+        gc.enable()
+
+
+def test_a_search_under_way_at_close_ends_well(path: Path) -> None:
+    """It has what it needs until it is done: its arrays are not taken from under it."""
+    errors: list[BaseException] = []
+    begun = threading.Semaphore(0)
+
+    def search(reader: ColBERTIndex) -> None:
+        try:
+            while True:
+                assert len(reader.search("common", 3)) == 3
+                begun.release()
+        except IndexClosedError:
+            pass
+        except BaseException as error:
+            errors.append(error)
+
+    make(path, "some")
+    for _ in range(3):
+        reader = ColBERTIndex.open(path, ToyEncoder(), read_only=True)
+        threads = [threading.Thread(target=search, args=(reader,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            begun.acquire()
+        reader.close()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+# --- what the system refuses is no damage ---
+
+
+@contextlib.contextmanager
+def no_more_open_files() -> Iterator[None]:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_too_many_open_files_are_said_as_such(path: Path) -> None:
+    make(path, "some")
+    with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as reader:
+        assert len(reader.search("common")) == 3
+        with no_more_open_files(), pytest.raises(IndexReadError, match="ulimit -n"):
+            ColBERTIndex.open(path, ToyEncoder(), read_only=True)
+        with ColBERTIndex.open(path, ToyEncoder()) as writer:
+            writer.upsert([Passage("more", "common")])
+            with no_more_open_files():
+                # A new segment is to be mapped: the connection is there, the file is not.
+                for call in (lambda: reader.search("common"), reader.verify):
+                    with pytest.raises(IndexReadError, match="ulimit -n"):
+                        call()
+                with pytest.raises(IndexWriteError, match="ulimit -n"):
+                    writer.upsert(["another"])
+            assert len(reader.search("common")) == 4
+            assert reader.verify().passages == 4
+            with no_more_open_files(), pytest.raises(IndexWriteError, match="ulimit -n"):
+                ColBERTIndex.create(path.with_name("other"), ToyEncoder())
+
+
+def test_files_that_may_not_be_read_are_said_as_such() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs two users: the owner, and one who may not read")
+    code = """
+import sys
+from rerank_integrations import IndexReadError
+for call in (lambda index: index.search("text"), lambda index: index.verify()):
+    try:
+        with ColBERTIndex.open(sys.argv[1], ToyEncoder(), read_only=True) as index:
+            call(index)
+    except IndexReadError as error:
+        print("permission" in str(error), "sound" in str(error))
+"""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "index"
+        path.parent.chmod(0o755)
+        make_index(path, killed=False)
+        for item in (next((path / "segments").iterdir()), path / "catalog.sqlite"):
+            item.chmod(0o700)
+            assert output_of(start(BECOME_NOBODY + code, path)).split() == ["True"] * 4
+            item.chmod(0o755)
 
 
 WRITER = """

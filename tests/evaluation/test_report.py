@@ -397,3 +397,19 @@ def test_importing_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_bits_are_told_of_what_is_compressed_alone(tmp_path: Path) -> None:
+    pipelines = [Pipeline("colbert-1bit", Retrieve("colbert", "starter", nbits=1)), Pipeline("bm25", BM25)]
+    for compressed, told in ((True, "colbert starter, 1 bit,"), (False, "colbert starter, not compressed,")):
+        first, second = (invented(pipeline, good=0.5, slow=1, compressed={}) for pipeline in pipelines)
+        results = [replace(first, compressed={"starter": compressed}), second]
+        rows = summarize(results, QRELS)
+        page = Page(write_report(tmp_path, results, rows))
+        name = "colbert-1bit" if compressed else "colbert-1bit (not compressed)"
+        assert [row[0] for row in page.table("Quality")][-2:] == [name, "bm25"]
+        assert page.table("The pipelines")[1][1].startswith(told)
+        assert ("Not compressed: an index holds float16" in page.source) is not compressed
+        assert json.loads((tmp_path / "summary.json").read_text("utf-8"))["rows"][0]["compressed"] == {
+            "starter": compressed
+        }

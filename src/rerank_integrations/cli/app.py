@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,12 +18,14 @@ from rerank_integrations.cli.explain import explain
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.optimize import optimize
-from rerank_integrations.cli.output import error_console
+from rerank_integrations.cli.output import log_to_stderr, replace_what_streams_cannot_write, show, show_traceback, tell
 from rerank_integrations.cli.search import rerank, search
 from rerank_integrations.cli.train import train
 from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
+# By way of a class that typer exports: by version it has a copy of click of its own, or takes click's.
+_USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)
 _LOGGER = logging.getLogger("rerank_integrations")
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ for command in _COMMANDS:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(rerank_integrations.__version__)
+        show(rerank_integrations.__version__)
         raise typer.Exit
 
 
@@ -68,10 +69,7 @@ def _shared(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    # force: the stream must be this call's standard error, also where another call in the process set it up
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
-    logging.captureWarnings(True)
-    warnings.formatwarning = lambda message, *_, **__: str(message)
+    log_to_stderr()
     _LOGGER.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
@@ -89,11 +87,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         0 when the command worked, 1 after an error (told in one line on stderr), 2 for wrong usage.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    replace_what_streams_cannot_write()
     try:
         # obj: what `evaluate` records as its command.
-        app(args=given, prog_name="rerank-integrations", obj=given)
-    except (RerankError, OSError) as error:
-        if _LOGGER.isEnabledFor(logging.DEBUG):
+        code = app(args=given, prog_name="rerank-integrations", obj=given, standalone_mode=False)
+    except _USAGE_ERROR as error:
+        code = _tell_usage(error)
+    except typer.Abort:
+        tell("Aborted.")
+        code = 1
+    except Exception as error:
+        if _LOGGER.isEnabledFor(logging.DEBUG) or not isinstance(error, RerankError | OSError):
+            # The interpreter would write the message as it is.
+            sys.excepthook = show_traceback
             raise
-        error_console().print(f"error: {error}", markup=False)
-        raise SystemExit(1) from None
+        tell(f"error: {error}")
+        code = 1
+    raise SystemExit(code or 0) from None
+
+
+def _tell_usage(error: Exception) -> int:
+    usage = cast(Any, error)
+    # Without a message nothing was asked for, and the help has been shown.
+    if message := usage.format_message():
+        if usage.ctx is not None:
+            tell(f"{usage.ctx.get_usage()}\nTry '{usage.ctx.command_path} --help' for help.")
+        tell(f"error: {message}")
+    return int(usage.exit_code)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import rerank_integrations
-from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.cli.output import show, write_json
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 
@@ -37,7 +37,7 @@ def import_colbert(
         write_json({"index": str(path), "source": str(source), "passages": stats.passages, "tokens": stats.tokens})
     else:
         told = f"{path}: {stats.passages:,} passages of {stats.tokens:,} tokens imported from {source}"
-        console().print(told, markup=False)
+        show(told)
 
 
 def export_colbert(
@@ -52,4 +52,4 @@ def export_colbert(
     if as_json:
         write_json({"index": str(path), "target": str(made), "passages": passages})
     else:
-        console().print(f"{made}: {passages:,} passages exported from {path}", markup=False)
+        show(f"{made}: {passages:,} passages exported from {path}")

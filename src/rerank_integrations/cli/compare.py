@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from rerank_integrations.cli.highlight import highlight
-from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.cli.output import has_colours, show, write_json
 from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.evaluation import METRICS, Comparison, QueryChange, ShownPassage, read_result
 from rerank_integrations.evaluation import compare as compare_results
@@ -44,27 +43,27 @@ def compare(
         return
     _write_summary(found, a, b)
     for number, change in enumerate(found.changes, start=1):
-        console().print()
-        console().print(_change(change, found.metric, number))
+        show()
+        show(_change(change, found.metric, number))
         _write_others(change)
 
 
 def _write_summary(found: Comparison, a: Path, b: Path) -> None:
-    table = Table(title=f"{escape(found.data['name'])}: {found.metric}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{found.data['name']}: {found.metric}", title_justify="left", caption_justify="left")
     table.add_column("")
     table.add_column("pipeline", overflow="fold")
     table.add_column("result", overflow="fold")
     table.add_column(found.metric, justify="right")
-    table.add_row("A", Text(found.name_a), Text(str(a)), f"{found.mean_a:.3f}")
-    table.add_row("B", Text(found.name_b), Text(str(b)), f"{found.mean_b:.3f}")
-    console().print(table)
+    table.add_row("A", found.name_a, str(a), f"{found.mean_a:.3f}")
+    table.add_row("B", found.name_b, str(b), f"{found.mean_b:.3f}")
+    show(table)
     chance = "" if found.p_value is None else f"; paired t-test: p = {_p(found.p_value)}"
-    console().print(
+    show(
         f"B is {found.mean_b - found.mean_a:+.3f}: {found.better:,} queries better, {found.worse:,} worse, "
         f"{found.same:,} the same{chance}."
     )
     if found.changes and found.colbert is not None:
-        console().print(f"Words that {found.colbert} matched with the query are marked.", markup=False)
+        show(f"Words that {found.colbert} matched with the query are marked.")
 
 
 def _p(value: float) -> str:
@@ -82,7 +81,7 @@ def _change(change: QueryChange, metric: str, number: int) -> Table:
     table.add_column("A", justify="right")
     table.add_column("B", justify="right")
     table.add_column("passage", overflow="fold")
-    styled = console().color_system is not None
+    styled = has_colours()
     for passage in change.passages:
         table.add_row(_rank(passage.rank_a), _rank(passage.rank_b), _passage(passage, styled=styled))
     return table
@@ -118,4 +117,4 @@ def _write_others(change: QueryChange) -> None:
         return
     named = [f"{one.id} ({_rank(one.rank_a)} in A, {_rank(one.rank_b)} in B)" for one in others[:_NAMED]]
     rest = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
-    console().print(f"Also relevant: {', '.join(named)}{rest}", markup=False)
+    show(f"Also relevant: {', '.join(named)}{rest}")

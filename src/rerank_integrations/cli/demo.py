@@ -12,7 +12,8 @@ from rich.text import Text
 from tqdm import tqdm
 
 from rerank_integrations.cli.highlight import highlight
-from rerank_integrations.cli.output import console, write_hits
+from rerank_integrations.cli.output import has_colours, show, write_hits
+from rerank_integrations.cli.search import as_unicode
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
@@ -23,7 +24,9 @@ from rerank_integrations.errors import RerankError
 
 
 def demo(
-    question: Annotated[str, typer.Argument(help="What to ask.")] = "read a zip file without extracting it",
+    question: Annotated[
+        str, typer.Argument(help="What to ask.", callback=as_unicode)
+    ] = "read a zip file without extracting it",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
 ) -> None:
     """Ask the docstrings of this Python's standard library, through LangChain and through LlamaIndex.
@@ -34,11 +37,11 @@ def demo(
     with open_library(model) or _build(model) as index:
         start = time.perf_counter()
         index.search(question, 1)
-        console().print(f"Loaded the model and the index in {time.perf_counter() - start:.1f} s.")
+        show(f"Loaded the model and the index in {time.perf_counter() - start:.1f} s.")
         answers, absent = ask_all(index, question, k)
         _show(model, question, answers)
     for error in absent:
-        console().print(f"Not asked: {error}.", markup=False)
+        show(f"Not asked: {error}.")
     _compare(answers)
 
 
@@ -46,7 +49,7 @@ def _build(model: ColBERTModel) -> ColBERTIndex:
     start = time.perf_counter()
     passages = list(standard_library_passages())
     modules = len({passage.metadata["module"] for passage in passages})
-    console().print(
+    show(
         f"Python {platform.python_version()}: {len(passages):,} docstrings in {modules} modules of the standard "
         f"library, read in {time.perf_counter() - start:.1f} s."
     )
@@ -54,7 +57,7 @@ def _build(model: ColBERTModel) -> ColBERTIndex:
     index = build_library(model, passages, _progress)
     seconds = time.perf_counter() - start
     megabytes = index.stats().bytes / 1e6
-    console().print(
+    show(
         f"Encoded and indexed in {seconds:.1f} s ({len(passages) / seconds:.0f} a second), {megabytes:.1f} MB, "
         f"kept in {index.path}"
     )
@@ -66,14 +69,14 @@ def _progress(passages: list[Passage]) -> Iterable[Passage]:
 
 
 def _show(model: ColBERTModel, question: str, answers: list[Answer]) -> None:
-    styled = console().color_system is not None
+    styled = has_colours()
     hits = answers[0].hits
     texts: dict[str, Text] = {
         hit.id: highlight(hit.text, model.explain(question, hit.text), styled=styled) for hit in hits
     }
     write_hits(hits, texts, title=f"“{question}”")
     for answer in answers:
-        console().print(f"Answered through {answer.asked} in {answer.seconds * 1000:.0f} ms.")
+        show(f"Answered through {answer.asked} in {answer.seconds * 1000:.0f} ms.")
 
 
 def _compare(answers: list[Answer]) -> None:
@@ -85,4 +88,4 @@ def _compare(answers: list[Answer]) -> None:
             f"{first.asked} gave {[hit.id for hit in first.hits]} and {second.asked} gave "
             f"{[hit.id for hit in second.hits]}; expected the same ids and scores"
         )
-    console().print(f"{first.asked} and {second.asked} gave the same {len(first.hits)} passages and scores.")
+    show(f"{first.asked} and {second.asked} gave the same {len(first.hits)} passages and scores.")

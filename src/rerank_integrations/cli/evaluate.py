@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from rerank_integrations.cli.output import console, error_console, write_json
+from rerank_integrations.cli.output import show, tell, write_json
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation import (
     Pipeline,
@@ -28,7 +27,7 @@ from rerank_integrations.evaluation import (
 from rerank_integrations.evaluation import evaluate as evaluate_pipelines
 from rerank_integrations.evaluation.evaluating import SUMMARY
 from rerank_integrations.evaluation.measuring import STAGES
-from rerank_integrations.evaluation.summary import CHANCE
+from rerank_integrations.evaluation.summary import CHANCE, NOT_COMPRESSED
 
 
 def evaluate(
@@ -73,9 +72,11 @@ def evaluate(
     if as_json:
         write_json(summary_document(results, rows))
     else:
-        console().print(quality_table(rows, f"{escape(collection.name)}: {len(collection.passages):,} passages"))
-        console().print(_latency(rows))
-        console().print(_size(rows))
+        show(quality_table(rows, f"{collection.name}: {len(collection.passages):,} passages"))
+        show(_latency(rows))
+        show(_size(rows))
+        if any(row.label != row.name for row in rows):
+            show(NOT_COMPRESSED)
     _tell(page)
 
 
@@ -85,12 +86,12 @@ def report(
     """Write the report of all results that a folder keeps; nothing is run, and the collection need not be there."""
     page, left_out = report_kept(results)
     if left_out:
-        error_console().print(f"left out, measured on another collection: {', '.join(left_out)}", markup=False)
+        tell(f"left out, measured on another collection: {', '.join(left_out)}")
     _tell(page)
 
 
 def _tell(page: Path) -> None:
-    error_console().print(f"report: {page}, its figures: {page.with_name(SUMMARY)}", markup=False)
+    tell(f"report: {page}, its figures: {page.with_name(SUMMARY)}")
 
 
 def _counts(given: str, option: str) -> list[int]:
@@ -113,8 +114,8 @@ def quality_table(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, rows[0].quality)
     for row in rows:
         marks = {"nDCG@10": "~" if row.may_be_chance else ""}
-        table.add_row(escape(row.name), *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
-    table.caption = f"~ may differ from {escape(rows[0].name)} by chance alone (paired t-test, p >= {CHANCE})"
+        table.add_row(row.label, *(f"{value:.3f}{marks.get(name, '')}" for name, value in row.quality.items()))
+    table.caption = f"~ may differ from {rows[0].label} by chance alone (paired t-test, p >= {CHANCE})"
     return table
 
 
@@ -122,7 +123,7 @@ def _latency(rows: Sequence[Row]) -> Table:
     table = _table("milliseconds of a query, and of its stages at p50", ("p50", "p95", "p99", *STAGES))
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
-        table.add_row(escape(row.name), *(f"{value:,.1f}" for value in ms))
+        table.add_row(row.label, *(f"{value:,.1f}" for value in ms))
     return table
 
 
@@ -133,7 +134,7 @@ def _size(rows: Sequence[Row]) -> Table:
     table = _table("queries a second by number of callers, and what it takes", (*rates, *sizes))
     for row in rows:
         whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ())]
-        table.add_row(escape(row.name), *("–" if value is None else f"{value:,.0f}" for value in whole))
+        table.add_row(row.label, *("–" if value is None else f"{value:,.0f}" for value in whole))
     return table
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from rerank_integrations.cli.output import console, error_console, write_json
+from rerank_integrations.cli.output import show, tell, write_json
+from rerank_integrations.cli.search import Query, as_unicode
 from rerank_integrations.core.explain import explain as explain_passage
 from rerank_integrations.core.explanations import Explanation
-from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.errors import InvalidInputError
@@ -20,8 +20,10 @@ _STDIN = Path("-")
 
 
 def explain(
-    query: Annotated[str, typer.Argument(help="The question.")],
-    text: Annotated[str | None, typer.Argument(help="The text; or else --file, or --index and --id.")] = None,
+    query: Query,
+    text: Annotated[
+        str | None, typer.Argument(help="The text; or else --file, or --index and --id.", callback=as_unicode)
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="A file that holds the text; - is the standard input.")] = None,
     index: Annotated[Path | None, typer.Option(help="An index that holds the text as a passage.")] = None,
     passage_id: Annotated[str | None, typer.Option("--id", help="The passage's id in the index.")] = None,
@@ -46,12 +48,11 @@ def explain(
     if html is not None:
         html.write_text(told.to_html(), "utf-8")
         # What is on the standard output with --json is for programs.
-        out = error_console() if as_json else console()
-        out.print(printable(f"The heat map is in {html}", out.encoding), markup=False)
+        (tell if as_json else show)(f"The heat map is in {html}")
     if as_json:
         write_json(told.to_dict())
     elif html is None:
-        console().print(told.render())
+        show(told.render())
 
 
 def _require_one_text(text: str | None, file: Path | None, index: Path | None, passage_id: str | None) -> None:

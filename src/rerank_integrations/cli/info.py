@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_integrations.cli.output import console, write_json, write_table
+from rerank_integrations.cli.output import show, write_json, write_table
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.errors import IndexFormatError
 
@@ -40,4 +40,4 @@ def verify(path: Index, as_json: AsJson = False) -> None:
         write_json({"index": str(path), "sound": True, **report})
     else:
         counts = ", ".join(f"{value:,} {name}" for name, value in report.items())
-        console().print(f"{path}: sound ({counts})")
+        show(f"{path}: sound ({counts})")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_integrations.cli.output import error_console, write_json, write_table
+from rerank_integrations.cli.output import working, write_json, write_table
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 
 
@@ -49,7 +49,7 @@ def optimize(
     loaded = model_class(
         model, device="cpu", backend=backend.value, dtype=dtype.value, trust_remote_code=trust_remote_code
     )
-    with error_console().status(f"converting {model} for {backend.value}"):
+    with working(f"converting {model} for {backend.value}"):
         result = measure_fidelity(loaded)
     asked = {"model": model, "kind": kind.value, "backend": backend.value, "dtype": dtype.value}
     if as_json:

@@ -1,40 +1,115 @@
-"""What the commands write: tables for people, one JSON document for programs."""
+"""Everything that the commands write passes here: tables and messages for people, one JSON document for programs.
+
+Names, texts, paths and errors may come from anyone. They are never read as markup, a character that steers a terminal
+becomes its picture, and one that the output's encoding lacks becomes a question mark.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-import re
+import logging
 import sys
+import traceback
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.core.types import Hit
 
-# Control characters that `json.dumps` leaves as they are, and some terminals obey.
-_CONTROLS = re.compile("[\x7f-\x9f]")
+
+class _SafeConsole(Console):
+    """A console on which no content is markup or an emoji's code, and no character steers the terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text, self.encoding), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Text):
+            # Before its lines are broken: a character and its replacement may differ in width.
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain, self.encoding)
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text, self.encoding), segment.style)
 
 
-def console() -> Console:
-    """Return the console of the standard output."""
-    return Console(highlight=False)
+class _SafeRecord(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802
+        return printable(super().getMessage())
 
 
-def error_console() -> Console:
-    """Return the console of the standard error stream: messages and progress, never results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+class _SafeFormatter(logging.Formatter):
+    # Of tracebacks too, which are no part of a record's message.
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), _encoding(sys.stderr))
+
+
+def _encoding(stream: TextIO) -> str:
+    return stream.encoding or "utf-8"
+
+
+def replace_what_streams_cannot_write() -> None:
+    """Have the standard streams write a question mark for a character that they lack, and raise no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def log_to_stderr() -> None:
+    """Write log records and warnings to the standard error stream."""
+    # For libraries that have handlers of their own.
+    logging.setLogRecordFactory(_SafeRecord)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    # force: the stream must be this call's standard error, also where another call in the process set it up
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_, **__: str(message)
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Write the traceback of an error that nothing caught, as `sys.excepthook` does."""
+    tell("".join(traceback.format_exception(kind, error, where)).rstrip("\n"))
+
+
+def show(content: RenderableType = "") -> None:
+    """Write a message or a table to the standard output; a message's long lines stay whole, for paths to be copied."""
+    _SafeConsole().print(content, soft_wrap=isinstance(content, str))
+
+
+def tell(message: str) -> None:
+    """Write a message to the standard error stream, where results never go."""
+    _SafeConsole(stderr=True).print(message)
+
+
+def working(task: str) -> AbstractContextManager[object]:
+    """Show on a terminal that `task` is being worked on, for as long as the context lasts."""
+    return _SafeConsole(stderr=True).status(Text(task))
+
+
+def has_colours() -> bool:
+    """Tell whether the standard output shows colours."""
+    return _SafeConsole().color_system is not None
 
 
 def write_json(document: Any) -> None:
-    """Write one JSON document to the standard output."""
-    # Where the stream cannot write every character, escapes say the same.
-    escaped = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    written = json.dumps(document, ensure_ascii=escaped, indent=2)
-    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", written) + "\n")
+    """Write one JSON document to the standard output, in ASCII: every encoding has it, nothing steers."""
+    # The one control character that JSON's ASCII leaves as it is.
+    sys.stdout.write(json.dumps(document, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
 def write_table(rows: Mapping[str, object], title: str) -> None:
@@ -43,8 +118,8 @@ def write_table(rows: Mapping[str, object], title: str) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, Text(_shown(value)))
-    console().print(table)
+        table.add_row(name, _shown(value))
+    show(table)
 
 
 def _shown(value: object) -> str:
@@ -61,9 +136,5 @@ def write_hits(hits: Iterable[Hit], texts: Mapping[str, Text] | None = None, tit
     table.add_column("id", style="cyan", overflow="fold", max_width=36)
     table.add_column("text", overflow="fold")
     for hit in hits:
-        text = (texts or {}).get(hit.id) or Text(printable(hit.text))
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(printable(hit.id)), text)
-    if table.row_count:
-        console().print(table)
-    else:
-        console().print("No passage found.")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.id, (texts or {}).get(hit.id, hit.text))
+    show(table if table.row_count else "No passage found.")

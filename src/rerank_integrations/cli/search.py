@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -20,9 +21,18 @@ from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import InvalidInputError
 
 _STDIN = Path("-")
+# As which Python hands on what it cannot decode of an argument; models and indexes take none.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-Query = Annotated[str, typer.Argument(help="The question.")]
+
+
+def as_unicode(text: str | None) -> str | None:
+    """Return an argument with a replacement character for each byte that the terminal's encoding lacks."""
+    return None if text is None else _SURROGATES.sub("\ufffd", text)
+
+
+Query = Annotated[str, typer.Argument(help="The question.", callback=as_unicode)]
 
 
 class Kind(str, Enum):

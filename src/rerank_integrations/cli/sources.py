@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +32,23 @@ class SourceFile:
         The path from the source that was asked for, with forward slashes: the same wherever the command runs.
     kind
         ``jsonl``, ``text`` or ``markdown``.
+    source
+        The absolute path of the file or folder that was asked for.
     """
 
     path: Path
     name: str
     kind: str
+    source: str = ""
 
 
-def find_files(sources: Iterable[Path]) -> list[SourceFile]:
+def find_files(sources: Iterable[Path], known: Container[str] = ()) -> list[SourceFile]:
     """Return the readable files that `sources` name, folders searched recursively, in a stable order.
+
+    Parameters
+    ----------
+    known
+        Folders, by `source_name`, that may have become empty.
 
     Raises
     ------
@@ -47,7 +57,10 @@ def find_files(sources: Iterable[Path]) -> list[SourceFile]:
     """
     found: dict[str, SourceFile] = {}
     for source in sources:
-        for file in _files_of(source):
+        files = _files_of(source)
+        if not files and source_name(source) not in known:
+            raise InvalidInputError(f"the folder {source} holds nothing to index; expected {expected_kinds()} files")
+        for file in files:
             other = found.setdefault(file.name, file)
             if other.path.resolve() != file.path.resolve():
                 raise InvalidInputError(
@@ -57,22 +70,51 @@ def find_files(sources: Iterable[Path]) -> list[SourceFile]:
     return list(found.values())
 
 
+def source_name(source: Path) -> str:
+    """Return the absolute path by which a file or folder is known as a source."""
+    return str(source.resolve())
+
+
+def left_out(sources: Iterable[Path], index: Path) -> Counter[str]:
+    """Count the files in folders that `find_files` leaves out, by suffix; ``hidden`` for those under a dotted name.
+
+    The files of the index at `index` do not count.
+    """
+    counts: Counter[str] = Counter()
+    for source in map(Path.resolve, sources):
+        for path in source.rglob("*") if source.is_dir() else ():
+            if not path.is_file() or path.is_relative_to(index.resolve()):
+                continue
+            if _is_hidden(path, source):
+                counts["hidden"] += 1
+            elif _kind(path) is None:
+                counts[path.suffix.lower() or "without a suffix"] += 1
+    return counts
+
+
 def _files_of(source: Path) -> list[SourceFile]:
     if not source.is_dir():
         kind = _kind(source)
         if kind is None:
-            raise InvalidInputError(f"{source} is of an unknown kind; expected {_expected()} or a folder")
-        return [SourceFile(source, source.name, kind)]
+            raise InvalidInputError(f"{source} is of an unknown kind; expected {expected_kinds()} or a folder")
+        return [SourceFile(source, _unicode(source.name), kind, source_name(source))]
     above = source.resolve().name
     files = []
     for path in sorted(source.rglob("*")):
-        inside = path.relative_to(source)
         kind = _kind(path)
-        if kind is not None and path.is_file() and not any(part.startswith(".") for part in inside.parts):
-            files.append(SourceFile(path, f"{above}/{inside.as_posix()}", kind))
-    if not files:
-        raise InvalidInputError(f"the folder {source} holds nothing to index; expected {_expected()} files")
+        if kind is not None and path.is_file() and not _is_hidden(path, source):
+            name = _unicode(f"{above}/{path.relative_to(source).as_posix()}")
+            files.append(SourceFile(path, name, kind, source_name(source)))
     return files
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)
+
+
+def _unicode(name: str) -> str:
+    """Return the name of a file with escapes for bytes that are not UTF-8, which ids and metadata cannot hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _kind(path: Path) -> str | None:
@@ -80,7 +122,8 @@ def _kind(path: Path) -> str | None:
     return _KINDS.get(Path(name).suffix)
 
 
-def _expected() -> str:
+def expected_kinds() -> str:
+    """Return the suffixes of the files that are read."""
     return ", ".join([*_KINDS, *(f"{suffix}.gz" for suffix in _KINDS)])
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from rerank_integrations.cli.evaluate import quality_table
-from rerank_integrations.cli.output import console, write_json
+from rerank_integrations.cli.output import show, write_json
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation import Pipeline, Rerank, Retrieve, Row, evaluate, load_dataset, summarize
 from rerank_integrations.training import Fitting, mine_negatives, read_pairs, train_colbert, train_cross_encoder
@@ -76,9 +75,9 @@ def train(
             {"model": str(out), "pairs": len(examples), **asdict(fitting), "rows": [asdict(row) for row in rows]}
         )
         return
-    console().print(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps", markup=False)
+    show(f"{out}: trained on {len(examples):,} pairs, {fitting.steps:,} steps")
     if data is not None:
-        console().print(quality_table(rows, f"{escape(data.resolve().name)}: before and after"))
+        show(quality_table(rows, f"{data.resolve().name}: before and after"))
 
 
 def _steps(epochs: float, pairs: int, batch_size: int) -> int:

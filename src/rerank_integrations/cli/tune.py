@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from rerank_integrations.cli.output import console, error_console, write_json
+from rerank_integrations.cli.output import show, tell, write_json
 from rerank_integrations.evaluation import Trial, Tuning, load_dataset
 from rerank_integrations.evaluation import tune as tune_index
 from rerank_integrations.evaluation.summary import CHANCE
@@ -56,29 +56,27 @@ def tune(
     else:
         _show(tuning)
     if tuning.shortfall:
-        error_console().print(f"error: {tuning.shortfall}", markup=False)
+        tell(f"error: {tuning.shortfall}")
         raise typer.Exit(1)
 
 
 def _show(tuning: Tuning) -> None:
-    out, data = console(), tuning.data
-    out.print(
+    data = tuning.data
+    show(
         f"{data['name']}: {data['passages']:,} passages, {tuning.tokens:,} tokens of {tuning.dim} dimensions, "
         f"{data['queries']:,} queries\nat most {tuning.budget_ms:g} ms at p{tuning.percentile}",
-        markup=False,
     )
-    out.print(_trials(tuning))
-    out.print(_LEGEND, markup=False)
-    out.print(f"\nrecall by hits handed on; chosen: top_n = {tuning.top_n}")
-    out.print(_recall(tuning))
+    show(_trials(tuning))
+    show(_LEGEND)
+    show(f"\nrecall by hits handed on; chosen: top_n = {tuning.top_n}")
+    show(_recall(tuning))
     for note in tuning.notes:
-        out.print(note, markup=False)
-    out.print(
+        show(note)
+    show(
         f"A query takes {tuning.called_ms[50]:.1f} ms at p50 and {tuning.called_ms[95]:.1f} ms at p95; "
         f"encoding alone takes {tuning.encode_ms[50]:.1f} and {tuning.encode_ms[95]:.1f}.\n"
     )
-    # As it is, to be copied.
-    out.print(tuning.code(), markup=False, soft_wrap=True)
+    show(tuning.code())
 
 
 def _trials(tuning: Tuning) -> Table:

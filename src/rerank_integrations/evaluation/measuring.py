@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
+from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.origin import gpu_mb, origin
-from rerank_integrations.evaluation.pipelines import STARTER, Pipeline
-from rerank_integrations.evaluation.stages import Retriever, best_reranked, open_reranker, open_retriever
+from rerank_integrations.evaluation.pipelines import STARTER, Pipeline, Rerank, Retrieve
+from rerank_integrations.evaluation.stages import (
+    Reranker,
+    Retriever,
+    best_reranked,
+    is_compressed,
+    open_reranker,
+    open_retriever,
+)
 from rerank_integrations.evaluation.vectors import PassageVectors
 
 T = TypeVar("T")
@@ -24,6 +33,11 @@ Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
 # By kind and name.
 ByModel: TypeAlias = Mapping[tuple[str, str], PassageVectors]
 
+THREADS = (
+    "Models compute on threads of the package's own, whichever thread asks: a short query on one core, by ColBERT and "
+    "by a bi-encoder alike; a longer one, and the passages that a reranker reads, on all cores that torch uses. BM25, "
+    "a bi-encoder's vectors and exact MaxSim are searched on one core, a ColBERT index on all."
+)
 STAGES = ("encode", "retrieve", "rerank")
 # Queries that are asked by several callers at once: as many as take so many seconds, but some for each caller.
 _AT_ONCE_S, _AT_ONCE_MOST, _AT_ONCE_EACH = 5, 200, 2
@@ -54,8 +68,11 @@ class Measured:
     gpu_mb
         The most memory that torch has held on GPUs; ``None`` without one.
     origin
-        Machine, versions and time, as of `origin.origin`, and from `evaluate` the ``command``; empty in results kept
-        before these were recorded.
+        Machine, versions and time, as of `origin.origin`, of pipelines the ``threads``, and from `evaluate` the
+        ``command``; empty in results kept before these were recorded.
+    compressed
+        By model, whether the ColBERT indexes with ``nbits`` are compressed: small ones hold float16 whatever it is.
+        Empty without such an index, and in results kept before this was recorded.
     """
 
     pipeline: dict[str, Any]
@@ -69,6 +86,7 @@ class Measured:
     source: dict[str, Any] | None = None
     gpu_mb: float | None = None
     origin: dict[str, Any] = field(default_factory=dict)
+    compressed: dict[str, bool] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -84,7 +102,8 @@ class Measured:
             ranked = all(isinstance(found, list) for found in record["run"].values())
             if not (ranked and isinstance(record["pipeline"]["name"], str) and isinstance(record["data"], dict)):
                 raise TypeError("run, pipeline or data is of another kind")
-            return Measured(**{**record, "per_s": per_s, "origin": dict(record.get("origin", {}))})
+            later = {key: dict(record.get(key, {})) for key in ("origin", "compressed")}
+            return Measured(**{**record, **later, "per_s": per_s})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
 
@@ -101,9 +120,19 @@ class _Asked:
             open_reranker(stage, data.passages, held.get((stage.kind, stage.model))) for stage in pipeline.rerank
         ]
 
+    @property
+    def _parts(self) -> list[Retriever | Reranker]:
+        return [self._retriever, *self._rerankers]
+
     def bytes(self) -> int:
         """Return how large all its indexes are."""
-        return self._retriever.bytes() + sum(reranker.bytes() for reranker in self._rerankers)
+        return sum(part.bytes() for part in self._parts)
+
+    def compressed(self) -> dict[str, bool]:
+        """Return whether the indexes with `nbits` are compressed, by model."""
+        stages: list[Retrieve | Rerank] = [self._pipeline.retrieve, *self._pipeline.rerank]
+        known = [(stage.model or STARTER, is_compressed(part)) for stage, part in zip(stages, self._parts, strict=True)]
+        return {model: compressed for model, compressed in known if compressed is not None}
 
     def ask(self, text: str) -> tuple[list[str], list[float]]:
         """Return ids, best first, and what each of `STAGES` took in milliseconds."""
@@ -142,9 +171,10 @@ def measure(
     given = vectors or {}
     asked, building = timed(lambda: _Asked(pipeline, data, given))
     build_s = building / 1000 + sum(found.seconds for found in given.values())
-    return measure_asking(
+    measured = measure_asking(
         asked.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=asked.bytes(), title=title
     )
+    return replace(measured, origin=measured.origin | {"threads": THREADS}, compressed=asked.compressed())
 
 
 def measure_asking(
@@ -161,7 +191,9 @@ def measure_asking(
     ask(next(iter(data.queries.values())))
     run: dict[str, list[str]] = {}
     times: list[list[float]] = []
-    for key, text in tqdm(data.queries.items(), desc=title or pipeline["name"], unit=" queries", disable=None):
+    # A name may be anyone's, and steers no terminal.
+    said = printable(title or pipeline["name"], getattr(sys.stderr, "encoding", None) or "utf-8")
+    for key, text in tqdm(data.queries.items(), desc=said, unit=" queries", disable=None):
         run[key], ms = ask(text)
         times.append(ms)
     texts = list(data.queries.values())

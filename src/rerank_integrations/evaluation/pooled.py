@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.models.compute import lane_for, on_compute_thread
 from rerank_integrations.core.models.options import STARTER, resolve_device, resolve_dtype
 
 
@@ -32,6 +34,10 @@ class PooledEncoder:
         dtype = resolve_dtype("auto", resolve_device(None))
         name = str(base_path()) if model == STARTER else full_name(model)
         self._model = SentenceTransformer(name, model_kwargs={"dtype": dtype})
+        self._transformer = getattr(self._model[0], "auto_model", None)
+        if self._transformer is not None:
+            # A copy: truncation and padding are state of a fast tokenizer, and several threads count.
+            self._counting_tokenizer = copy.deepcopy(self._model.tokenizer)
 
     def encode(self, texts: list[str]) -> list[NDArray[np.float32]]:
         """Return an array a text: float32, *Shape:* (1, dim), of length 1."""
@@ -40,3 +46,17 @@ class PooledEncoder:
         # In float32: in bfloat16 a vector is of length 1 only within 0.4 %.
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return list(vectors[:, None, :])
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        """Return what `encode` returns of one text, computed on the thread that a ColBERT model would compute it on."""
+        return on_compute_thread(self._lane(text), lambda: self.encode([text])[0])
+
+    def _lane(self, text: str) -> str:
+        from rerank_integrations.core.models.encoder import multiplied_weights
+
+        if self._transformer is None or self._model.device.type != "cpu":
+            return "query"
+        counted = self._counting_tokenizer([text], truncation=False, padding=False, verbose=False)
+        tokens = len(counted["input_ids"][0])
+        read = min(tokens, self._model.get_max_seq_length() or tokens)
+        return lane_for("query", read * multiplied_weights(self._transformer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Row:
         queries; ``None`` for the first row, and where all queries differ alike.
     build_s, index_mb
         ``None`` where it is not known.
-    gpu_mb
+    gpu_mb, compressed
         As of `Measured`.
     """
 
@@ -45,11 +45,23 @@ class Row:
     per_s: dict[int, float]
     p_value: float | None
     gpu_mb: float | None = None
+    compressed: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name, with a remark where an index holds float16 although the pipeline asks for fewer bits."""
+        return self.name if all(self.compressed.values()) else f"{self.name} (not compressed)"
 
     @property
     def may_be_chance(self) -> bool:
         """Whether the difference from the first row's nDCG@10 is one that chance makes often."""
         return self.p_value is not None and self.p_value >= CHANCE
+
+
+NOT_COMPRESSED = (
+    "Not compressed: an index holds float16 vectors and is searched exactly until it has 4,096 passages or 131,072 "
+    "tokens, whatever its bits. So rows that differ in bits alone are one index here, and tell nothing of bits."
+)
 
 
 def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]]) -> list[Row]:
@@ -72,7 +84,7 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
         ms = {stage: _percentiles(result.ms[stage]) for stage in STAGES} | {"total": _percentiles(total.tolist())}
         size = None if result.index_bytes is None else result.index_bytes / 1e6
         costs = (result.build_s, size, result.peak_mb, result.per_s)
-        rows.append(Row(name, means(values), ms, *costs, chance, result.gpu_mb))
+        rows.append(Row(name, means(values), ms, *costs, chance, result.gpu_mb, result.compressed))
     return rows
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rerank_integrations.core.index.arrays import map_array
 from rerank_integrations.core.types import Passage
 
 _ROWS, _LENGTHS, _FACTS = "rows", "lengths.npy", "facts.json"
@@ -82,7 +83,7 @@ def store_vectors(
 def open_vectors(folder: Path) -> PassageVectors:
     """Map what `store_vectors` wrote."""
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    lengths = np.load(folder / _LENGTHS)
+    lengths = map_array(folder / _LENGTHS, np.int64, (None,))
     if not lengths.sum():
         return PassageVectors([np.zeros((0, facts["dim"]), dtype=facts["dtype"]) for _ in lengths], facts["seconds"])
     rows = np.memmap(folder / _ROWS, dtype=facts["dtype"], mode="r").reshape(-1, facts["dim"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,25 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.npy import map_npy
+from rerank_integrations.core.index.refusals import cause, refused_read
 from rerank_integrations.errors import IndexFormatError, IndexWriteError
 
 Checksums = dict[str, int]
 
 
-def write_arrays(parent: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Checksums]:
-    """Write and sync a new folder of arrays in `parent`; it is part of the index once the catalog names it.
+def write_arrays(parent: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> Checksums:
+    """Write and sync a new folder of arrays, `name` in `parent`; it is part of the index once the catalog names it.
 
     Returns
     -------
-    tuple
-        The folder's name, and the CRC-32 of each whole file by the array's name.
+    dict
+        The CRC-32 of each whole file by the array's name.
 
     Raises
     ------
     IndexWriteError
         If the operating system refuses; nothing is left behind.
     """
-    name = uuid.uuid4().hex
     final = parent / name
     temporary = parent / f"{name}.tmp"
     try:
@@ -46,8 +46,10 @@ def write_arrays(parent: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[str,
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
         size = sum(array.nbytes for array in arrays.values())
-        raise IndexWriteError(f"cannot write {size} bytes to {final}: {error}; the last commit stands") from error
-    return name, checksums
+        raise IndexWriteError(
+            f"cannot write {size} bytes to {final}: {cause(error)}; the last commit stands"
+        ) from error
+    return checksums
 
 
 def map_array(path: Path, dtype: type[np.generic] | None, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -56,58 +58,46 @@ def map_array(path: Path, dtype: type[np.generic] | None, shape: tuple[int | Non
     Parameters
     ----------
     shape
-        What it must have; ``None`` for any length of at least one dimension.
+        What it must have; ``None`` for any length.
 
     Raises
     ------
     FileNotFoundError
-        If it is gone: another process has compacted the index.
+        If it is gone.
     IndexFormatError
         If it is not what was expected.
+    IndexReadError
+        If the operating system refuses it.
     """
-    try:
-        # A file of zero rows cannot be mapped.
-        array: NDArray[Any] = np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        # Of a damaged header NumPy raises many kinds.
-        raise IndexFormatError(f"{path} is damaged: {error}") from error
-    fits = isinstance(array, np.ndarray) and dtype in (None, array.dtype) and len(array.shape) == len(shape)
-    fits = fits and array.flags.c_contiguous
-    if (
-        not fits
-        or not array.flags.c_contiguous
-        or any(want is not None and have != want for have, want in zip(array.shape, shape, strict=True))
-    ):
-        raise IndexFormatError(f"{path} is damaged: expected an array of {dtype and np.dtype(dtype)} of shape {shape}")
-    if isinstance(array, np.memmap) and array.offset + array.nbytes != path.stat().st_size:
-        raise IndexFormatError(f"{path} is damaged: it is {path.stat().st_size} bytes long, and not as its header says")
+    array = map_npy(path)
+    fits = dtype in (None, array.dtype) and len(array.shape) == len(shape)
+    if not fits or any(want is not None and have != want for have, want in zip(array.shape, shape, strict=True)):
+        raise IndexFormatError(
+            f"{path} is damaged: it holds {array.dtype} of shape {array.shape}; expected "
+            f"{'any' if dtype is None else np.dtype(dtype)} of shape {shape}"
+        )
     return array
 
 
 def checksum_problems(folder: Path, expected: Mapping[str, int]) -> Iterator[str]:
-    """Yield each file of `folder` that is missing, or that has another checksum than `expected`."""
+    """Yield each file of `folder` that is missing, or that has another checksum than `expected`.
+
+    Raises
+    ------
+    IndexReadError
+        If the operating system refuses to read one.
+    """
     for key, want in expected.items():
         path = folder / f"{key}.npy"
         try:
             found = _file_crc(path)
-        except OSError as error:
-            yield f"{path} is missing or cannot be read: {error}"
+        except FileNotFoundError:
+            yield f"{path} is missing"
             continue
+        except OSError as error:
+            raise refused_read(error, path) from error
         if found != want:
             yield f"{path} has the checksum {found:08x}; expected {want:08x}"
-
-
-def sweep(parent: Path, keep: set[str]) -> list[str]:
-    """Remove the folders in `parent` that are not in `keep`: leftovers of a killed writer, or compacted ones."""
-    if not parent.is_dir():
-        return []
-    orphans = [path for path in parent.iterdir() if path.name not in keep]
-    for path in orphans:
-        # Where an open file cannot be removed (Windows) the next sweep will.
-        shutil.rmtree(path, ignore_errors=True)
-    return [path.name for path in orphans]
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> int:

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock
-
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
 from rerank_integrations.core.index.effort import Effort, search_device
@@ -52,7 +50,7 @@ class ColBERTIndex:
         path: Path,
         model: TokenEncoder,
         catalog: Catalog,
-        writer_lock: FileLock | None,
+        writer_lock: lock.WriterLock | None,
         *,
         temporary: bool,
     ) -> None:
@@ -61,7 +59,7 @@ class ColBERTIndex:
         self._model = model
         self._catalog = catalog
         self._reader = Reader(path, catalog)
-        self._writer = None if writer_lock is None else Writer(path, catalog)
+        self._writer = None if writer_lock is None else Writer(path, catalog, writer_lock)
         self._write_lock = threading.RLock()
         self._model_checked = False
         self._pid = os.getpid()
@@ -112,7 +110,7 @@ class ColBERTIndex:
             require_free(folder, overwrite)
             catalog.create(meta)
             index = cls(folder, encoder, catalog, writer_lock, temporary=path is None)
-            Writer(folder, catalog).sweep()
+            Writer(folder, catalog, writer_lock).sweep()
         except BaseException:
             release(catalog, writer_lock, folder if path is None else None, os.getpid())
             raise
@@ -353,7 +351,10 @@ class ColBERTIndex:
         """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing."""
         # Not while another thread writes: the lock would go from under it.
         with self._write_lock:
+            if self._writer is not None and self._release.alive and self._pid == os.getpid():
+                self._writer.finish()
             self._release()
+            self._reader.forget()
 
     def __enter__(self) -> ColBERTIndex:
         return self

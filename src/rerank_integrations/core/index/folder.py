@@ -7,8 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, table_names
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
@@ -56,7 +54,8 @@ def require_free(folder: Path, overwrite: bool) -> None:
     if not (folder / FILENAME).is_file():
         _require_empty(folder)
         return
-    tables = _tables(folder)
+    # The log of folders stands alone until an import has made the other tables.
+    tables = _tables(folder) - {"folders"}
     if tables and not tables >= _TABLES:
         raise IndexFormatError(f"{folder / FILENAME} is another program's database; expected an index or nothing")
     # Without tables it is what a create that was killed left: nothing was in it.
@@ -64,15 +63,17 @@ def require_free(folder: Path, overwrite: bool) -> None:
         raise IndexExistsError(f"{folder} holds an index; open it, or pass overwrite=True to empty it")
 
 
-def release(catalog: Catalog, writer_lock: FileLock | None, temporary: Path | None, pid: int) -> None:
+def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Path | None, pid: int) -> None:
     """Close what an index holds open, and remove a temporary one's folder."""
     if pid != os.getpid():
         # A forked child must not close what its parent still uses.
         return
+    in_place = catalog.is_in_place()
     catalog.close()
     if writer_lock is not None:
         writer_lock.release()
-    if temporary is not None:
+    # What stands there by now may be somebody else's.
+    if temporary is not None and in_place:
         shutil.rmtree(temporary, ignore_errors=True)
 
 

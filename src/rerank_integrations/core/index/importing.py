@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index import arrays, lock, segments
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, table_names
+from rerank_integrations.core.index import lock
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.colbert_ai import (
     Chunk,
     ColbertAICodec,
@@ -29,11 +29,11 @@ from rerank_integrations.core.index.colbert_ai import (
 )
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
+from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.recorded import model_record
 from rerank_integrations.core.index.rewriting import PLAID_TOKENS
 from rerank_integrations.core.index.segments import SegmentRecord, insert_segment
 from rerank_integrations.core.index.storable import metadata_json
-from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.errors import IndexFormatError, ModelMismatchError, RerankError
 
@@ -141,8 +141,9 @@ def import_colbert(
         # Makes the file: beside a catalog without tables, what a kill leaves is in nobody's way.
         with catalog.read():
             pass
-        with _swept(folder, catalog):
-            _write_all(catalog, meta, folder, theirs, codec, passages, show_progress)
+        folders = Folders(folder, catalog, writer_lock)
+        with _swept(folders):
+            _write_all(catalog, meta, folders, theirs, codec, passages, show_progress)
         return ColBERTIndex(folder, encoder, catalog, writer_lock, temporary=False)
     except BaseException:
         release(catalog, writer_lock, None, os.getpid())
@@ -196,7 +197,7 @@ def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
 def _write_all(
     catalog: Catalog,
     meta: dict[str, str],
-    folder: Path,
+    folders: Folders,
     theirs: ColbertAIIndex,
     codec: Codec,
     passages: Collection,
@@ -204,9 +205,9 @@ def _write_all(
 ) -> None:
     from rerank_integrations.core.index.plaid.records import insert_codec, write_codec
 
-    codec, codec_record = write_codec(folder, codec)
+    codec, codec_record = write_codec(folders, codec)
     with _bar(theirs, "importing", show_progress) as bar:
-        written = list(_segments(folder, theirs, codec, passages.ids, bar))
+        written = list(_segments(folders, theirs, codec, passages.ids, bar))
 
     def fill(connection: sqlite3.Connection) -> None:
         insert_codec(connection, codec_record)
@@ -221,7 +222,7 @@ def _write_all(
 
 
 def _segments(
-    folder: Path, theirs: ColbertAIIndex, codec: Codec, known: dict[int, str], bar: tqdm[Any]
+    folders: Folders, theirs: ColbertAIIndex, codec: Codec, known: dict[int, str], bar: tqdm[Any]
 ) -> Iterator[_Written]:
     """Write the tokens, as many as fit in a segment at a time."""
     waiting: list[_Piece] = []
@@ -229,12 +230,12 @@ def _segments(
     for chunk in theirs.chunks():
         for piece in _pieces(chunk, known) if len(chunk.lengths) else ():
             if waiting and size + len(piece.codes) > PLAID_TOKENS:
-                yield _write(folder, codec, waiting)
+                yield _write(folders, codec, waiting)
                 waiting, size = [], 0
             waiting.append(piece)
             size += len(piece.codes)
             bar.update(len(piece.pids))
-    yield _write(folder, codec, waiting)
+    yield _write(folders, codec, waiting)
 
 
 def _pieces(chunk: Chunk, known: dict[int, str]) -> Iterator[_Piece]:
@@ -253,14 +254,14 @@ def _pieces(chunk: Chunk, known: dict[int, str]) -> Iterator[_Piece]:
         )
 
 
-def _write(folder: Path, codec: Codec, pieces: Sequence[_Piece]) -> _Written:
+def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written:
     from rerank_integrations.core.index.plaid.codec import joined
     from rerank_integrations.core.index.plaid.storing import write_compressed
 
     codes = joined([_codes(codec, piece) for piece in pieces])
     pids = np.concatenate([piece.pids for piece in pieces])
     lengths = np.concatenate([piece.lengths for piece in pieces])
-    return _Written(write_compressed(folder, codec, codes, lengths), pids, lengths)
+    return _Written(write_compressed(folders, codec, codes, lengths), pids, lengths)
 
 
 def _codes(codec: Codec, piece: _Piece) -> Codes:
@@ -284,19 +285,13 @@ def _rows(passages: Collection, written: Sequence[_Written]) -> Iterator[tuple[s
 
 
 @contextlib.contextmanager
-def _swept(folder: Path, catalog: Catalog) -> Iterator[None]:
+def _swept(folders: Folders) -> Iterator[None]:
     """Remove afterwards what the catalog does not name: the old index's files, or those of an import that failed."""
     try:
         yield
     finally:
         with contextlib.suppress(RerankError):
-            with catalog.read() as connection:
-                has_index = bool(table_names(connection))
-            if has_index:
-                Writer(folder, catalog).sweep()
-            else:
-                for name in (segments.FOLDER, "codecs"):
-                    arrays.sweep(folder / name, set())
+            folders.sweep()
 
 
 def _bar(theirs: ColbertAIIndex, what: str, show_progress: bool | None) -> tqdm[Any]:

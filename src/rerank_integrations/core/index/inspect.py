@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.index import segments
-from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.catalog import Catalog, commit_seen, read_meta
 from rerank_integrations.core.index.segments import check_segment, segment_records
 from rerank_integrations.errors import IndexFormatError
 
@@ -102,7 +102,8 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
     """
     while True:
         with catalog.read() as connection:
-            generation = read_meta(connection, path)["generation"]
+            read_meta(connection, path)
+            commit = commit_seen(connection)
             problems = list(_problems(connection, path))
             passages, tokens, count = connection.execute(
                 "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
@@ -110,7 +111,7 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
         if not problems:
             return VerifyReport(passages=passages, tokens=tokens, segments=count)
         with catalog.read() as connection:
-            if read_meta(connection, path)["generation"] == generation:
+            if commit_seen(connection) == commit:
                 raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
         # A writer has committed meanwhile, and may have removed files that it no longer needs: not damage.
 

@@ -2,32 +2,129 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import weakref
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rerank_integrations.errors import IndexLockedError, IndexWriteError
+from rerank_integrations.core.index.refusals import cause
+from rerank_integrations.errors import IndexLockedError, IndexMovedError, IndexWriteError
+
+try:
+    import fcntl
+except ImportError:
+    # Windows, where an open file cannot be removed: there `writer.lock` alone will do.
+    fcntl = None  # type: ignore[assignment]
 
 FILENAME = "writer.lock"
 
 
-def acquire(path: Path) -> FileLock:
+class WriterLock:
+    """The lock of an index's one writer: a lock file, and on POSIX the folder itself.
+
+    A lock file can be removed, and the next writer would make another; the folder can only be replaced, and that the
+    writer notices.
+    """
+
+    def __init__(self, path: Path, file_lock: FileLock, folder: int | None) -> None:
+        self._file = path / FILENAME
+        self._file_lock = file_lock
+        self._folder = folder
+        self._inode = _inode(self._file)
+        _held.add(self)
+
+    def require_held(self) -> None:
+        """Raise `IndexMovedError` if another writer may have the index by now."""
+        if self._folder is None and _inode(self._file) != self._inode:
+            raise IndexMovedError(
+                f"{self._file} was removed or replaced, so another writer may have the index; nothing was written. "
+                "Close this index and open it again"
+            )
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            fcntl.flock(folder, fcntl.LOCK_UN)
+            os.close(folder)
+        self._file_lock.release()
+
+    def _forget(self) -> None:
+        # A forked child's copy would hold the lock after the parent's end; closing it leaves the parent's alone.
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            os.close(folder)
+
+
+_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def acquire(path: Path) -> WriterLock:
     """Take the writer's lock of the index at `path`, at once or not at all.
 
     Raises
     ------
     IndexLockedError
         If another writer, in this process or another, has it.
+    IndexWriteError
+        If the operating system refuses it.
     """
-    lock = FileLock(path / FILENAME, thread_local=False)
+    file_lock = FileLock(path / FILENAME, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except Timeout as error:
-        raise IndexLockedError(
-            f"{path} is open for writing elsewhere; close that writer, or open with read_only=True to search"
-        ) from error
+        raise _locked(path) from error
     except OSError as error:
-        raise IndexWriteError(
-            f"{path} cannot be opened for writing: {error}; open with read_only=True to search"
-        ) from error
-    return lock
+        raise _refused(path, error) from error
+    try:
+        return WriterLock(path, file_lock, _lock_folder(path))
+    except BaseException:
+        file_lock.release()
+        raise
+
+
+def _lock_folder(path: Path) -> int | None:
+    """Return a descriptor of the locked folder; ``None`` where the system locks no folders."""
+    if fcntl is None:
+        return None
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(folder)
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+            raise _locked(path) from error
+        return None
+    return folder
+
+
+def _locked(path: Path) -> IndexLockedError:
+    return IndexLockedError(
+        f"{path} is open for writing elsewhere; close that writer, or open with read_only=True to search"
+    )
+
+
+def _refused(path: Path, error: OSError) -> IndexWriteError:
+    return IndexWriteError(f"{path} cannot be opened for writing: {cause(error)}; open with read_only=True to search")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from rerank_integrations.core.index.catalog import Catalog, generation, read_meta
+from rerank_integrations.core.index.catalog import Catalog, Commit, Connection, commit_seen, read_meta
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
@@ -24,8 +25,10 @@ from rerank_integrations.errors import IndexFormatError, InvalidInputError, Mode
 T = TypeVar("T")
 Row: TypeAlias = tuple[int, str, str, dict[str, Any]]
 
-_TRIES = 5
 _BY_ID = "id IN (SELECT value FROM json_each(?))"
+# Bytes of a text and its metadata that are read with others as one value, and how many of them: 64 MB at most.
+_SHORT = 1 << 14
+_ROWS_PER_VALUE = 1 << 10
 # Filters whose passages are remembered until the next commit; an application has few that come again and again.
 _REMEMBERED = 64
 
@@ -38,6 +41,7 @@ class Reader:
         self._catalog = catalog
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
+        self._keep = True
 
     def selection(self, where: Mapping[str, Any] | None, ids: Sequence[str] | None) -> Sql | None:
         """Compile what may be found to SQL; ``None`` for everything."""
@@ -118,35 +122,44 @@ class Reader:
         ModelMismatchError
             If that commit is of a model other than `fingerprint` (``None``: of any model).
         """
-        missing = None
-        for _ in range(_TRIES):
+        failed: Commit | None = None
+        while True:
             with self._catalog.read() as connection:
+                commit = commit_seen(connection)
                 try:
-                    snapshot = self._snapshot(connection)
+                    snapshot = self._snapshot(connection, commit)
                 except FileNotFoundError as error:
-                    # Compacted away between the catalog's answer and ours: the next commit names its successor.
-                    missing = error
-                    continue
+                    # The writer removes no folder that this transaction may need. So the folder was replaced under us,
+                    # or this is a read-only medium, where no transaction is seen: then a later commit stands there.
+                    if commit != failed:
+                        failed = commit
+                        continue
+                    self._catalog.require_in_place()
+                    raise IndexFormatError(f"{self._path} is damaged: {error}") from error
                 if fingerprint not in (None, snapshot.fingerprint):
                     raise ModelMismatchError(
                         f"{self._path} now holds vectors of a model of fingerprint {snapshot.fingerprint}; "
                         f"this one has {fingerprint}. Open it again."
                     )
                 return run(connection, snapshot)
-        raise IndexFormatError(f"{self._path} is damaged: {missing}") from missing
 
-    def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
+    def forget(self) -> None:
+        """Let go of the open segments: at once, or when the searches under way are done; for good."""
+        with self._lock:
+            self._last, self._keep = None, False
+
+    def _snapshot(self, connection: Connection, commit: Commit) -> Snapshot:
         last = self._last
-        if last is not None and last.generation == generation(connection):
+        if last is not None and last.commit == commit:
             return last
         meta = read_meta(connection, self._path)
         with self._lock:
             last = self._last
-            if last is not None and last.generation == int(meta["generation"]):
+            if last is not None and last.commit == commit:
                 return last
-            # Generations differ between threads only for a moment; the newest is kept.
-            snapshot = take_snapshot(connection, self._path, meta, self._last)
-            if self._last is None or self._last.generation < snapshot.generation:
+            snapshot = take_snapshot(connection, self._path, meta, last)
+            # Commits differ between threads only for a moment; the newest is kept.
+            if self._keep and (last is None or not last.commit.is_later_than(commit)):
                 self._last = snapshot
         return snapshot
 
@@ -179,17 +192,44 @@ def _places(connection: sqlite3.Connection, select: Sql) -> list[tuple[str, int]
 
 
 def _hits(connection: sqlite3.Connection, scores: Mapping[int, float], k: int | None) -> list[Hit]:
-    rows = _rows(connection, list(scores))
-    order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows], top_n=k)
+    best = scores if k is None or k >= len(scores) else _best(connection, scores, k)
+    rows = _rows(connection, list(best))
+    order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows])
     return [
         Hit(rows[place][1], score, rank, rows[place][2], rows[place][3])
         for rank, (place, score) in enumerate(order, start=1)
     ]
 
 
+def _best(connection: sqlite3.Connection, scores: Mapping[int, float], k: int) -> list[int]:
+    """Return the catalog numbers of the best `k` of more; of those that tie for the last places only ids are read."""
+    if any(math.isnan(score) for score in scores.values()):
+        # Has no order: for `best_first` to refuse.
+        return list(scores)
+    last = sorted(scores.values(), reverse=True)[k - 1]
+    certain = [pid for pid, score in scores.items() if score > last]
+    tied = [pid for pid, score in scores.items() if score == last]
+    if len(certain) + len(tied) == k:
+        return certain + tied
+    query = "SELECT pid, id FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
+    ids = dict(connection.execute(query, (json.dumps(tied),)).fetchall())
+    return certain + sorted(tied, key=lambda pid: ids[pid])[: k - len(certain)]
+
+
 def _rows(connection: sqlite3.Connection, pids: list[int]) -> list[Row]:
-    # In one row: SQLite gives the interpreter up for each, and with many callers it takes long to come back.
-    query = """SELECT json_group_array(json_array(pid, id, text, json(metadata))) FROM passages
+    # Short ones many in one value: SQLite gives the interpreter up for each row, and with many callers it takes long to
+    # come back. Long ones each by itself: SQLite has no value of more than a gigabyte.
+    query = f"""SELECT json_group_array(CASE WHEN length(CAST(text AS BLOB)) + length(metadata) <= {_SHORT}
+        THEN json_array(pid, id, text, json(metadata)) ELSE pid END) FROM passages
         WHERE pid IN (SELECT value FROM json_each(?))"""
-    found: list[Row] = json.loads(connection.execute(query, (json.dumps(pids),)).fetchone()[0])
-    return found
+    rows: list[Row] = []
+    for start in range(0, len(pids), _ROWS_PER_VALUE):
+        batch = json.dumps(pids[start : start + _ROWS_PER_VALUE])
+        found = json.loads(connection.execute(query, (batch,)).fetchone()[0])
+        rows += [tuple(row) if isinstance(row, list) else _long_row(connection, row) for row in found]
+    return rows
+
+
+def _long_row(connection: sqlite3.Connection, pid: int) -> Row:
+    row = connection.execute("SELECT id, text, metadata FROM passages WHERE pid = ?", (pid,)).fetchone()
+    return pid, row[0], row[1], json.loads(row[2])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.segments import (
     FloatSegment,
@@ -59,7 +60,7 @@ class _Piece(Generic[S]):
 
 
 def rewrite(
-    connection: sqlite3.Connection, index_path: Path, records: Sequence[SegmentRecord], codec: Codec | None
+    connection: sqlite3.Connection, folders: Folders, records: Sequence[SegmentRecord], codec: Codec | None
 ) -> Iterator[Written]:
     """Write what is alive of segments of one kind anew; `commit_rewrite` puts it in their place.
 
@@ -80,15 +81,15 @@ def rewrite(
     IndexWriteError
         If the disk is full.
     """
-    segments = [_open_sound(index_path, record) for record in records]
+    segments = [_open_sound(folders.path, record) for record in records]
     alive = _alive(connection, [record.name for record in records])
     floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
     compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
     if codec is None:
-        yield from _each(floats, FLOAT_TOKENS, lambda pieces: _write_floats(index_path, pieces))
+        yield from _each(floats, FLOAT_TOKENS, lambda pieces: _write_floats(folders, pieces))
         return
-    yield from _each(floats, PLAID_TOKENS, lambda pieces: _compress(index_path, codec, pieces))
-    yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(index_path, codec, pieces))
+    yield from _each(floats, PLAID_TOKENS, lambda pieces: _compress(folders, codec, pieces))
+    yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(folders, codec, pieces))
 
 
 def commit_rewrite(connection: sqlite3.Connection, written: Sequence[Written]) -> None:
@@ -148,20 +149,20 @@ def _lengths(pieces: Sequence[_Piece[S]]) -> NDArray[np.int32]:
     return np.concatenate([piece.lengths() for piece in pieces])
 
 
-def _write_floats(index_path: Path, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+def _write_floats(folders: Folders, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
     tokens = np.concatenate([piece.segment.tokens[piece.rows()] for piece in pieces])
-    return write_segment(index_path, {"tokens": tokens}, _lengths(pieces), None)
+    return write_segment(folders, {"tokens": tokens}, _lengths(pieces), None)
 
 
-def _compress(index_path: Path, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+def _compress(folders: Folders, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
     from rerank_integrations.core.index.plaid.codec import joined
     from rerank_integrations.core.index.plaid.storing import write_compressed
 
     codes = joined([codec.encode(piece.segment.tokens[piece.rows()]) for piece in pieces])
-    return write_compressed(index_path, codec, codes, _lengths(pieces))
+    return write_compressed(folders, codec, codes, _lengths(pieces))
 
 
-def _write_codes(index_path: Path, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
+def _write_codes(folders: Folders, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
     from rerank_integrations.core.index.plaid.codec import Codes, joined
     from rerank_integrations.core.index.plaid.storing import write_compressed
 
@@ -170,7 +171,7 @@ def _write_codes(index_path: Path, codec: Codec, pieces: Sequence[_Piece[PlaidSe
         rows: NDArray[Any] = piece.rows()
         segment = piece.segment
         taken.append(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
-    return write_compressed(index_path, codec, joined(taken), _lengths(pieces))
+    return write_compressed(folders, codec, joined(taken), _lengths(pieces))
 
 
 def _open_sound(path: Path, record: SegmentRecord) -> Segment:

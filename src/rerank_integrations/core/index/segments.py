@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array, write_arrays
+from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array
+from rerank_integrations.core.index.folders import SEGMENTS, Folders
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 
-FOLDER = "segments"
+FOLDER = SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class PlaidSegment:
 Segment = FloatSegment | PlaidSegment
 
 
-def write_floats(index_path: Path, vectors: Sequence[NDArray[Any]], dim: int) -> SegmentRecord:
+def write_floats(folders: Folders, vectors: Sequence[NDArray[Any]], dim: int) -> SegmentRecord:
     """Write a segment of float16 vectors: one array of *Shape:* (tokens, dim) a passage.
 
     Raises
@@ -90,14 +91,14 @@ def write_floats(index_path: Path, vectors: Sequence[NDArray[Any]], dim: int) ->
     """
     lengths = np.array([len(passage) for passage in vectors], dtype=np.int32)
     tokens = np.concatenate([np.empty((0, dim), np.float16), *(p.astype(np.float16) for p in vectors)])
-    return write_segment(index_path, {"tokens": tokens}, lengths, None)
+    return write_segment(folders, {"tokens": tokens}, lengths, None)
 
 
 def write_segment(
-    index_path: Path, arrays: dict[str, NDArray[Any]], lengths: NDArray[np.int32], codec: str | None
+    folders: Folders, arrays: dict[str, NDArray[Any]], lengths: NDArray[np.int32], codec: str | None
 ) -> SegmentRecord:
-    """Write a segment of these arrays; see `write_arrays`."""
-    name, checksums = write_arrays(index_path / FOLDER, {**arrays, "lengths": lengths})
+    """Write a segment of these arrays; see `Folders.write`."""
+    name, checksums = folders.write(FOLDER, {**arrays, "lengths": lengths})
     return SegmentRecord(name, len(lengths), int(lengths.sum(dtype=np.int64)), codec, checksums)
 
 
@@ -107,9 +108,11 @@ def open_segment(index_path: Path, record: SegmentRecord) -> Segment:
     Raises
     ------
     FileNotFoundError
-        If it is gone: another process has compacted the index.
+        If it is gone.
     IndexFormatError
         If its files are not what the catalog says.
+    IndexReadError
+        If the operating system refuses them.
     """
     folder = index_path / FOLDER / record.name
     lengths = map_array(folder / "lengths.npy", np.int32, (record.passages,))
@@ -137,8 +140,8 @@ def check_segment(index_path: Path, record: SegmentRecord) -> Iterator[str]:
     try:
         segment = open_segment(index_path, record)
         problems = list(checksum_problems(folder, record.checksums))
-    except OSError as error:
-        yield f"segment {folder} is missing or cannot be read: {error}"
+    except FileNotFoundError as error:
+        yield f"segment {folder} is missing: {error}"
         return
     except IndexFormatError as error:
         yield str(error)
@@ -169,9 +172,34 @@ def insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> Non
 
 
 def forget_unused(connection: sqlite3.Connection) -> None:
-    """Take the segments without a passage, and the codecs without a segment but the newest, off the catalog."""
-    connection.execute("DELETE FROM segments WHERE name NOT IN (SELECT segment FROM passages)")
-    connection.execute(
-        "DELETE FROM codecs WHERE name NOT IN (SELECT codec FROM segments WHERE codec IS NOT NULL) "
-        "AND number < (SELECT max(number) FROM codecs)"
-    )
+    """Take the segments without a passage, and the codecs without a segment but the newest, off the catalog.
+
+    Their names go to the log of folders that may be removed. While a name leads nowhere, by damage, whatever seems
+    unused may be what it meant, and stays.
+    """
+    if not unnamed_segments(connection):
+        _forget(connection, "segments", "name NOT IN (SELECT segment FROM passages)")
+    if not connection.execute(
+        "SELECT 1 FROM segments WHERE codec IS NOT NULL AND codec NOT IN (SELECT name FROM codecs) LIMIT 1"
+    ).fetchone():
+        _forget(
+            connection,
+            "codecs",
+            "name NOT IN (SELECT codec FROM segments WHERE codec IS NOT NULL) "
+            "AND number < (SELECT max(number) FROM codecs)",
+        )
+
+
+def unnamed_segments(connection: sqlite3.Connection) -> list[str]:
+    """Return the segments that passages point to and the catalog does not name: none, but for damage."""
+    # From one name to the next by the index, not over all passages.
+    query = """WITH RECURSIVE used(name) AS (
+            SELECT min(segment) FROM passages
+            UNION ALL SELECT (SELECT min(segment) FROM passages WHERE segment > name) FROM used WHERE name IS NOT NULL
+        ) SELECT name FROM used WHERE name IS NOT NULL AND name NOT IN (SELECT name FROM segments)"""
+    return [name for (name,) in connection.execute(query)]
+
+
+def _forget(connection: sqlite3.Connection, table: str, unused: str) -> None:
+    connection.execute(f"INSERT OR REPLACE INTO folders SELECT name, 1 FROM {table} WHERE {unused}")
+    connection.execute(f"DELETE FROM {table} WHERE {unused}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     PlaidSegment,
@@ -20,6 +21,7 @@ from rerank_integrations.core.index.segments import (
     SegmentRecord,
     open_segment,
     segment_records,
+    unnamed_segments,
 )
 from rerank_integrations.errors import IndexFormatError
 
@@ -93,17 +95,29 @@ class Selection:
 class Snapshot:
     """The state after one commit; immutable but for its memory of selections; shared by all the threads that search."""
 
-    generation: int
+    commit: Commit
     fingerprint: str
     everything: Selection
     alive: Mapping[str, int]
     chosen: dict[str, Selection] = field(default_factory=dict)
 
 
-def take_snapshot(
-    connection: sqlite3.Connection, index_path: Path, meta: Mapping[str, str], last: Snapshot | None
-) -> Snapshot:
-    """Read the state that `connection`'s transaction sees; what `last` has open and is unchanged is taken over."""
+def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, str], last: Snapshot | None) -> Snapshot:
+    """Read the state that `connection`'s transaction sees; what `last` has open and is unchanged is taken over.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is gone: damage, or another index stands there now.
+    IndexFormatError
+        If the index is damaged.
+    """
+    commit = commit_seen(connection)
+    if last is not None and (last.commit.identity, last.commit.index_id) != (commit.identity, commit.index_id):
+        # A copy of an index has folders of the same names, of which other passages are alive.
+        last = None
+    if unnamed := unnamed_segments(connection):
+        raise IndexFormatError(f"{index_path} is damaged: its catalog lacks the segment {unnamed[0]} of some passages")
     known = {part.segment.name: part for part in _parts(last.everything)} if last else {}
     alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
     floats: list[Part[FloatSegment]] = []
@@ -123,7 +137,7 @@ def take_snapshot(
         Group(codec, tuple(_fitting(part, codec, index_path) for part in compressed[codec.name]))
         for codec in _codecs(connection, index_path, compressed, codecs)
     ]
-    return Snapshot(int(meta["generation"]), meta["fingerprint"], Selection(tuple(floats), tuple(groups)), alive)
+    return Snapshot(commit, meta["fingerprint"], Selection(tuple(floats), tuple(groups)), alive)
 
 
 def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from rerank_integrations.core.index import arrays, growth, segments
+from rerank_integrations.core.index import growth
 from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.lock import WriterLock
 from rerank_integrations.core.index.rewriting import commit_rewrite, rewrite
 from rerank_integrations.core.index.segments import (
     SegmentRecord,
@@ -47,9 +49,10 @@ _MANY_UNDER_WAY = 128
 class Writer:
     """The one writer of an index; the caller holds the lock."""
 
-    def __init__(self, path: Path, catalog: Catalog) -> None:
+    def __init__(self, path: Path, catalog: Catalog, lock: WriterLock) -> None:
         self._path = path
         self._catalog = catalog
+        self._folders = Folders(path, catalog, lock)
         self._codec: Codec | None = None
 
     def upsert(self, passages: Iterable[PassageLike], model: TokenEncoder, show_progress: bool | None) -> list[str]:
@@ -74,7 +77,7 @@ class Writer:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove the passages with these ids in one commit; return how many there were."""
-        with self._catalog.write() as connection:
+        with self._folders.commit() as connection:
             cursor = connection.execute(
                 "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))", (sql_ids(ids),)
             )
@@ -100,12 +103,13 @@ class Writer:
         self._catalog.reclaim()
 
     def sweep(self) -> None:
-        """Remove the folders of segments and codecs that the catalog does not name."""
-        with self._catalog.read() as connection:
-            used = {record.name for record in segment_records(connection)}
-            codecs = {name for (name,) in connection.execute("SELECT name FROM codecs")}
-        arrays.sweep(self._path / segments.FOLDER, used)
-        arrays.sweep(self._path / "codecs", codecs)
+        """Remove the folders that no commit needs any more; see `Folders.sweep`."""
+        self._folders.sweep()
+
+    def finish(self) -> None:
+        """Remove what readers needed at the last commit; where some still do, the next writer removes it."""
+        with contextlib.suppress(RerankError):
+            self.sweep()
 
     def _store(self, rows: list[tuple[Passage, str]], model: TokenEncoder) -> None:
         # Of equal ids in one call the last one stays, as if they had come one after the other.
@@ -140,13 +144,13 @@ class Writer:
             codec = self._current_codec(connection)
             _check_dim(connection, dim)
         if codec is None:
-            return write_floats(self._path, vectors, dim)
+            return write_floats(self._folders, vectors, dim)
         from rerank_integrations.core.index.plaid.storing import write_compressed
 
         # As float16 first: the same passage has the same codes, whether it was stored before or after the change.
         tokens = np.concatenate([np.empty((0, dim), np.float16), *(passage.astype(np.float16) for passage in vectors)])
         lengths = np.array([len(passage) for passage in vectors], dtype=np.int32)
-        return write_compressed(self._path, codec, codec.encode(tokens), lengths)
+        return write_compressed(self._folders, codec, codec.encode(tokens), lengths)
 
     def _current_codec(self, connection: sqlite3.Connection) -> Codec | None:
         row = connection.execute("SELECT name FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
@@ -186,9 +190,9 @@ class Writer:
 
         floats = [segment for segment in records if segment.codec is None]
         with self._swept():
-            codec, record = write_codec(self._path, codec)
+            codec, record = write_codec(self._folders, codec)
             with self._catalog.read() as connection:
-                written = list(rewrite(connection, self._path, floats, codec))
+                written = list(rewrite(connection, self._folders, floats, codec))
             with self._change() as connection:
                 insert_codec(connection, record)
                 commit_rewrite(connection, written)
@@ -196,7 +200,7 @@ class Writer:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._swept(), self._catalog.write() as connection:
+        with self._swept(), self._folders.commit() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -228,7 +232,7 @@ class Writer:
         with self._catalog.read() as connection:
             codec = None if codec_name is None else self._codec_named(connection, codec_name)
             with self._swept():
-                written = list(rewrite(connection, self._path, records, codec))
+                written = list(rewrite(connection, self._folders, records, codec))
         with self._change() as connection:
             commit_rewrite(connection, written)
 

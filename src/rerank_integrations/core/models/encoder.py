@@ -68,7 +68,7 @@ class LoadedEncoder:
         # documents to the query's length (sentence-transformers 6.2).
         self._tokenizer_lock = fork_safe_lock()
         self.dim = _dimension(options, self._model)
-        self._multiplied = _multiplied(self._transformer.auto_model)
+        self._multiplied = multiplied_weights(self._transformer.auto_model)
         self.graph: Path | None = None
         if options.is_graph:
             self.graph = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
@@ -226,7 +226,7 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
     return model.to(options.resolved_dtype()).eval()
 
 
-def _multiplied(encoder: Any) -> float:
+def multiplied_weights(encoder: Any) -> float:
     """Return how many weights each token is multiplied by, all but the words' vectors; infinity if that is not told."""
     try:
         words = encoder.get_input_embeddings()

@@ -29,7 +29,7 @@ def bars(rows: Sequence[Row], values: Sequence[float | None], what: str, unit: s
         if value is None or math.isnan(value):
             _write(svg, "–", scale.start, number)
             continue
-        bar = group(svg, f"{row.name}: {what} {value:,.1f} {unit}", "bar")
+        bar = group(svg, f"{row.label}: {what} {value:,.1f} {unit}", "bar")
         _draw(bar, "one", scale.start, scale.at(value), number)
         _write(svg, figure_text(value), scale.at(value), number)
     return svg
@@ -48,7 +48,7 @@ def stacked_stages(rows: Sequence[Row]) -> Element:
     for number, row in enumerate(rows):
         at = 0.0
         for stage in STAGES:
-            bar = group(svg, f"{row.name}: {stage} p50 {row.ms[stage][0]:,.2f} ms", "bar")
+            bar = group(svg, f"{row.label}: {stage} p50 {row.ms[stage][0]:,.2f} ms", "bar")
             _draw(bar, f"stage {stage}", scale.at(at), scale.at(at + row.ms[stage][0]), number)
             at += row.ms[stage][0]
         _write(svg, figure_text(row.ms["total"][0]), scale.at(at), number)
@@ -64,7 +64,7 @@ def _drawing(
     rows: Sequence[Row], values: Sequence[float], what: str, unit: str, *, top: float
 ) -> tuple[Element, Scale]:
     """Return a drawing with the axis and the names, a line for each row."""
-    names = [shortened(row.name, _LONGEST_NAME) for row in rows]
+    names = [shortened(row.label, _LONGEST_NAME) for row in rows]
     left = max(text_width(name) for name in names) + 16
     bottom = _TOP + _ROW * len(rows)
     scale = linear(values, left, _WIDTH - _FIGURE, from_zero=True)

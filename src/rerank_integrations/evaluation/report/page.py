@@ -138,6 +138,7 @@ def _how(data: Mapping[str, Any], results: Sequence[Measured]) -> Section:
             tables.facts_table(data),
             tables.pipelines_table(results),
             *tables.machine_tables(results),
+            tables.threads_table(results),
             tables.commands_table(results),
         ],
         note="Each pipeline of `evaluate` ran in a process of its own. Latencies are of one caller, query after query.",

@@ -50,7 +50,7 @@ def quality_against_latency(rows: Sequence[Row], percentile: int) -> Element:
     add(svg, "path", class_="front-line", d=_steps([points[number] for number in front]))
     # Those on the front get their names first, and so nearest.
     order = sorted(range(len(rows)), key=lambda number: number not in front)
-    names = [shortened(rows[number].name, _LONGEST_NAME) for number in order]
+    names = [shortened(rows[number].label, _LONGEST_NAME) for number in order]
     area = Box(_LEFT + 2, _TOP, _WIDTH, height - _BOTTOM - 2)
     labels = place_labels([points[number] for number in order], names, area)
     for number, name, label in zip(order, names, labels, strict=True):
@@ -82,7 +82,7 @@ def _draw_shape(parent: Element, shape: str, at: tuple[float, float]) -> None:
 
 def _figures(row: Row) -> str:
     percentiles = ", ".join(f"p{n} {ms:,.1f} ms" for n, ms in zip(PERCENTILES, row.ms["total"], strict=True))
-    return f"{row.name}: {COMPARED_BY} {row.quality[COMPARED_BY]:.3f}, {percentiles}"
+    return f"{row.label}: {COMPARED_BY} {row.quality[COMPARED_BY]:.3f}, {percentiles}"
 
 
 def latency_by_candidates(series: Sequence[Series]) -> Element:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rerank_integrations.evaluation.measuring import STAGES, Measured
-from rerank_integrations.evaluation.summary import COMPARED_BY, PERCENTILES, Row
+from rerank_integrations.evaluation.pipelines import STARTER
+from rerank_integrations.evaluation.summary import COMPARED_BY, NOT_COMPRESSED, PERCENTILES, Row
 
 T = TypeVar("T", bound=Hashable)
 
@@ -41,13 +42,15 @@ def quality_table(rows: Sequence[Row]) -> Table:
     cells = []
     for row in rows:
         values = tuple(f"{'▲ ' if value == best[name] else ''}{value:.3f}" for name, value in row.quality.items())
-        cells.append((row.name, (*values, *_difference(row, first))))
+        cells.append((row.label, (*values, *_difference(row, first))))
     headings = (*first.quality, f"{COMPARED_BY} − first", "p", "difference")
     note = (
-        f"▲ the best of its column. The difference is of {COMPARED_BY} from that of {first.name}, the first row, with "
+        f"▲ the best of its column. The difference is of {COMPARED_BY} from that of {first.label}, the first row, with "
         "the p-value of a paired t-test over the queries, not corrected for the number of pipelines; ~ from 0.05 on "
         "it may be chance, * below it is significant."
     )
+    if any(row.label != row.name for row in rows):
+        note = f"{note} {NOT_COMPRESSED}"
     return Table("Quality, means over the queries", headings, tuple(cells), note=note)
 
 
@@ -70,7 +73,7 @@ def latency_table(rows: Sequence[Row]) -> Table:
     """Return the percentiles of each stage and of the total."""
     parts = (*STAGES, "total")
     headings = tuple(f"p{percentile}" for _ in parts for percentile in PERCENTILES)
-    cells = [(row.name, tuple(_decimals(ms) for part in parts for ms in row.ms[part])) for row in rows]
+    cells = [(row.label, tuple(_decimals(ms) for part in parts for ms in row.ms[part])) for row in rows]
     groups = tuple((part, len(PERCENTILES)) for part in parts)
     return Table("Latency of a query by stage, milliseconds", headings, tuple(cells), groups)
 
@@ -84,7 +87,7 @@ def size_table(rows: Sequence[Row]) -> Table:
     cells = []
     for row in rows:
         held = (row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ()))
-        cells.append((row.name, (*(_decimals(row.per_s.get(count)) for count in callers), *map(_decimals, held))))
+        cells.append((row.label, (*(_decimals(row.per_s.get(count)) for count in callers), *map(_decimals, held))))
     groups = (("queries a second by", len(rates)), ("what it takes", len(sizes)))
     note = "The index in units of 10⁶ bytes; memory, the process's highest, in units of 2²⁰ bytes."
     return Table("Throughput, time to build and memory", (*rates, *sizes), tuple(cells), groups, note)
@@ -102,8 +105,8 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
         (
             str(result.pipeline["name"]),
             (
-                _retriever(result.pipeline["retrieve"]),
-                ", then ".join(_reranker(stage) for stage in result.pipeline["rerank"]) or _UNKNOWN,
+                _retriever(result.pipeline["retrieve"], result.compressed),
+                ", then ".join(_reranker(stage, result.compressed) for stage in result.pipeline["rerank"]) or _UNKNOWN,
                 str(result.origin.get("measured_at", "not recorded"))[:16].replace("T", " "),
             ),
         )
@@ -112,23 +115,25 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
     return Table("The pipelines", ("retrieves", "reranks", "measured at (UTC)"), tuple(cells))
 
 
-def _retriever(stage: Mapping[str, Any]) -> str:
+def _retriever(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
     kind, model = stage["kind"], f" {stage['model']}" if stage["model"] else ""
     # Of a retriever that is none of ours nobody knows how many it finds.
     depth = f", the best {stage['depth']}" if stage["depth"] else ""
-    return f"{kind}{model}{_bits(stage)}{depth}"
+    return f"{kind}{model}{_bits(stage, compressed)}{depth}"
 
 
-def _reranker(stage: Mapping[str, Any]) -> str:
-    return f"{stage['kind']} {stage['model']}{_bits(stage)} over {stage['candidates']}"
+def _reranker(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
+    return f"{stage['kind']} {stage['model']}{_bits(stage, compressed)} over {stage['candidates']}"
 
 
-def _bits(stage: Mapping[str, Any]) -> str:
+def _bits(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
     if stage["kind"] != "colbert":
         return ""
     bits, retrieves = stage.get("nbits"), "depth" in stage
     if bits is None:
         return ", exact" if retrieves else ", encoding anew"
+    if not compressed.get(stage["model"] or STARTER, True):
+        return ", not compressed"
     return ", 1 bit" if bits == 1 else f", {bits} bits"
 
 
@@ -145,6 +150,13 @@ def machine_tables(results: Sequence[Measured]) -> list[Table]:
         Table(_whose("Machine", names, len(groups)), ("",), tuple((name, (value,)) for name, value in machine))
         for machine, names in groups.items()
     ]
+
+
+def threads_table(results: Sequence[Measured]) -> Table:
+    """Return on which threads results were measured."""
+    groups = _by(results, lambda result: str(result.origin.get("threads") or "not recorded"))
+    cells = [(", ".join(names), (threads,)) for threads, names in groups.items()]
+    return Table("Threads", ("",), tuple(cells))
 
 
 def commands_table(results: Sequence[Measured]) -> Table:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array, write_arrays
+from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array
+from rerank_integrations.core.index.folders import CODECS, Folders
 from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.errors import IndexFormatError
 
-FOLDER = "codecs"
+FOLDER = CODECS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CodecRecord:
     checksums: Checksums
 
 
-def write_codec(index_path: Path, codec: Codec) -> tuple[Codec, CodecRecord]:
+def write_codec(folders: Folders, codec: Codec) -> tuple[Codec, CodecRecord]:
     """Write a codec's arrays; return it with its name, and its record.
 
     Raises
@@ -45,7 +46,7 @@ def write_codec(index_path: Path, codec: Codec) -> tuple[Codec, CodecRecord]:
         "codebook": codec.codebook,
         "rotation": codec.rotation,
     }
-    name, checksums = write_arrays(index_path / FOLDER, arrays)
+    name, checksums = folders.write(FOLDER, arrays)
     return dataclasses.replace(codec, name=name), CodecRecord(
         name, codec.tokens, len(codec.centroids), codec.step, codec.whole, checksums
     )
@@ -57,7 +58,7 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
     Raises
     ------
     FileNotFoundError
-        If it is gone: another process has replaced it.
+        If it is gone.
     IndexFormatError
         If its files are not what the catalog says.
     """
@@ -83,7 +84,7 @@ def check_codec(index_path: Path, record: CodecRecord) -> Iterator[str]:
     """Yield what is wrong with a codec's files."""
     try:
         codec = open_codec(index_path, record)
-    except (OSError, IndexFormatError) as error:
+    except (FileNotFoundError, IndexFormatError) as error:
         yield f"codec {record.name}: {error}"
         return
     yield from checksum_problems(index_path / FOLDER / record.name, record.checksums)

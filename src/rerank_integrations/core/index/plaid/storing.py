@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.plaid.codec import Codec, Codes
 from rerank_integrations.core.index.segments import SegmentRecord, write_segment
 
@@ -15,7 +15,7 @@ from rerank_integrations.core.index.segments import SegmentRecord, write_segment
 _LISTED_FROM = 1 << 16
 
 
-def write_compressed(index_path: Path, codec: Codec, codes: Codes, lengths: NDArray[np.int32]) -> SegmentRecord:
+def write_compressed(folders: Folders, codec: Codec, codes: Codes, lengths: NDArray[np.int32]) -> SegmentRecord:
     """Write a segment of compressed passages, with the inverted lists of a large one.
 
     Raises
@@ -30,7 +30,7 @@ def write_compressed(index_path: Path, codec: Codec, codes: Codes, lengths: NDAr
     }
     if len(codes.centroids) >= _LISTED_FROM:
         arrays["list_starts"], arrays["listed"] = inverted_lists(codes.centroids, lengths, len(codec.centroids))
-    return write_segment(index_path, arrays, lengths, codec.name)
+    return write_segment(folders, arrays, lengths, codec.name)
 
 
 def inverted_lists(

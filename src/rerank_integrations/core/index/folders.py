@@ -1,0 +1,175 @@
+"""The folders of an index's vectors: written down before they are made, removed when nobody can need them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.arrays import Checksums, write_arrays
+from rerank_integrations.core.index.catalog import FOLDERS_TABLE, Catalog, table_names
+from rerank_integrations.core.index.lock import WriterLock
+from rerank_integrations.core.index.refusals import cause
+
+_LOGGER = logging.getLogger(__name__)
+
+SEGMENTS, CODECS = "segments", "codecs"
+
+_NAME = re.compile(r"([0-9a-f]{32})(?:\.tmp)?")
+# Names that a commit writes down for the folders to come, so that these need no transaction of their own.
+_SPARE_NAMES = 8
+# How long a sweep waits for readers of older commits; what is left is for the next one.
+_PATIENCE_MS = 100
+
+
+class Folders:
+    """What the one writer of an index makes and removes in ``segments`` and ``codecs``; the caller holds the lock.
+
+    The catalog writes each name down before a folder of that name is made, and again in the transaction that no longer
+    names it. Only such folders are ever removed: not what another program put there, not what stands behind a link, and
+    not what the catalog has lost by damage.
+    """
+
+    def __init__(self, path: Path, catalog: Catalog, lock: WriterLock) -> None:
+        self.path = path
+        self._catalog = catalog
+        self._lock = lock
+        self._spare: list[str] = []
+        self._gone: set[str] = set()
+
+    def write(self, kind: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Checksums]:
+        """Write and sync a new folder of arrays; return its name, and the checksums of its files.
+
+        Raises
+        ------
+        IndexMovedError
+            If the index is no longer at its path; nothing is written.
+        IndexWriteError
+            If the operating system refuses; nothing is left behind.
+        """
+        self._require_ours()
+        if not self._spare:
+            with self._catalog.write(new_commit=False) as connection:
+                names = self._settle(connection)
+            self._spare = names
+        name = self._spare.pop()
+        return name, write_arrays(self.path / kind, name, arrays)
+
+    @contextlib.contextmanager
+    def commit(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection inside the transaction that names what was written."""
+        self._require_ours()
+        with self._catalog.write() as connection:
+            connection.execute(FOLDERS_TABLE)
+            yield connection
+            names = self._settle(connection)
+        self._spare += names
+
+    def sweep(self) -> None:
+        """Remove what a killed or failed write has left, and what no commit that a reader may see names.
+
+        Nothing is removed while a folder that the catalog names is absent: that is damage, for `verify` to report.
+
+        Raises
+        ------
+        IndexMovedError
+            If the index is no longer at its path; nothing is removed.
+        """
+        self._require_ours()
+        with self._catalog.read() as connection:
+            tables = table_names(connection)
+            log = dict(connection.execute("SELECT name, named FROM folders")) if "folders" in tables else {}
+            in_use = {kind: _names(connection, kind) if kind in tables else set() for kind in (SEGMENTS, CODECS)}
+        known = in_use[SEGMENTS] | in_use[CODECS] | set(self._spare)
+        leftovers = {name: bool(named) for name, named in log.items() if name not in known}
+        try:
+            if leftovers and not self._is_missing_any(in_use):
+                self._remove(leftovers)
+            self._gone = {name for name in leftovers if not _is_left(self.path, name)}
+        except OSError as error:
+            # The last commit stands, and the next sweep tries again.
+            _LOGGER.warning("folders of %s that are not needed could not be removed: %s", self.path, cause(error))
+
+    def _remove(self, leftovers: Mapping[str, bool]) -> None:
+        folders = [folder for kind in (SEGMENTS, CODECS) for folder in _plain_folders(self.path, kind, leftovers)]
+        # What no commit ever named, no reader can have open.
+        if any(leftovers[_log_name(folder)] for folder in folders):
+            proven = self._catalog.is_past_all_readers(_PATIENCE_MS)
+            folders = [folder for folder in folders if proven or not leftovers[_log_name(folder)]]
+        for folder in folders:
+            _remove(folder)
+
+    def _is_missing_any(self, in_use: Mapping[str, set[str]]) -> bool:
+        for kind, names in in_use.items():
+            for name in names:
+                if not (self.path / kind / name).is_dir():
+                    _LOGGER.warning("%s is damaged: %s/%s is missing, so nothing is removed", self.path, kind, name)
+                    return True
+        return False
+
+    def _require_ours(self) -> None:
+        self._catalog.require_in_place()
+        self._lock.require_held()
+
+    def _settle(self, connection: sqlite3.Connection) -> list[str]:
+        """Take what is named now, and what is gone, off the log; write down names for folders to come."""
+        connection.execute(FOLDERS_TABLE)
+        tables = table_names(connection)
+        for kind in {SEGMENTS, CODECS} & tables:
+            connection.execute(f"DELETE FROM folders WHERE name IN (SELECT name FROM {kind})")
+        connection.executemany("DELETE FROM folders WHERE name = ?", [(name,) for name in self._gone])
+        self._gone = set()
+        names = [uuid.uuid4().hex for _ in range(_SPARE_NAMES - len(self._spare))]
+        connection.executemany("INSERT INTO folders VALUES (?, 0)", [(name,) for name in names])
+        return names
+
+
+def _names(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {name for (name,) in connection.execute(f"SELECT name FROM {table}")}
+
+
+def _log_name(folder: Path) -> str:
+    return folder.name.removesuffix(".tmp")
+
+
+def _plain_folders(path: Path, kind: str, wanted: Mapping[str, bool]) -> Iterator[Path]:
+    """Yield the folders of these names in ``path/kind``: none behind a link, none on another file system."""
+    parent = path / kind
+    device = path.stat().st_dev
+    if not _is_plain(parent, device):
+        return
+    for folder in sorted(parent.iterdir()):
+        match = _NAME.fullmatch(folder.name)
+        if match and match[1] in wanted and _is_plain(folder, device):
+            yield folder
+
+
+def _is_left(path: Path, name: str) -> bool:
+    return any(os.path.lexists(path / kind / (name + end)) for kind in (SEGMENTS, CODECS) for end in ("", ".tmp"))
+
+
+def _is_plain(folder: Path, device: int) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_dev == device
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder and the arrays in it; nothing else in it is ours."""
+    # Where an open file cannot be removed (Windows) the next sweep will.
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if file.suffix == ".npy" and stat.S_ISREG(file.lstat().st_mode):
+                file.unlink()
+        folder.rmdir()

@@ -1,0 +1,66 @@
+"""What the operating system refuses, named as such: too many open files or no permission is no damage."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from rerank_integrations.errors import IndexFormatError, IndexReadError
+
+# What a path is, not what the system had to give: a file where a folder should be, or a link in a circle.
+_WRONG_KIND = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+
+
+def refused_read(error: OSError, path: Path) -> IndexReadError | IndexFormatError:
+    """Return the exception for an `error` of the operating system in reading `path`."""
+    if error.errno in _WRONG_KIND:
+        return IndexFormatError(f"{path} is damaged: {error}")
+    return _refusal(path, error)
+
+
+def cause(error: OSError) -> str:
+    """Return why the operating system refused, with the limit and what to do where that is known."""
+    if error.errno == errno.EMFILE:
+        return (
+            f"this process has as many files open as it may ({_open_files()}, `ulimit -n`); raise the limit, or close "
+            "what is not needed"
+        )
+    if error.errno == errno.ENFILE:
+        return "the machine has as many files open as it may (`sysctl fs.file-max`); raise the limit, or close some"
+    if error.errno == errno.ENOMEM:
+        return (
+            f"there is no memory for it ({error.strerror}); free some, or raise the limit of this process (`ulimit -v`,"
+            " the container's)"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"this user has no permission ({error.strerror}); grant it, or run as a user who has it"
+    return str(error)
+
+
+def lacking_for_read(path: Path) -> IndexReadError | None:
+    """Return what keeps this process from opening the file at `path`; ``None`` if nothing does.
+
+    For SQLite, which says no more than that it could not. The file itself is not opened: closing it would take the
+    locks that SQLite holds on it in this process.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return _refusal(path, error)
+    if path.exists() and not os.access(path, os.R_OK):
+        return _refusal(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    return None
+
+
+def _refusal(path: Path, error: OSError) -> IndexReadError:
+    return IndexReadError(f"{path} cannot be read: {cause(error)}. The index itself may be sound.")
+
+
+def _open_files() -> str:
+    try:
+        import resource
+    except ImportError:
+        # Windows.
+        return "its limit"
+    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
