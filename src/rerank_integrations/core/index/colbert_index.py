@@ -15,12 +15,11 @@ from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
 from rerank_integrations.core.index.effort import Effort, search_device
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
-from rerank_integrations.core.index.growth import start_compiling_early
+from rerank_integrations.core.index.growth import compile_now, start_compiling_early
 from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
-from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.recorded import model_record, recorded_model
+from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.validate import require_texts
@@ -32,7 +31,6 @@ from rerank_integrations.errors import (
     IndexLockedError,
     IndexReadOnlyError,
     InvalidInputError,
-    ModelMismatchError,
 )
 
 _NBITS = (1, 2, 4)
@@ -218,22 +216,9 @@ class ColBERTIndex:
             writer.compact()
 
     def warm_up(self) -> None:
-        """Do now what else the first search does: load the model, open the segments, compile the search loops.
-
-        The loops are compiled by a process of their own, once per machine, and kept for every process to come (see
-        docs/plaid.md). An index that is empty or not compressed yet has them compiled too.
-
-        Raises
-        ------
-        ModelMismatchError
-            If the model is not the one that made the index.
-        IndexFormatError
-            If the index is damaged.
-        """
+        """Load the model, open the segments and have the search loops compiled (docs/plaid.md), as a first search does."""
         self._require_open()
-        with self._catalog.read() as connection:
-            nbits = int(read_meta(connection, self._path)["nbits"])
-        require_compiled(nbits)
+        compile_now(self._catalog, self._path)
         self.search("0", 1)
 
     def search(
@@ -393,16 +378,9 @@ class ColBERTIndex:
         return [next(found) if query.strip() else [] for query in queries]
 
     def _check_model(self) -> None:
-        if self._model_checked:
-            return
-        with self._catalog.read() as connection:
-            recorded = read_meta(connection, self._path)["fingerprint"]
-        if recorded != self._model.fingerprint:
-            raise ModelMismatchError(
-                f"{self._path} was made with a model of fingerprint {recorded}; {self._model.name!r} has "
-                f"{self._model.fingerprint}. Open it with the model that made it, or index anew."
-            )
-        self._model_checked = True
+        if not self._model_checked:
+            require_model(self._catalog, self._path, self._model)
+            self._model_checked = True
 
     def _require_open(self) -> None:
         if not self._release.alive:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.plaid.warming import start_compiling
+from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
 from rerank_integrations.core.index.segments import FloatSegment, Segment, SegmentRecord, open_segment
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def start_compiling_early(
     compressed = connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
     if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
         start_compiling(int(meta["nbits"]))
+
+
+def compile_now(catalog: Catalog, index_path: Path) -> None:
+    """Have the loops compiled by another process, and wait for it."""
+    with catalog.read() as connection:
+        nbits = read_meta(connection, index_path).get("nbits", "")
+    if nbits.isdecimal():
+        require_compiled(int(nbits))
 
 
 def outgrown(trained_on: int, tokens: int) -> bool:

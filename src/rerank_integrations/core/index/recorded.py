@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from rerank_integrations.core.index.catalog import Catalog, read_meta
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
-from rerank_integrations.errors import IndexFormatError, InvalidInputError
+from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
 
 _OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
 
@@ -44,3 +45,14 @@ def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
         raise IndexFormatError(
             f"{path} records a model that ColBERTModel cannot build ({error}); pass the model it was made with"
         ) from error
+
+
+def require_model(catalog: Catalog, path: Path, model: TokenEncoder) -> None:
+    """Raise `ModelMismatchError` unless the index at `path` was made with this model."""
+    with catalog.read() as connection:
+        recorded = read_meta(connection, path)["fingerprint"]
+    if recorded != model.fingerprint:
+        raise ModelMismatchError(
+            f"{path} was made with a model of fingerprint {recorded}; {model.name!r} has {model.fingerprint}. "
+            "Open it with the model that made it, or index anew."
+        )

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.plaid.jit import called, compiled, inlined
 from rerank_integrations.core.index.plaid.kernels import approximate, best_centroids, mark_listed
 from rerank_integrations.core.index.plaid.simd import at_address
-from rerank_integrations.core.index.plaid.token_kernels import PASSAGES, ROW, carray, nearly, segment_row, tokens_at
+from rerank_integrations.core.index.plaid.stored_tokens import PASSAGES, ROW, carray, segment_row, tokens_at
+from rerank_integrations.core.index.plaid.token_kernels import nearly
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part
 
-# What a row of the table has after `token_kernels.segment_row`.
+# What a row of the table has after `stored_tokens.segment_row`.
 _PLACES, _COUNT, _STARTS, _LISTED, _LISTED_BYTES = range(ROW, ROW + 5)
 
 _TABLES: weakref.WeakKeyDictionary[Group, NDArray[np.uintp]] = weakref.WeakKeyDictionary()
@@ -137,9 +138,9 @@ def finalists(
     table
         Of `part_table`.
     scale_bytes, width, step, whole
-        As of `token_kernels.Tokens`.
+        As of `stored_tokens.Tokens`.
     query, levels
-        `token_kernels.Query`, and its levels as *Shape:* (centroids, lanes).
+        `stored_tokens.Query`, and its levels as *Shape:* (centroids, lanes).
     centroids
         How many there are, less those that fill up.
     probes

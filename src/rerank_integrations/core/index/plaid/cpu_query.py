@@ -13,6 +13,7 @@ from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.core.index.plaid.pool import in_parts
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.small import in_bytes
+from rerank_integrations.core.index.plaid.stored_tokens import Query, segment_row
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Places
@@ -63,7 +64,7 @@ class CpuQuery:
         lanes = -(-blocks * FLOATS // BYTES) * BYTES
         levels = np.empty((len(small.centroids) // dim, lanes), dtype=np.uint8)
         columns = signed.reshape(-1).view(np.uint8)
-        self._query = token_kernels.Query(
+        self._query = Query(
             levels.reshape(-1),
             lanes,
             np.float32(level_unit),
@@ -110,7 +111,7 @@ class CpuQuery:
         """MaxSim of the passages' decompressed vectors."""
         out = np.empty(len(places), dtype=np.float64)
         codec, small, columns = self._codec, self._small, self._columns.reshape(-1)
-        row = np.array(token_kernels.segment_row(segment), dtype=np.uintp)
+        row = np.array(segment_row(segment), dtype=np.uintp)
 
         def score(start: int, end: int) -> None:
             token_kernels.maxsim(

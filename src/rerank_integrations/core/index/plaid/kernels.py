@@ -241,14 +241,14 @@ def query_tables(
     centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
         Of `small.Small`.
     whole
-        As of `token_kernels.Tokens`.
+        As of `stored_tokens.Tokens`.
     floats
         Written. Float32 zeros, *Shape:* (blocks, wide, 16).
     signed
         Written. Int8 zeros, *Shape:* (blocks, dim / 4, 16, 4).
     facts
         Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
-        the margins of `token_kernels.Query`, factors and shifts of products with centroids.
+        the margins of `stored_tokens.Query`, factors and shifts of products with centroids.
     """
     longest = np.float32(0.0)
     for token in range(len(query)):

@@ -6,9 +6,8 @@ llama.cpp's and FAISS's kind of integer dot product; what it cannot tell apart i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numba
 import numpy as np
 
 from rerank_integrations.core.index.plaid.jit import apart, compiled, inlined
@@ -22,7 +21,6 @@ from rerank_integrations.core.index.plaid.simd import (
     any_float_larger,
     any_larger,
     as_floats,
-    at_address,
     larger,
     larger_bytes,
     load_bytes,
@@ -39,113 +37,12 @@ from rerank_integrations.core.index.plaid.simd import (
     store_floats,
     where_less,
 )
-from rerank_integrations.core.index.segments import PlaidSegment
-
-
-class Tokens(NamedTuple):
-    """A segment's compressed passages.
-
-    Parameters
-    ----------
-    codes, residuals, scales
-        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), uint8 *Shape:* (tokens * scale_bytes,).
-    scale_bytes, width
-        Bytes of a scale, 1 or 2, and of a residual.
-    offsets
-        Int64, *Shape:* (passages + 1,).
-    step
-        What one unit of `scales` is.
-    whole
-        Whether the scale is of the whole vector, or of its residual alone.
-    """
-
-    codes: Any
-    residuals: Any
-    scales: Any
-    scale_bytes: int
-    width: int
-    offsets: Any
-    step: np.float32
-    whole: bool
-
-
-class Query(NamedTuple):
-    """A query in bytes, of blocks of 16 tokens, the last one filled up with zeros.
-
-    Parameters
-    ----------
-    levels
-        Of `kernels.centroid_levels`, flat.
-    lanes
-        How many of them a centroid has.
-    level_unit
-        The score of one level.
-    words
-        Codewords as unsigned bytes, 1, 2, 4 or 8 of them in an unsigned number; *Shape:* (256,).
-    columns
-        As of `kernels.centroid_levels`.
-    units, shifts
-        What makes scores of a query token's products with codewords: float32, *Shape:* (16 * blocks,).
-    margins, scaled_margins
-        How far a value may be from the truth, at most: as it is, and for a scale of 1. Float32, *Shape:*
-        (16 * blocks,); minus infinity and 0 for what fills up.
-    tokens
-        How many query tokens there are.
-    """
-
-    levels: Any
-    lanes: int
-    level_unit: np.float32
-    words: Any
-    columns: Any
-    units: Any
-    shifts: Any
-    margins: Any
-    scaled_margins: Any
-    tokens: int
-
-
-# A segment's row: where its codes, residuals, scales and offsets are, and how many passages it has.
-_CODES, _RESIDUALS, _SCALES, _OFFSETS, PASSAGES, ROW = range(6)
-# numba's types do not name it.
-carray: Any = numba.carray  # type: ignore[attr-defined]
+from rerank_integrations.core.index.plaid.stored_tokens import scale_at, tokens_at
 
 _NOTHING = np.float32(-3e38)
 _BATCH = 4
 # Tokens whose bytes are fetched before the first of them is scored.
 _WAITING = 64
-
-
-def segment_row(segment: PlaidSegment) -> list[int]:
-    """Return where a segment's arrays are: by address, the loops are compiled once for mapped and for other arrays."""
-    arrays = segment.codes, segment.residuals, segment.scales, segment.offsets
-    return [*(array.ctypes.data for array in arrays), len(segment.offsets) - 1]
-
-
-@inlined
-def tokens_at(row: Any, scale_bytes: Any, width: Any, step: Any, whole: Any) -> Any:
-    """Return the `Tokens` of a `segment_row`."""
-    passages = np.intp(row[PASSAGES])
-    offsets = carray(at_address(row[_OFFSETS]), passages + 1, np.int64)
-    count = offsets[passages]
-    return Tokens(
-        carray(at_address(row[_CODES]), count, np.uint16),
-        carray(at_address(row[_RESIDUALS]), count * width, np.uint8),
-        carray(at_address(row[_SCALES]), count * scale_bytes, np.uint8),
-        scale_bytes,
-        width,
-        offsets,
-        step,
-        whole,
-    )
-
-
-@inlined
-def _scale(stored: Any, token: Any) -> Any:
-    # Without a branch, and of a single byte the same twice.
-    first, more = np.intp(token) * stored.scale_bytes, stored.scale_bytes - 1
-    low, high = np.intp(stored.scales[np.uintp(first)]), np.intp(stored.scales[np.uintp(first + more)])
-    return np.float32(np.int32(low + 256 * high * more)) * stored.step
 
 
 @inlined
@@ -181,7 +78,7 @@ def _centre(stored: Any, query: Any, block: Any, token: Any) -> Any:
 
 @inlined
 def _value(sums: Any, level: Any, stored: Any, query: Any, block: Any, token: Any) -> Any:
-    scale = repeat(_scale(stored, token))
+    scale = repeat(scale_at(stored, token))
     residual = multiply_add(as_floats(sums), load_floats(query.units, block), load_floats(query.shifts, block))
     if stored.whole:
         both = multiply_add(level, repeat(query.level_unit), residual)
@@ -237,7 +134,7 @@ def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
     Parameters
     ----------
     stored, query
-        `Tokens` and `Query`.
+        `stored_tokens.Tokens` and `stored_tokens.Query`.
     places
         Int32: which passages.
     slack
@@ -281,7 +178,7 @@ def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any,
             top, winner = load_floats(tops, block), load_floats(winners, block)
             for i, sums in enumerate(_sums(stored, query, block, batch)):
                 value = _value(sums, _centre(stored, query, block, batch[i]), stored, query, block, batch[i])
-                scale = repeat(_scale(stored, batch[i]))
+                scale = repeat(scale_at(stored, batch[i]))
                 margin = multiply_add(
                     scale, load_floats(query.scaled_margins, block), load_floats(query.margins, block)
                 )
@@ -338,7 +235,7 @@ def _decompress(
 ) -> None:
     # Bytes that stand for 16 floats.
     step = FLOATS // words.itemsize
-    scale = _scale(stored, token)
+    scale = scale_at(stored, token)
     centroid, place = code_at(stored.codes, token) * wide, token * stored.width
     for i in range(stored.width // step):
         residual = load_sixteen(codebook, words, stored.residuals, place + i * step)
@@ -415,9 +312,9 @@ def maxsim(
     Parameters
     ----------
     row
-        Of `segment_row`; uintp.
+        Of `stored_tokens.segment_row`; uintp.
     scale_bytes, width, step, whole
-        As of `Tokens`.
+        As of `stored_tokens.Tokens`.
     query, places
         As of `nearly`.
     centroids
