@@ -216,7 +216,7 @@ class ColBERTIndex:
             writer.compact()
 
     def warm_up(self) -> None:
-        """Load the model, open the segments and have the search loops compiled (docs/plaid.md), as a first search does."""
+        """Do now what else a first search does: load the model, have the search loops compiled (docs/plaid.md)."""
         self._require_open()
         compile_now(self._catalog, self._path)
         self.search("0", 1)
