@@ -17,10 +17,11 @@ from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
 from rerank_integrations.core.index.effort import Effort, search_device
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
+from rerank_integrations.core.index.growth import compile_now, start_compiling_early
 from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.recorded import model_record, recorded_model
+from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
@@ -161,6 +162,7 @@ class ColBERTIndex:
         try:
             with catalog.read() as connection:
                 meta = read_meta(connection, folder)
+                start_compiling_early(connection, meta)
             encoder = recorded_model(meta, folder) if model is None else as_colbert_model(model)
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
@@ -278,6 +280,12 @@ class ColBERTIndex:
         writer = self._require_writer()
         with self._write_lock:
             writer.compact()
+
+    def warm_up(self) -> None:
+        """Do now what else a first search does: load the model, have the search loops compiled (docs/plaid.md)."""
+        self._require_open()
+        compile_now(self._catalog, self._path)
+        self.search("0", 1)
 
     def search(
         self,
@@ -460,16 +468,9 @@ class ColBERTIndex:
         return vectors
 
     def _check_model(self) -> None:
-        if self._model_checked:
-            return
-        with self._catalog.read() as connection:
-            recorded = read_meta(connection, self._path)["fingerprint"]
-        if recorded != self._model.fingerprint:
-            raise ModelMismatchError(
-                f"{self._path} was made with a model of fingerprint {recorded}; {self._model.name!r} has "
-                f"{self._model.fingerprint}. Open it with the model that made it, or index anew."
-            )
-        self._model_checked = True
+        if not self._model_checked:
+            require_model(self._catalog, self._path, self._model)
+            self._model_checked = True
 
     def _require_same_model(self, encoder: TokenEncoder, fingerprint: str) -> None:
         if fingerprint != self._model.fingerprint:

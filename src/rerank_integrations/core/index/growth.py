@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
 from rerank_integrations.core.index.segments import FloatSegment, Segment, SegmentRecord, open_segment
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ _LEAST_TOKENS = 1 << 12
 _WAITING_TOKENS = 1 << 22
 # Centroids serve a corpus until it is this much larger than the one that they were trained on.
 _OUTGROWN = 4
+# The search loops are compiled while the last three quarters of what compresses an index are encoded.
+_EARLY = 4
 # As many tokens a centroid as k-means needs, but no more than 256 MB of float16 at 128 dimensions.
 _TOKENS_A_CENTROID = 64
 _SAMPLE_TOKENS = 1 << 20
@@ -38,6 +42,26 @@ def must_compress(passages: int, tokens: int, *, finished: bool) -> bool:
     if not finished:
         return tokens >= _WAITING_TOKENS
     return tokens >= _LEAST_TOKENS and (passages >= _EXACT_PASSAGES or tokens >= _EXACT_TOKENS)
+
+
+def start_compiling_early(
+    connection: sqlite3.Connection, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
+) -> None:
+    """Have the loops compiled by another process if the index is compressed, or well on its way to be."""
+    # A catalog that does not say so is damaged, which is not for this to find.
+    if not meta.get("nbits", "").isdecimal():
+        return
+    compressed = connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
+    if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
+        start_compiling(int(meta["nbits"]))
+
+
+def compile_now(catalog: Catalog, index_path: Path) -> None:
+    """Have the loops compiled by another process, and wait for it."""
+    with catalog.read() as connection:
+        nbits = read_meta(connection, index_path).get("nbits", "")
+    if nbits.isdecimal():
+        require_compiled(int(nbits))
 
 
 def outgrown(trained_on: int, tokens: int) -> bool:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rerank_integrations.core.index.catalog import Catalog, read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
-from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError
+from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError, ModelMismatchError
 
 _OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
 # What is taken from a record, and of which type. `ColBERTModel` checks the values.
@@ -143,4 +144,15 @@ class WithheldModel:
             f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; that is not "
             "loaded on the word of an index. If you know it, pass it yourself: "
             f"ColBERTIndex.open(path, ColBERTModel({self._name!r}, ...)), or --model on the command line"
+        )
+
+
+def require_model(catalog: Catalog, path: Path, model: TokenEncoder) -> None:
+    """Raise `ModelMismatchError` unless the index at `path` was made with this model."""
+    with catalog.read() as connection:
+        recorded = read_meta(connection, path)["fingerprint"]
+    if recorded != model.fingerprint:
+        raise ModelMismatchError(
+            f"{path} was made with a model of fingerprint {recorded}; {model.name!r} has {model.fingerprint}. "
+            "Open it with the model that made it, or index anew."
         )

@@ -173,6 +173,8 @@ class Writer:
         with self._catalog.read() as connection:
             records = segment_records(connection)
             passages, tokens = (sum(getattr(record, key) for record in records) for key in ("passages", "tokens"))
+            meta = read_meta(connection, self._path)
+            growth.start_compiling_early(connection, meta, passages, tokens)
             current = self._current_codec(connection)
             if current is None:
                 due = growth.must_compress(passages, tokens, finished=finished)
@@ -180,9 +182,8 @@ class Writer:
                 due = growth.outgrown(current.tokens, tokens)
             if not due:
                 return
-            nbits = int(read_meta(connection, self._path)["nbits"])
             try:
-                codec = growth.train(connection, self._path, records, nbits, show_progress)
+                codec = growth.train(connection, self._path, records, int(meta["nbits"]), show_progress)
             except FileNotFoundError as error:
                 raise IndexFormatError(f"{self._path} is damaged: {error}") from error
         from rerank_integrations.core.index.plaid.records import insert_codec, write_codec

@@ -18,6 +18,7 @@ from rerank_integrations.core.index.plaid.clustering import NearestCentroid, nea
 from rerank_integrations.core.index.plaid.codebooks import normal_codebook, random_rotation
 from rerank_integrations.core.index.plaid.kernels import nearest_codewords
 from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
 
 MAX_CENTROIDS = 1 << 16
@@ -151,6 +152,7 @@ class Codec:
         return places, _scales(tokens, residual, coded)
 
     def _codewords(self, residual: Floats) -> tuple[NDArray[np.uint8], Floats]:
+        require_compiled(self.nbits)
         size = self.codebook.shape[1]
         pieces = np.ascontiguousarray(residual).reshape(-1, size)
         places = np.empty(len(pieces), dtype=np.uint8)

@@ -13,6 +13,8 @@ from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.core.index.plaid.pool import in_parts
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.small import in_bytes
+from rerank_integrations.core.index.plaid.stored_tokens import Query, segment_row
+from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Places
 from rerank_integrations.core.maxsim import Floats
@@ -35,6 +37,7 @@ class CpuQuery:
     """
 
     def __init__(self, codec: Codec, query: Floats) -> None:
+        require_compiled(codec.nbits)
         self._codec = codec
         self._count = len(query)
         self._small = small = in_bytes(codec)
@@ -61,7 +64,7 @@ class CpuQuery:
         lanes = -(-blocks * FLOATS // BYTES) * BYTES
         levels = np.empty((len(small.centroids) // dim, lanes), dtype=np.uint8)
         columns = signed.reshape(-1).view(np.uint8)
-        self._query = token_kernels.Query(
+        self._query = Query(
             levels.reshape(-1),
             lanes,
             np.float32(level_unit),
@@ -89,7 +92,7 @@ class CpuQuery:
         bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
         found = finalists(
             part_table(group),
-            np.empty(0, dtype=codec.scale_type),
+            np.dtype(codec.scale_type).itemsize,
             codec.residual_bytes,
             np.float32(codec.step),
             codec.whole,
@@ -107,22 +110,23 @@ class CpuQuery:
     def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
         """MaxSim of the passages' decompressed vectors."""
         out = np.empty(len(places), dtype=np.float64)
-        small, stored, columns = self._small, self._stored(segment), self._columns.reshape(-1)
+        codec, small, columns = self._codec, self._small, self._columns.reshape(-1)
+        row = np.array(segment_row(segment), dtype=np.uintp)
 
         def score(start: int, end: int) -> None:
-            some = places[start:end]
-            token_kernels.maxsim(stored, self._query, some, small.wide, small.codebook, columns, out[start:end])
+            token_kernels.maxsim(
+                row,
+                np.dtype(codec.scale_type).itemsize,
+                codec.residual_bytes,
+                np.float32(codec.step),
+                codec.whole,
+                self._query,
+                places[start:end],
+                small.wide,
+                small.codebook,
+                columns,
+                out[start:end],
+            )
 
         in_parts(score, len(places), _SHARED_PASSAGES)
         return out
-
-    def _stored(self, segment: PlaidSegment) -> token_kernels.Tokens:
-        return token_kernels.Tokens(
-            segment.codes,
-            segment.residuals.reshape(-1),
-            segment.scales,
-            segment.residuals.shape[1],
-            segment.offsets,
-            np.float32(self._codec.step),
-            self._codec.whole,
-        )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.index.plaid.jit import compiled, inlined
+from rerank_integrations.core.index.plaid.jit import called, compiled, inlined
 from rerank_integrations.core.index.plaid.simd import (
     BYTES,
     FLOATS,
@@ -124,7 +124,7 @@ def fetch_passage(codes: Any, offsets: Any, places: Any, number: Any) -> None:
             prefetch(codes, token)
 
 
-@compiled
+@called
 def approximate(codes: Any, offsets: Any, places: Any, levels: Any, out: Any) -> None:
     """Score passages by their tokens' centroids alone.
 
@@ -159,7 +159,7 @@ def approximate(codes: Any, offsets: Any, places: Any, levels: Any, out: Any) ->
         out[number] = total
 
 
-@compiled
+@called
 def best_centroids(levels: Any, rows: Any, lanes: Any, count: Any, chosen: Any) -> None:
     """Mark, for each of the first `lanes` query tokens, its `count` best centroids of the first `rows`.
 
@@ -170,8 +170,11 @@ def best_centroids(levels: Any, rows: Any, lanes: Any, count: Any, chosen: Any) 
     chosen
         Written. Uint8, *Shape:* (centroids,): 1 for the marked ones.
     """
-    tops = np.full((lanes, count), -1, dtype=np.int32)
-    places = np.full((lanes, count), -1, dtype=np.int32)
+    tops = np.empty((lanes, count), dtype=np.int32)
+    places = np.empty((lanes, count), dtype=np.int32)
+    for lane in range(lanes):
+        for slot in range(count):
+            tops[lane, slot] = places[lane, slot] = -1
     for row in range(rows):
         for lane in range(lanes):
             level = np.int32(levels[row, lane])
@@ -183,12 +186,13 @@ def best_centroids(levels: Any, rows: Any, lanes: Any, count: Any, chosen: Any) 
                     slot -= 1
                 tops[lane, slot] = level
                 places[lane, slot] = row
-    for place in places.reshape(-1):
-        if place >= 0:
-            chosen[place] = 1
+    for lane in range(lanes):
+        for slot in range(count):
+            if places[lane, slot] >= 0:
+                chosen[places[lane, slot]] = 1
 
 
-@compiled
+@called
 def mark_listed(chosen: Any, list_starts: Any, listed: Any, marks: Any) -> None:
     """Mark the passages in the inverted lists of the `chosen` centroids (uint8, *Shape:* (centroids,)).
 
@@ -237,14 +241,14 @@ def query_tables(
     centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
         Of `small.Small`.
     whole
-        As of `token_kernels.Tokens`.
+        As of `stored_tokens.Tokens`.
     floats
         Written. Float32 zeros, *Shape:* (blocks, wide, 16).
     signed
         Written. Int8 zeros, *Shape:* (blocks, dim / 4, 16, 4).
     facts
         Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
-        the margins of `token_kernels.Query`, factors and shifts of products with centroids.
+        the margins of `stored_tokens.Query`, factors and shifts of products with centroids.
     """
     longest = np.float32(0.0)
     for token in range(len(query)):

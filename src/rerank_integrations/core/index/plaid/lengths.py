@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.plaid.jit import compiled
 from rerank_integrations.core.index.plaid.pool import in_parts
 from rerank_integrations.core.maxsim import Floats
 
@@ -19,13 +19,15 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
     lengths = np.empty(len(codes), dtype=np.float32)
 
     def measure(start: int, end: int) -> None:
-        _measure(centroids, codebook, codes[start:end], residuals[start:end], lengths[start:end])
+        # Copies: for other integers, or arrays that cannot be written, the loop would be compiled once more.
+        some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
+        _measure(centroids, codebook, some, rest, lengths[start:end])
 
     in_parts(measure, len(codes), _SHARED_TOKENS)
     return lengths
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _measure(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
     size = codebook.shape[1]
     for token in range(len(codes)):

@@ -76,7 +76,8 @@ def _made(codec: Codec) -> Small:
         each * _longest(codec.codebook - _from_bytes(words, word_unit)),
         each * _longest(_from_bytes(words, word_unit)),
         np.pad(codec.centroids, ((0, 0), (0, -dim % FLOATS))) if dim % FLOATS else codec.centroids,
-        np.ascontiguousarray(codec.codebook).reshape(-1),
+        # A copy, as a loop for arrays that cannot be written would be another.
+        np.array(codec.codebook).reshape(-1),
     )
 
 

@@ -6,11 +6,11 @@ llama.cpp's and FAISS's kind of integer dot product; what it cannot tell apart i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.index.plaid.jit import compiled, inlined
+from rerank_integrations.core.index.plaid.jit import apart, compiled, inlined
 from rerank_integrations.core.index.plaid.kernels import code_at, fetch_passage, require_rows
 from rerank_integrations.core.index.plaid.simd import (
     BYTES,
@@ -37,69 +37,7 @@ from rerank_integrations.core.index.plaid.simd import (
     store_floats,
     where_less,
 )
-
-
-class Tokens(NamedTuple):
-    """A segment's compressed passages.
-
-    Parameters
-    ----------
-    codes, residuals, scales
-        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), unsigned *Shape:* (tokens,).
-    width
-        Bytes of a residual.
-    offsets
-        Int64, *Shape:* (passages + 1,).
-    step
-        What one unit of `scales` is.
-    whole
-        Whether the scale is of the whole vector, or of its residual alone.
-    """
-
-    codes: Any
-    residuals: Any
-    scales: Any
-    width: int
-    offsets: Any
-    step: np.float32
-    whole: bool
-
-
-class Query(NamedTuple):
-    """A query in bytes, of blocks of 16 tokens, the last one filled up with zeros.
-
-    Parameters
-    ----------
-    levels
-        Of `kernels.centroid_levels`, flat.
-    lanes
-        How many of them a centroid has.
-    level_unit
-        The score of one level.
-    words
-        Codewords as unsigned bytes, 1, 2, 4 or 8 of them in an unsigned number; *Shape:* (256,).
-    columns
-        As of `kernels.centroid_levels`.
-    units, shifts
-        What makes scores of a query token's products with codewords: float32, *Shape:* (16 * blocks,).
-    margins, scaled_margins
-        How far a value may be from the truth, at most: as it is, and for a scale of 1. Float32, *Shape:*
-        (16 * blocks,); minus infinity and 0 for what fills up.
-    tokens
-        How many query tokens there are.
-    """
-
-    levels: Any
-    lanes: int
-    level_unit: np.float32
-    words: Any
-    columns: Any
-    units: Any
-    shifts: Any
-    margins: Any
-    scaled_margins: Any
-    tokens: int
-
+from rerank_integrations.core.index.plaid.stored_tokens import scale_at, tokens_at
 
 _NOTHING = np.float32(-3e38)
 _BATCH = 4
@@ -140,7 +78,7 @@ def _centre(stored: Any, query: Any, block: Any, token: Any) -> Any:
 
 @inlined
 def _value(sums: Any, level: Any, stored: Any, query: Any, block: Any, token: Any) -> Any:
-    scale = repeat(np.float32(stored.scales[token]) * stored.step)
+    scale = repeat(scale_at(stored, token))
     residual = multiply_add(as_floats(sums), load_floats(query.units, block), load_floats(query.shifts, block))
     if stored.whole:
         both = multiply_add(level, repeat(query.level_unit), residual)
@@ -188,14 +126,15 @@ def _total(best: Any, tokens: Any) -> Any:
     return total
 
 
-@compiled
+# As a part of the loop that calls it, it takes three times as long.
+@apart
 def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
     """Nearly the MaxSim of passages: in bytes, over their tokens of promising centroids.
 
     Parameters
     ----------
     stored, query
-        `Tokens` and `Query`.
+        `stored_tokens.Tokens` and `stored_tokens.Query`.
     places
         Int32: which passages.
     slack
@@ -239,7 +178,7 @@ def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any,
             top, winner = load_floats(tops, block), load_floats(winners, block)
             for i, sums in enumerate(_sums(stored, query, block, batch)):
                 value = _value(sums, _centre(stored, query, block, batch[i]), stored, query, block, batch[i])
-                scale = repeat(np.float32(stored.scales[batch[i]]) * stored.step)
+                scale = repeat(scale_at(stored, batch[i]))
                 margin = multiply_add(
                     scale, load_floats(query.scaled_margins, block), load_floats(query.margins, block)
                 )
@@ -273,6 +212,16 @@ def _reaches(ceilings: Any, place: Any, bars: Any) -> Any:
 
 
 @inlined
+def _take_reaching(ceilings: Any, tokens: Any, best: Any, kept: Any) -> Any:
+    filled = 0
+    for place in range(tokens):
+        if _reaches(ceilings, place * len(best), best):
+            kept[filled] = place
+            filled += 1
+    return filled
+
+
+@inlined
 def _whole_or_sum(residual: Any, centroids: Any, place: Any, scale: Any, whole: Any) -> Any:
     centre = load_floats(centroids, place)
     if whole:
@@ -286,7 +235,7 @@ def _decompress(
 ) -> None:
     # Bytes that stand for 16 floats.
     step = FLOATS // words.itemsize
-    scale = np.float32(stored.scales[token]) * stored.step
+    scale = scale_at(stored, token)
     centroid, place = code_at(stored.codes, token) * wide, token * stored.width
     for i in range(stored.width // step):
         residual = load_sixteen(codebook, words, stored.residuals, place + i * step)
@@ -345,12 +294,28 @@ def _raise_exactly(
 
 
 @compiled
-def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, columns: Any, out: Any) -> None:
+def maxsim(
+    row: Any,
+    scale_bytes: Any,
+    width: Any,
+    step: Any,
+    whole: Any,
+    query: Any,
+    places: Any,
+    centroids: Any,
+    codebook: Any,
+    columns: Any,
+    out: Any,
+) -> None:
     """MaxSim of passages' decompressed tokens.
 
     Parameters
     ----------
-    stored, query, places
+    row
+        Of `stored_tokens.segment_row`; uintp.
+    scale_bytes, width, step, whole
+        As of `stored_tokens.Tokens`.
+    query, places
         As of `nearly`.
     centroids
         Float32, *Shape:* (centroids, wide), wide a multiple of 16; what is past the dimensions is zero.
@@ -361,18 +326,20 @@ def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, 
     out
         Written. Float64, *Shape:* of `places`; minus one a query token for a passage without tokens.
     """
+    stored = tokens_at(row, scale_bytes, width, step, whole)
     count, wide = centroids.shape
     flat = centroids.reshape(-1)
-    lengths = stored.offsets[places + 1] - stored.offsets[places]
-    longest = max(1, lengths.max()) if len(places) else 1
-    width = len(query.units)
+    longest = 1
+    for place in places:
+        longest = max(longest, stored.offsets[place + 1] - stored.offsets[place])
+    lanes = len(query.units)
     kept, batch = np.empty(longest, dtype=np.int64), np.empty(_BATCH, dtype=np.int64)
-    ceilings = np.empty(longest * width, dtype=np.float32)
+    ceilings = np.empty(longest * lanes, dtype=np.float32)
     values = np.zeros(_BATCH * wide, dtype=np.float32)
     tops, winners, best = (
-        np.empty(width, dtype=np.float32),
-        np.zeros(width, dtype=np.float32),
-        np.empty(width, dtype=np.float32),
+        np.empty(lanes, dtype=np.float32),
+        np.zeros(lanes, dtype=np.float32),
+        np.empty(lanes, dtype=np.float32),
     )
     for number in range(len(places)):
         start, end = stored.offsets[places[number]], stored.offsets[places[number] + 1]
@@ -381,12 +348,10 @@ def maxsim(stored: Any, query: Any, places: Any, centroids: Any, codebook: Any, 
         if end > start:
             # In floats only what may be a query token's best: those that seem to be, then those that could still be.
             _bound(stored, query, start, end, batch, tops, winners, ceilings)
-            filled = _take_winners(winners, query.tokens, ceilings, kept, width)
-            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
-            filled = 0
-            for place in range(end - start):
-                if _reaches(ceilings, place * width, best):
-                    kept[filled] = place
-                    filled += 1
-            _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
+            for again in range(2):
+                if again:
+                    filled = _take_reaching(ceilings, end - start, best, kept)
+                else:
+                    filled = _take_winners(winners, query.tokens, ceilings, kept, lanes)
+                _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
         out[number] = _total(best, query.tokens)
