@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from rerank_integrations.core.index.catalog import Catalog, generation, read_meta
+from rerank_integrations.core.index.catalog import Catalog, generation, read_meta, stored_passage
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
@@ -102,7 +102,7 @@ class Reader:
         query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         with self._catalog.read() as connection:
             rows = connection.execute(query, (sql_ids(ids),)).fetchall()
-        found = {row[0]: Passage(row[0], row[1], json.loads(row[2])) for row in rows}
+        found = {row[0]: stored_passage(*row) for row in rows}
         return [found[key] for key in ids if key in found]
 
     def count(self) -> int:
@@ -192,4 +192,6 @@ def _rows(connection: sqlite3.Connection, pids: list[int]) -> list[Row]:
     query = """SELECT json_group_array(json_array(pid, id, text, json(metadata))) FROM passages
         WHERE pid IN (SELECT value FROM json_each(?))"""
     found: list[Row] = json.loads(connection.execute(query, (json.dumps(pids),)).fetchone()[0])
+    for _, *columns in found:
+        stored_passage(*columns)
     return found

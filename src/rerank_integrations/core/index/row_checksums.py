@@ -1,0 +1,167 @@
+"""Checksums over what the catalog holds, so that a changed byte in a text, a row or a setting is found.
+
+The writing connection keeps them by itself: triggers of its own, which are no part of the file, see every change of a
+passage, whoever makes it, and `settle` writes the totals at the end of the transaction. So they cost a few microseconds
+per changed row, and no writer can forget them.
+
+A row of ``passages`` has two: `content_crc` over what the user gave, and `place_crc` over where its vectors are. A row
+that only moves keeps the first, so that moving does not make a damaged text look sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+CONTENT = ("pid", "id", "text", "metadata")
+PLACE = ("pid", "segment", "ordinal", "tokens")
+
+# Keys of `meta`: how many passages there are, the sum of all their checksums, and the checksum of the other tables.
+_ROWS, _SUM, _TABLES = "passages", "passages_crc", "tables_crc"
+
+
+def _of(columns: tuple[str, ...], row: str = "") -> str:
+    return f"row_crc({', '.join(row + column for column in columns)})"
+
+
+_BOTH = "coalesce({0}.content_crc, 0) + coalesce({0}.place_crc, 0)"
+
+
+def _now(columns: str) -> str:
+    return f"(SELECT {columns} FROM passages WHERE pid = new.pid)"
+
+
+# Where all of a row was replaced, its text is another one, and what it was before does not matter. Where it only moved,
+# a place that was damaged keeps the checksum that tells so.
+_MOVED = (
+    f"CASE WHEN new.text IS NOT old.text OR old.place_crc IS {_of(PLACE, 'old.')} "
+    f"THEN {_of(PLACE, 'new.')} ELSE old.place_crc END"
+)
+
+# Temporary ones belong to the connection. An update within a trigger does not fire them again: none is of a checksum.
+_WATCH = (
+    "CREATE TEMP TABLE IF NOT EXISTS row_changes (rows INTEGER NOT NULL, total INTEGER NOT NULL)",
+    "DELETE FROM row_changes",
+    "INSERT INTO row_changes VALUES (0, 0)",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_added AFTER INSERT ON main.passages BEGIN
+        UPDATE passages SET content_crc = {_of(CONTENT, "new.")}, place_crc = {_of(PLACE, "new.")} WHERE pid = new.pid;
+        UPDATE row_changes SET rows = rows + 1, total = total + {_now(_BOTH.format("passages"))}; END""",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_rewritten AFTER UPDATE OF {", ".join(CONTENT)} ON main.passages BEGIN
+        UPDATE passages SET content_crc = {_of(CONTENT, "new.")} WHERE pid = new.pid;
+        UPDATE row_changes SET total = total + {_now("content_crc")} - coalesce(old.content_crc, 0); END""",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_moved AFTER UPDATE OF {", ".join(PLACE)} ON main.passages BEGIN
+        UPDATE passages SET place_crc = {_MOVED} WHERE pid = new.pid;
+        UPDATE row_changes
+            SET total = total + {_now("coalesce(place_crc, 0)")} - coalesce(old.place_crc, 0); END""",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_removed AFTER DELETE ON main.passages BEGIN
+        UPDATE row_changes SET rows = rows - 1, total = total - ({_BOTH.format("old")}); END""",
+)
+
+
+def row_crc(*values: object) -> int:
+    """Return the CRC-32 of some values of a row, each encoded with its type and its length."""
+    return zlib.crc32(_encoded(values))
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make ready a connection that is going to write."""
+    connection.create_function("row_crc", -1, row_crc, deterministic=True)
+    # What is noted in a transaction needs no file, which a full or read-only folder for temporary files would refuse.
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def watch(connection: sqlite3.Connection) -> None:
+    """Keep the checksums of every passage that is changed from now on in this transaction."""
+    for statement in _WATCH:
+        connection.execute(statement)
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Write the totals of the transaction; after its last change of any table."""
+    rows, total = connection.execute("SELECT rows, total FROM row_changes").fetchone()
+    if rows or total:
+        before = recorded(connection)
+        count = (before[_ROWS] or 0) + rows
+        # A checksum that was damaged by itself is in the sum for ever; without rows there is nothing left of it.
+        _record(connection, {_ROWS: count, _SUM: (before[_SUM] or 0) + int(total) if count else 0})
+    _record(connection, {_TABLES: tables_crc(connection)})
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """Give every passage its checksums, for a catalog that had none."""
+    connection.execute(f"UPDATE passages SET content_crc = {_of(CONTENT)}, place_crc = {_of(PLACE)}")
+    rows, total = totals(connection)
+    _record(connection, {_ROWS: rows, _SUM: total})
+
+
+def totals(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many passages there are, and the sum of the checksums that they have."""
+    query = f"SELECT count(*), coalesce(sum({_BOTH.format('passages')}), 0) FROM passages"
+    rows, total = connection.execute(query).fetchone()
+    return rows, total
+
+
+def table_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield a sentence if the small tables are not as the last transaction left them."""
+    if recorded(connection)[_TABLES] != tables_crc(connection):
+        yield "its own facts, or what it says of segments and codecs, are not as they were written"
+
+
+def total_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield a sentence if passages were added or removed by anything but this package."""
+    known = recorded(connection)
+    if totals(connection) != (known[_ROWS], known[_SUM]):
+        yield f"the checksums of its passages do not add up to those of the {known[_ROWS]} passages that were written"
+
+
+def recorded(connection: sqlite3.Connection) -> dict[str, int | None]:
+    """Return the totals that ``meta`` holds; ``None`` for what is no whole number."""
+    query = "SELECT value FROM meta WHERE key = ? AND value NOT GLOB '*[^0-9]*' AND length(value) BETWEEN 1 AND 18"
+    rows = {key: connection.execute(query, (key,)).fetchone() for key in (_ROWS, _SUM, _TABLES)}
+    return {key: int(row[0]) if row else None for key, row in rows.items()}
+
+
+def tables_crc(connection: sqlite3.Connection) -> int:
+    """Return the checksum of all rows of all tables but ``passages``, whatever their order."""
+    query = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name <> 'passages' ORDER BY name"
+    crc = 0
+    with any_text(connection):
+        for (name,) in connection.execute(query).fetchall():
+            where = f"WHERE key <> '{_TABLES}'" if name == "meta" else ""
+            rows = sorted(_encoded(row) for row in connection.execute(f"SELECT * FROM main.{name} {where}"))
+            crc = zlib.crc32(_encoded((name, *rows)), crc)
+    return crc
+
+
+@contextlib.contextmanager
+def any_text(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have texts that are not UTF-8 come as strings with lone surrogates, which stand for the very bytes."""
+    before = connection.text_factory
+    connection.text_factory = lambda stored: stored.decode("utf-8", "surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
+def _record(connection: sqlite3.Connection, values: dict[str, int]) -> None:
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [(key, str(value)) for key, value in values.items()],
+    )
+
+
+def _encoded(values: tuple[Any, ...]) -> bytes:
+    parts = []
+    for value in values:
+        if isinstance(value, str):
+            kind, stored = b"t", value.encode("utf-8", "surrogateescape")
+        elif isinstance(value, bytes):
+            kind, stored = b"b", value
+        else:
+            kind, stored = b"n", repr(value).encode()
+        parts += [b"%b%d:" % (kind, len(stored)), stored]
+    return b"".join(parts)
