@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,11 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
         if key in meta and not least <= _number(meta[key]) <= most:
             raise IndexFormatError(f"{path} is damaged: its catalog has {key} as {meta[key]!r}; expected a number")
     return meta
+
+
+def recorded_dim(meta: Mapping[str, str]) -> int:
+    """Return how many dimensions the index's vectors have; 0 before the first passage."""
+    return int(meta.get("dim", 0))
 
 
 def generation(connection: sqlite3.Connection) -> int | None:
