@@ -19,7 +19,7 @@ from typing import Any
 CONTENT = ("pid", "id", "text", "metadata")
 PLACE = ("pid", "segment", "ordinal", "tokens")
 
-# Keys of `meta`: how many passages there are, the sum of all their checksums, and the checksum of the other tables.
+# Keys of `meta`: how many passages there are, the sum of their `content_crc`, and the checksum of the other tables.
 _ROWS, _SUM, _TABLES = "passages", "passages_crc", "tables_crc"
 
 
@@ -27,12 +27,7 @@ def _of(columns: tuple[str, ...], row: str = "") -> str:
     return f"row_crc({', '.join(row + column for column in columns)})"
 
 
-_BOTH = "coalesce({0}.content_crc, 0) + coalesce({0}.place_crc, 0)"
-
-
-def _now(columns: str) -> str:
-    return f"(SELECT {columns} FROM passages WHERE pid = new.pid)"
-
+_STORED = "(SELECT content_crc FROM passages WHERE pid = new.pid)"
 
 # Where all of a row was replaced, its text is another one, and what it was before does not matter. Where it only moved,
 # a place that was damaged keeps the checksum that tells so.
@@ -48,16 +43,14 @@ _WATCH = (
     "INSERT INTO row_changes VALUES (0, 0)",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS row_added AFTER INSERT ON main.passages BEGIN
         UPDATE passages SET content_crc = {_of(CONTENT, "new.")}, place_crc = {_of(PLACE, "new.")} WHERE pid = new.pid;
-        UPDATE row_changes SET rows = rows + 1, total = total + {_now(_BOTH.format("passages"))}; END""",
+        UPDATE row_changes SET rows = rows + 1, total = total + {_STORED}; END""",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS row_rewritten AFTER UPDATE OF {", ".join(CONTENT)} ON main.passages BEGIN
         UPDATE passages SET content_crc = {_of(CONTENT, "new.")} WHERE pid = new.pid;
-        UPDATE row_changes SET total = total + {_now("content_crc")} - coalesce(old.content_crc, 0); END""",
+        UPDATE row_changes SET total = total + {_STORED} - coalesce(old.content_crc, 0); END""",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS row_moved AFTER UPDATE OF {", ".join(PLACE)} ON main.passages BEGIN
-        UPDATE passages SET place_crc = {_MOVED} WHERE pid = new.pid;
-        UPDATE row_changes
-            SET total = total + {_now("coalesce(place_crc, 0)")} - coalesce(old.place_crc, 0); END""",
+        UPDATE passages SET place_crc = {_MOVED} WHERE pid = new.pid; END""",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS row_removed AFTER DELETE ON main.passages BEGIN
-        UPDATE row_changes SET rows = rows - 1, total = total - ({_BOTH.format("old")}); END""",
+        UPDATE row_changes SET rows = rows - 1, total = total - coalesce(old.content_crc, 0); END""",
 )
 
 
@@ -99,8 +92,7 @@ def fill(connection: sqlite3.Connection) -> None:
 
 def totals(connection: sqlite3.Connection) -> tuple[int, int]:
     """Return how many passages there are, and the sum of the checksums that they have."""
-    query = f"SELECT count(*), coalesce(sum({_BOTH.format('passages')}), 0) FROM passages"
-    rows, total = connection.execute(query).fetchone()
+    rows, total = connection.execute("SELECT count(*), coalesce(sum(content_crc), 0) FROM passages").fetchone()
     return rows, total
 
 
