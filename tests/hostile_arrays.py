@@ -32,10 +32,9 @@ DTYPES = ("u1", "u2", "u4", "i4", "i8", "f2", "f4", "f8", ">u2", ">f4", "?")
 
 def ask(index: ColBERTIndex) -> None:
     """Every stage of a search, inverted lists included, and looks at stored vectors."""
-    for query in ("red fox", "red fox whale " * 12):
-        index.search(query, 3, n_probe=1, n_candidates=3)
-        index.search(query, 3, n_probe=4096, n_candidates=3)
-        index.search(query, 3, exact=True)
+    index.search("red fox whale " * 12, 3, n_probe=1, n_candidates=3)
+    index.search("red fox", 3, n_probe=4096, n_candidates=3)
+    index.search("red fox", 3, exact=True)
     index.rerank("red fox", ["g3", "long"])
 
 

@@ -191,8 +191,8 @@ def fuzz(sound: Path, folder: Path, seed: int, cases: int, *more: str) -> dict[s
 
 
 def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -> None:
-    counts = fuzz(sound, tmp_path / "index", 1, 40)
-    assert counts["refused"] > 30
+    counts = fuzz(sound, tmp_path / "index", 1, 20)
+    assert counts["refused"] > 15
     assert counts["answered"] > 0
 
 
@@ -223,7 +223,7 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
 @pytest.mark.parametrize("pattern", FILES)
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
     """In headers and in data; and what a search raises over one, if it does, is of ours."""
-    flip_each(made, pattern, step=4)
+    flip_each(made, pattern, step=8)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from rerank_integrations.core.index.catalog import (
     recorded_dim,
     stored_passage,
 )
-from rerank_integrations.core.index.row_checksums import any_text, row_crc
+from rerank_integrations.core.index.row_checksums import any_text, content_crc, place_crc
 from rerank_integrations.core.index.segments import check_segment, open_segment, segment_records
 from rerank_integrations.errors import IndexFormatError
 
@@ -211,14 +211,15 @@ def _row_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _row_problem(row: tuple[Any, ...], lengths: Mapping[str, list[int] | None], checked: bool) -> str | None:
-    pid, passage_id, text, metadata, segment, ordinal, tokens, content_crc, place_crc = row
-    if checked and content_crc != row_crc(pid, passage_id, text, metadata):
+    pid, passage_id, text, metadata, segment, ordinal, tokens, of_content, of_place = row
+    if checked and of_content != content_crc(pid, passage_id, text, metadata):
         return "have an id, a text or metadata that are not as they were written"
-    if checked and place_crc != row_crc(pid, segment, ordinal, tokens):
+    if checked and of_place != place_crc(pid, segment, ordinal, tokens):
         return "have a place that is not as it was written"
     try:
         stored_passage(passage_id, text, metadata)
-        f"{passage_id}{text}{metadata}".encode()
+        # Lone surrogates stand for bytes that are not UTF-8.
+        passage_id.encode(), text.encode(), metadata.encode()
     except (IndexFormatError, UnicodeEncodeError):
         return "have an id, a text or metadata that are none"
     if not isinstance(segment, str) or segment not in lengths:

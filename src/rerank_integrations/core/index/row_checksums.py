@@ -16,15 +16,19 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-CONTENT = ("pid", "id", "text", "metadata")
-PLACE = ("pid", "segment", "ordinal", "tokens")
+_CONTENT = ("pid", "id", "text", "metadata")
+_PLACE = ("pid", "segment", "ordinal", "tokens")
 
 # Keys of `meta`: how many passages there are, the sum of their `content_crc`, and the checksum of the other tables.
 _ROWS, _SUM, _TABLES = "passages", "passages_crc", "tables_crc"
 
 
-def _of(columns: tuple[str, ...], row: str = "") -> str:
-    return f"row_crc({', '.join(row + column for column in columns)})"
+def _content(row: str = "") -> str:
+    return f"content_crc({', '.join(row + column for column in _CONTENT)})"
+
+
+def _place(row: str = "") -> str:
+    return f"place_crc({', '.join(row + column for column in _PLACE)})"
 
 
 _STORED = "(SELECT content_crc FROM passages WHERE pid = new.pid)"
@@ -32,8 +36,8 @@ _STORED = "(SELECT content_crc FROM passages WHERE pid = new.pid)"
 # Where all of a row was replaced, its text is another one, and what it was before does not matter. Where it only moved,
 # a place that was damaged keeps the checksum that tells so.
 _MOVED = (
-    f"CASE WHEN new.text IS NOT old.text OR old.place_crc IS {_of(PLACE, 'old.')} "
-    f"THEN {_of(PLACE, 'new.')} ELSE old.place_crc END"
+    f"CASE WHEN new.text IS NOT old.text OR old.place_crc IS {_place('old.')} "
+    f"THEN {_place('new.')} ELSE old.place_crc END"
 )
 
 # Temporary ones belong to the connection. An update within a trigger does not fire them again: none is of a checksum.
@@ -42,26 +46,36 @@ _WATCH = (
     "DELETE FROM row_changes",
     "INSERT INTO row_changes VALUES (0, 0)",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS row_added AFTER INSERT ON main.passages BEGIN
-        UPDATE passages SET content_crc = {_of(CONTENT, "new.")}, place_crc = {_of(PLACE, "new.")} WHERE pid = new.pid;
+        UPDATE passages SET content_crc = {_content("new.")}, place_crc = {_place("new.")} WHERE pid = new.pid;
         UPDATE row_changes SET rows = rows + 1, total = total + {_STORED}; END""",
-    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_rewritten AFTER UPDATE OF {", ".join(CONTENT)} ON main.passages BEGIN
-        UPDATE passages SET content_crc = {_of(CONTENT, "new.")} WHERE pid = new.pid;
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_rewritten AFTER UPDATE OF {", ".join(_CONTENT)} ON main.passages BEGIN
+        UPDATE passages SET content_crc = {_content("new.")} WHERE pid = new.pid;
         UPDATE row_changes SET total = total + {_STORED} - coalesce(old.content_crc, 0); END""",
-    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_moved AFTER UPDATE OF {", ".join(PLACE)} ON main.passages BEGIN
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_moved AFTER UPDATE OF {", ".join(_PLACE)} ON main.passages BEGIN
         UPDATE passages SET place_crc = {_MOVED} WHERE pid = new.pid; END""",
-    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_removed AFTER DELETE ON main.passages BEGIN
+    """CREATE TEMP TRIGGER IF NOT EXISTS row_removed AFTER DELETE ON main.passages BEGIN
         UPDATE row_changes SET rows = rows - 1, total = total - coalesce(old.content_crc, 0); END""",
 )
 
 
-def row_crc(*values: object) -> int:
-    """Return the CRC-32 of some values of a row, each encoded with its type and its length."""
-    return zlib.crc32(_encoded(values))
+def content_crc(pid: object, passage_id: object, text: object, metadata: object) -> int:
+    """Return the CRC-32 of what the user gave of a passage; -1 where that is not text."""
+    if not (isinstance(passage_id, str) and isinstance(text, str) and isinstance(metadata, str)):
+        return -1
+    # With the lengths, so that no two passages are written alike.
+    written = f"{pid!r} {len(passage_id)} {len(text)} {passage_id}{text}{metadata}"
+    return zlib.crc32(written.encode("utf-8", "surrogateescape"))
+
+
+def place_crc(pid: object, segment: object, ordinal: object, tokens: object) -> int:
+    """Return the CRC-32 of where a passage's vectors are."""
+    return zlib.crc32(f"{pid!r} {segment!r} {ordinal!r} {tokens!r}".encode("utf-8", "backslashreplace"))
 
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make ready a connection that is going to write."""
-    connection.create_function("row_crc", -1, row_crc, deterministic=True)
+    connection.create_function("content_crc", len(_CONTENT), content_crc, deterministic=True)
+    connection.create_function("place_crc", len(_PLACE), place_crc, deterministic=True)
     # What is noted in a transaction needs no file, which a full or read-only folder for temporary files would refuse.
     connection.execute("PRAGMA temp_store = MEMORY")
 
@@ -85,7 +99,7 @@ def settle(connection: sqlite3.Connection) -> None:
 
 def fill(connection: sqlite3.Connection) -> None:
     """Give every passage its checksums, for a catalog that had none."""
-    connection.execute(f"UPDATE passages SET content_crc = {_of(CONTENT)}, place_crc = {_of(PLACE)}")
+    connection.execute(f"UPDATE passages SET content_crc = {_content()}, place_crc = {_place()}")
     rows, total = totals(connection)
     _record(connection, {_ROWS: rows, _SUM: total})
 
@@ -150,10 +164,10 @@ def _encoded(values: tuple[Any, ...]) -> bytes:
     parts = []
     for value in values:
         if isinstance(value, str):
-            kind, stored = b"t", value.encode("utf-8", "surrogateescape")
+            stored = value.encode("utf-8", "surrogateescape")
+            parts += [b"t%d:" % len(stored), stored]
         elif isinstance(value, bytes):
-            kind, stored = b"b", value
+            parts += [b"b%d:" % len(value), value]
         else:
-            kind, stored = b"n", repr(value).encode()
-        parts += [b"%b%d:" % (kind, len(stored)), stored]
+            parts.append(b"n%b;" % repr(value).encode())
     return b"".join(parts)
