@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any
 
 from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.effort import Effort, search_device
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.validate import require_texts

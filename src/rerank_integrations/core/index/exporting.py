@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.index.as_index import as_index
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta, stored_passage
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
     ColbertAICodec,
@@ -31,6 +31,7 @@ from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.rewriting import PLAID_TOKENS
+from rerank_integrations.core.index.schema import read_meta, stored_passage
 from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part, Selection, Snapshot
 from rerank_integrations.core.maxsim import Floats

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import read_meta, recorded_dim
+from rerank_integrations.core.index.schema import read_meta, recorded_dim
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     Segment,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rerank_integrations.core.index.catalog import read_meta
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.effort import search_device
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import IndexFormatError

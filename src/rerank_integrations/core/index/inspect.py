@@ -14,17 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerank_integrations.core.index import row_checksums, segments
-from rerank_integrations.core.index.catalog import (
-    FILENAME,
-    FORMAT_VERSION,
-    Catalog,
-    commit_seen,
-    read_meta,
-    recorded_dim,
-    stored_passage,
-)
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, commit_seen
 from rerank_integrations.core.index.refusals import lacking_for_read
 from rerank_integrations.core.index.row_checksums import any_text, content_crc, place_crc
+from rerank_integrations.core.index.schema import FORMAT_VERSION, read_meta, recorded_dim, stored_passage
 from rerank_integrations.core.index.segments import check_segment, open_segment, segment_records
 from rerank_integrations.errors import IndexFormatError
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import read_meta, recorded_dim
 from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.schema import read_meta, recorded_dim
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     PlaidSegment,

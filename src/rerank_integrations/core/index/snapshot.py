@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen, recorded_dim
+from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
+from rerank_integrations.core.index.schema import recorded_dim
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     PlaidSegment,
