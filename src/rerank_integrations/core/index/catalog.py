@@ -120,7 +120,9 @@ class Catalog:
                 fill(connection)
 
     def upgrade(self) -> None:
-        """Give a catalog of an older format what this one has, in one transaction; for who is to write it."""
+        """Give a catalog of an older format what this one has, in one transaction; nothing where it is only read."""
+        if self._read_only:
+            return
         with self.read() as connection:
             old = read_meta(connection, self._path.parent)["format"] != str(FORMAT_VERSION)
         if old:

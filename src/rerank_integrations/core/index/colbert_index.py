@@ -150,8 +150,7 @@ class ColBERTIndex:
         writer_lock = None if read_only else lock.acquire(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
-            if not read_only:
-                catalog.upgrade()
+            catalog.upgrade()
             with catalog.read() as connection:
                 meta = read_meta(connection, folder)
             encoder = recorded_model(meta, folder) if model is None else as_colbert_model(model)
