@@ -85,7 +85,7 @@ def test_all_is_complete() -> None:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= 700
     long = [
         f"{node.name}: {length} lines"
         for node in ast.walk(ast.parse(text))

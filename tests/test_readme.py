@@ -12,15 +12,16 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8")
 EXPECTED = ["zip zipfile reads and writes ZIP archives.", "zipfile reads and writes ZIP archives.", "ZIP archives"]
 
 
-def test_each_block_runs_and_finds_the_archive_first(tmp_path: Path) -> None:
-    # One after another in one process, since most of the time goes into importing.
-    code = "\n".join(f"print('block')\nexec({block!r}, {{'__name__': '__main__'}})" for block in BLOCKS)
+def test_each_block_runs_twice_and_finds_the_archive_first(tmp_path: Path) -> None:
+    # One after another in one process, since most of the time goes into importing; again, as a notebook's cell may be.
+    run = "print('block')\nexec(block, names)\n"
+    code = "\n".join(f"names, block = {{'__name__': '__main__'}}, {block!r}\n{run}{run}" for block in BLOCKS)
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
     printed = result.stdout.split("block\n")[1:]
-    for lines, expected in zip(printed, EXPECTED, strict=True):
+    for lines, expected in zip(printed, [found for found in EXPECTED for _ in range(2)], strict=True):
         assert expected in lines.splitlines()[0]
 
 

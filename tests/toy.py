@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +21,13 @@ Floats = NDArray[np.float32]
 class ToyEncoder:
     """Exactly reproducible, independent of batches, and without torch.
 
-    A text of no words has no vectors. `encoded` and `asked` list every document and query that was encoded.
+    A text of no words has no vectors. `encoded` and `asked` list every document and query that was encoded; there is no
+    lock around them, which a forked child could find taken.
     """
 
     def __init__(self, name: str = "toy", *, dim: int = 16) -> None:
         self._name = name
         self._dim = dim
-        self._lock = threading.Lock()
         self._vectors: dict[str, Floats] = {}
         self.encoded: list[str] = []
         self.asked: list[str] = []
@@ -52,13 +51,11 @@ class ToyEncoder:
         return {"name_or_path": self._name}
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        with self._lock:
-            self.asked += texts
+        self.asked += texts
         return [self._encode(text) for text in texts]
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        with self._lock:
-            self.encoded += texts
+        self.encoded += texts
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Floats:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import sys
+from typing import Any, get_args
 
 import pytest
 from corpus import QUERIES
@@ -79,9 +80,11 @@ def test_similarity_top_k_and_filters_may_be_set_later(index: ColBERTIndex) -> N
         (MetadataMode.EMBED, "page: 3\n\nMars is red."),
         (MetadataMode.LLM, "author: Ada\n\nMars is red."),
         (MetadataMode.ALL, "page: 3\nauthor: Ada\n\nMars is red."),
+        ("embed", "page: 3\n\nMars is red."),
+        ("llm", "author: Ada\n\nMars is red."),
     ],
 )
-def test_metadata_mode_decides_the_scored_text(mode: MetadataMode | None, shown: str) -> None:
+def test_metadata_mode_decides_the_scored_text(mode: MetadataMode | str | None, shown: str) -> None:
     node = TextNode(
         text="Mars is red.",
         metadata={"page": 3, "author": "Ada"},
@@ -92,6 +95,14 @@ def test_metadata_mode_decides_the_scored_text(mode: MetadataMode | None, shown:
     kwargs: dict[str, Any] = {} if mode is None else {"metadata_mode": mode}
     CrossEncoderRerank(spy, **kwargs).postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
     assert spy.texts == [shown]
+
+
+@pytest.mark.parametrize("component", [CrossEncoderRerank, ColBERTRerank])
+def test_a_type_checker_takes_each_metadata_mode_by_its_name(component: type) -> None:
+    annotation = component.__init__.__annotations__["metadata_mode"]  # type: ignore[misc]
+    kind, names = get_args(eval(annotation, vars(sys.modules[component.__module__])))
+    assert kind is MetadataMode
+    assert set(get_args(names)) == {mode.value for mode in MetadataMode}
 
 
 def test_by_default_the_text_that_is_indexed_is_scored(index: ColBERTIndex, passages: list[Passage]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import operator
 import tempfile
@@ -33,16 +34,23 @@ def _clause(metadata: Mapping[str, Any], key: str, value: Any) -> bool:
         return any(matches(metadata, part) for part in value)
     if key == "$not":
         return not matches(metadata, value)
-    stored: Any = metadata
-    for part in key.split("."):
-        stored = stored[part] if isinstance(stored, dict) and part in stored else MISSING
+    stored = list(_fields(metadata, key))
     conditions = value if isinstance(value, dict) else {"$eq": value}
     return all(_condition(stored, name, wanted) for name, wanted in conditions.items())
 
 
-def _condition(stored: Any, name: str, wanted: Any) -> bool:
+def _fields(stored: Any, key: str) -> Iterator[Any]:
+    """Every value that `key` may mean: a dot stands between two names, or is part of one."""
+    for name, value in stored.items() if isinstance(stored, dict) else ():
+        if name == key:
+            yield value
+        elif key.startswith(f"{name}."):
+            yield from _fields(value, key.removeprefix(f"{name}."))
+
+
+def _condition(stored: list[Any], name: str, wanted: Any) -> bool:
     if name == "$exists":
-        return bool((stored is not MISSING) == wanted)
+        return bool(stored) == wanted
     if name == "$not":
         return not all(_condition(stored, inner, value) for inner, value in wanted.items())
     if name == "$ne":
@@ -51,7 +59,7 @@ def _condition(stored: Any, name: str, wanted: Any) -> bool:
         return not _condition(stored, "$in", wanted)
     if name == "$in":
         return any(_condition(stored, "$eq", value) for value in wanted)
-    items = stored if isinstance(stored, list) else [stored]
+    items = [item for value in stored or [MISSING] for item in (value if isinstance(value, list) else [value])]
     if name == "$eq":
         return any(_kind(item) == _kind(wanted) and item in (wanted, MISSING) for item in items)
     return any(_kind(item) == _kind(wanted) and COMPARISONS[name](item, wanted) for item in items)
@@ -63,7 +71,7 @@ def _kind(value: Any) -> str:
     return "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else type(value).__name__
 
 
-NAMES = ["a", "b", "c d", "ü", "back\\slash", "tab\t", "0", "[0]", "$"]
+NAMES = ["a", "b", "c d", "ü", "back\\slash", "tab\t", "0", "[0]", "a.b", "b.c d", "$"]
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -78,7 +86,7 @@ VALUES = st.recursive(
 )
 METADATA = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4)
 
-FIELDS = st.sampled_from([*NAMES[:-1], "a.b", "a.a", "b.c d", "a.b.ü", "a.0", "nowhere"])
+FIELDS = st.sampled_from([*NAMES[:-1], "a.b", "a.a", "b.c d", "a.b.ü", "a.b.a.b", "a.0", "nowhere"])
 ORDERED = SCALARS.filter(lambda value: value is not None and not isinstance(value, bool))
 MEMBERS = st.lists(SCALARS, max_size=4)
 PLAIN_CONDITIONS = st.one_of(
@@ -242,6 +250,65 @@ def test_a_field_name_is_never_sql(index: ColBERTIndex) -> None:
         assert found(index, {"x" + field: {"$exists": True}}) == set()
         assert found(index, {"year": field}) == set()
     assert len(index) == 4
+
+
+def test_a_dot_is_part_of_a_name_or_stands_between_two() -> None:
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert(
+            [
+                Passage("flat", "text", {"dc.title": "Report", "dc.tags": ["x", "y"], "dc.none": None, "dc.list": []}),
+                Passage("nested", "text", {"dc": {"title": "Report", "tags": "x", "none": None, "list": []}}),
+                Passage("mixed", "text", {"a.b": {"c.d": {"e": 1}}}),
+                Passage("both", "text", {"n.m": 1, "n": {"m": 5}}),
+                Passage("long", "text", {"a.b.c.d.e.f.g.h": 1}),
+                Passage("deep", "text", {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": 1}}}}}}}}),
+            ]
+        )
+        either = {"flat", "nested"}
+        everything = {"flat", "nested", "mixed", "both", "long", "deep"}
+        for where, ids in [
+            ({"dc.title": "Report"}, either),
+            ({"dc.title": {"$gte": "R"}}, either),
+            ({"dc.title": {"$in": ["Report", "Letter"]}}, either),
+            ({"dc.title": {"$exists": True}}, either),
+            ({"dc.title": {"$exists": False}}, everything - either),
+            ({"dc.title": {"$ne": "Report"}}, everything - either),
+            ({"dc.tags": "x"}, either),
+            ({"dc.tags": "y"}, {"flat"}),
+            ({"dc.none": None, "dc.title": "Report"}, either),
+            ({"dc.list": {"$eq": []}}, either),
+            ({"dc": {"$exists": True}}, {"nested"}),
+            ({"a.b.c.d.e": 1}, {"mixed"}),
+            ({"n.m": 1}, {"both"}),
+            ({"n.m": 5}, {"both"}),
+            ({"n.m": {"$nin": [1]}}, everything - {"both"}),
+            ({"a.b.c.d.e.f.g.h": 1}, {"long", "deep"}),
+        ]:
+            assert found(index, where) == ids, where
+
+
+def test_values_of_derived_classes_compare_as_in_metadata() -> None:
+    class Language(str, enum.Enum):
+        ENGLISH = "en"
+
+    class Level(enum.IntEnum):
+        HIGH = 3
+
+    class Named(str):
+        def __str__(self) -> str:
+            return "something else"
+
+    given = {"lang": Language.ENGLISH, "level": Level.HIGH, "score": np.float64(0.5), "who": Named("Ada")}
+    plain = {"lang": "en", "level": 3, "score": 0.5, "who": "Ada"}
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert([Passage("a", "text", given), Passage("b", "text", plain)])
+        for passage in index.get(["a", "b"]):
+            assert passage.metadata == plain
+            assert [type(value) for value in passage.metadata.values()] == [str, int, float, str]
+        for metadata in (given, plain):
+            for key, value in metadata.items():
+                for condition in (value, {"$eq": value}, {"$in": [value]}, {"$gte": value}):
+                    assert found(index, {key: condition}) == {"a", "b"}
 
 
 def test_long_filters(index: ColBERTIndex) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import fractions
 import math
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ from toy import ToyEncoder, child_env
 
 from rerank_integrations import (
     ColBERTIndex,
+    ColBERTScorer,
     IndexLockedError,
     InvalidInputError,
     ModelMismatchError,
@@ -44,25 +50,63 @@ def made(path: Path) -> Path:
     return make_two_segments(path)
 
 
+class Color(enum.Enum):
+    RED = "red"
+
+
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 DEEP: Any = {}
 for _ in range(150):
     DEEP = {"a": [DEEP]}
 
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError("it cannot be shown")
+
+
+# What no metadata holds and no filter compares with.
+NO_SCALARS: dict[str, Any] = {
+    "object": object(),
+    "broken object": Broken(),
+    "bytes": b"raw",
+    "NaN": math.nan,
+    "infinity": -math.inf,
+    "endless": 10**5000,
+    "set": {1, 2},
+    "array": np.zeros(3),
+    "NumPy number": np.int64(3),
+    "NumPy float": np.float32(3),
+    "NumPy bool": np.bool_(True),
+    "NumPy date": np.datetime64("2024-01-01"),
+    "date": datetime.date(2024, 1, 1),
+    "time": datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc),
+    "duration": datetime.timedelta(days=1),
+    "UUID": uuid.UUID(int=1),
+    "decimal": decimal.Decimal("1.5"),
+    "fraction": fractions.Fraction(1, 2),
+    "complex": 1j,
+    "path": Path("a"),
+    "enum": Color,
+    "member of an enum": Color.RED,
+    "lone surrogate": "\ud800",
+    "NUL": "x\0y",
+}
+
 BAD_METADATA: dict[str, Any] = {
-    "object": {"a": object()},
-    "bytes": {"a": b"raw"},
-    "NaN": {"a": math.nan},
-    "infinity inside": {"a": [{"b": -math.inf}]},
-    "set": {"a": {1, 2}},
-    "array": {"a": np.zeros(3)},
-    "tuple as key": {("a", "b"): 1},
+    **{kind: {"a": value} for kind, value in NO_SCALARS.items()},
+    **{f"{kind} inside": {"a": [{"b": value}]} for kind, value in NO_SCALARS.items()},
     "circle": {"a": CIRCLE},
     "too deep": DEEP,
-    "lone surrogate": {"a": "\ud800"},
+    "tuple as key": {("a", "b"): 1},
+    "number as key": {1: "a", "1": "b"},
+    "number as key inside": {"by_page": [{1: "a", "1": "b"}]},
+    "float as key": {"a": {2.5: 1}},
+    "bool as key": {"a": {True: 1}},
+    "None as key": {"a": {None: 1}},
+    "bytes as key": {b"a": 1},
     "lone surrogate in a key": {"\udfff": 1},
-    "NUL": {"a": ["x\0y"]},
     "NUL in a key": {"a\0": 1},
 }
 
@@ -71,6 +115,21 @@ BAD_METADATA: dict[str, Any] = {
 def test_metadata_that_is_not_json(index: ColBERTIndex, kind: str) -> None:
     with pytest.raises(InvalidInputError, match="'bad'"):
         index.upsert([Passage("good", "text"), Passage("bad", "text", BAD_METADATA[kind])])
+
+
+@pytest.mark.parametrize("kind", NO_SCALARS)
+def test_a_filter_refuses_what_metadata_does(index: ColBERTIndex, kind: str) -> None:
+    value = NO_SCALARS[kind]
+    for condition in (value, {"$eq": value}, {"$ne": value}, {"$in": ["x", value]}, {"$gt": value}):
+        with pytest.raises(InvalidInputError, match="'n'"):
+            index.search("text", where={"n": condition})
+
+
+def test_refused_metadata_says_where_what_and_how_else(index: ColBERTIndex) -> None:
+    with pytest.raises(InvalidInputError, match=r"'bad'.*datetime.date\(2024, 1, 1\).*'made.1'.*isoformat\(\)"):
+        index.upsert([Passage("bad", "text", {"made": ["x", datetime.date(2024, 1, 1)]})])
+    with pytest.raises(InvalidInputError, match=r"the key 1 \(of type int\) at 'by_page'; expected a string"):
+        index.upsert([Passage("bad", "text", {"by_page": {1: "a", "1": "b"}})])
 
 
 def test_metadata_at_the_border_is_kept(path: Path) -> None:
@@ -143,9 +202,10 @@ def test_a_query_that_is_no_text(index: ColBERTIndex, query: Any) -> None:
             call()
 
 
-def test_one_string_for_many_queries(index: ColBERTIndex) -> None:
-    with pytest.raises(InvalidInputError, match="one string"):
-        index.search_many("text")
+@pytest.mark.parametrize("queries", ["text", b"text", {"text": 1}, None, 7], ids=lambda given: type(given).__name__)
+def test_one_thing_for_many_queries(index: ColBERTIndex, queries: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"queries is one {type(queries).__name__}"):
+        index.search_many(queries)
 
 
 @pytest.mark.parametrize("query", ["", "  \n"])
@@ -221,35 +281,154 @@ def test_as_index_of_something_else() -> None:
 # --- a model that misbehaves ---
 
 
-class BrokenEncoder(ToyEncoder):
-    def __init__(self, break_it: Callable[[list[Any]], list[Any]]) -> None:
+class ChangedEncoder(ToyEncoder):
+    """Gives `change` of what it should, for queries as for documents."""
+
+    def __init__(self, change: Callable[[list[Any]], Any]) -> None:
         super().__init__()
-        self.break_it = break_it
+        self.change = change
 
-    def encode_documents(self, texts: Any, show_progress: bool = False) -> list[Any]:
-        return self.break_it(super().encode_documents(texts))
+    def encode_documents(self, texts: Any, show_progress: bool = False) -> Any:
+        return self.change(super().encode_documents(texts))
+
+    def encode_queries(self, texts: Any) -> Any:
+        return self.change(super().encode_queries(texts))
 
 
-BROKEN: dict[str, Callable[[list[Any]], list[Any]]] = {
+def each(change: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    return lambda vectors: [change(vector) for vector in vectors]
+
+
+BROKEN: dict[str, Callable[[list[Any]], Any]] = {
     "NaN": lambda vectors: [*vectors[:-1], vectors[-1] * np.float32(np.nan)],
     "infinite": lambda vectors: [vectors[0] / np.float32(0), *vectors[1:]],
-    "beyond float16": lambda vectors: [vector * np.float32(1e6) for vector in vectors],
+    "minus infinity": lambda vectors: [-np.abs(vectors[0]) / np.float32(0), *vectors[1:]],
+    "beyond float16": each(lambda vector: vector * np.float32(1e6)),
+    "beyond float32": each(lambda vector: vector.astype(np.float64) * 1e300),
+    "smallest whole number": each(lambda vector: np.full(vector.shape, np.iinfo(np.int64).min)),
     "one too few": lambda vectors: vectors[1:],
     "one too many": lambda vectors: [*vectors, vectors[0]],
-    "of another dim": lambda vectors: [vector[:, :8] for vector in vectors],
-    "flat": lambda vectors: [vector[0] for vector in vectors],
+    "of another dim": each(lambda vector: vector[:, :8]),
+    "of twice the dim": each(lambda vector: np.repeat(vector, 2, axis=1)),
+    "flat": each(lambda vector: vector[0]),
+    "three-dimensional": each(lambda vector: vector[None]),
+    "none at all": lambda vectors: None,
+    "none each": each(lambda vector: None),
+    "a mapping": lambda vectors: dict(enumerate(vectors)),
+    "complex": each(lambda vector: vector.astype(complex)),
+    "strings": each(lambda vector: vector.astype(str)),
+    "objects": each(lambda vector: vector.astype(object)),
+    "truth values": each(lambda vector: vector > 0),
+    "ragged lists": each(lambda vector: [[1.0] * 16, [1.0]]),
+    "masked": each(lambda vector: np.ma.masked_array(vector, vector > 0)),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_vectors_that_mean_nothing_are_not_stored(path: Path, kind: str) -> None:
+def test_vectors_that_mean_nothing_are_neither_stored_nor_searched_with(path: Path, kind: str) -> None:
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert(PASSAGES)
-    with np.errstate(all="ignore"), ColBERTIndex.open(path, BrokenEncoder(BROKEN[kind])) as index:
-        with pytest.raises(InvalidInputError, match="the model gave"):
-            index.upsert([Passage("p1", "a new text"), Passage("new", "another new text")])
+    broken = ChangedEncoder(BROKEN[kind])
+    with np.errstate(all="ignore"), ColBERTIndex.open(path, broken) as index:
+        calls: list[Callable[[], Any]] = [
+            lambda: index.upsert([Passage("p1", "a new text"), Passage("new", "another new text")]),
+            lambda: index.search("text"),
+            lambda: index.search_many(["text", "other"]),
+            lambda: index.rerank("text", ["p1"]),
+            lambda: ColBERTScorer(broken).score("text", ["a text", "another"]),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidInputError, match="the model gave"):
+                call()
         assert index.verify().passages == len(index) == len(PASSAGES)
         assert index.get(["p1"]) == [PASSAGES[1]]
+
+
+def _read_only(vector: Any) -> Any:
+    vector = vector.copy()
+    vector.setflags(write=False)
+    return vector
+
+
+CONVERTED: dict[str, Callable[[list[Any]], Any]] = {
+    "float64": each(lambda vector: vector.astype(np.float64)),
+    "long double": each(lambda vector: vector.astype(np.longdouble)),
+    "big-endian": each(lambda vector: vector.astype(">f4")),
+    "lists": each(lambda vector: vector.tolist()),
+    "lists of arrays": each(list),
+    "a generator": lambda vectors: (vector for vector in vectors),
+    "a tuple": tuple,
+    "in Fortran's order": each(np.asfortranarray),
+    "not contiguous": each(lambda vector: np.repeat(vector, 2, axis=1)[:, ::2]),
+    "read-only": each(_read_only),
+    "a mask that hides nothing": each(lambda vector: np.ma.masked_array(vector, vector > 5)),
+}
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_vectors_of_another_form_are_converted(path: Path, kind: str) -> None:
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert(PASSAGES)
+        expected = [index.search("text number 3", 5), index.rerank("text number 3", ["p1", "p2"])]
+    with ColBERTIndex.create(path, ChangedEncoder(CONVERTED[kind])) as index:
+        index.upsert(PASSAGES)
+        assert [index.search("text number 3", 5), index.rerank("text number 3", ["p1", "p2"])] == expected
+        assert index.verify().passages == len(PASSAGES)
+
+
+def test_tensors_are_converted() -> None:
+    torch = pytest.importorskip("torch")
+
+    def scores(form: Callable[[Any], Any]) -> list[float]:
+        with ColBERTIndex.create(None, ChangedEncoder(each(form))) as index:
+            index.upsert(PASSAGES)
+            return [hit.score for hit in index.search("text number 3", 5)]
+
+    exact = scores(lambda vector: vector)
+    assert scores(torch.tensor) == exact
+    assert scores(lambda vector: torch.tensor(vector, requires_grad=True)) == exact
+    rounded = scores(lambda vector: torch.tensor(vector).bfloat16())
+    assert rounded == scores(lambda vector: torch.tensor(vector).bfloat16().float().numpy())
+    with pytest.raises(InvalidInputError, match="the model gave a Tensor"):
+        scores(lambda vector: torch.tensor(vector).to_sparse())
+
+
+def test_a_text_of_no_tokens_given_as_an_empty_list(path: Path) -> None:
+    with ColBERTIndex.create(path, ChangedEncoder(each(lambda vector: vector.tolist()))) as index:
+        index.upsert([Passage("empty", "..."), Passage("full", "text")])
+        assert [(hit.id, round(hit.score, 3)) for hit in index.search("text")] == [("full", 1.0), ("empty", -1.0)]
+        # A query without a token says nothing of any passage.
+        assert [(hit.id, hit.score) for hit in index.search("...")] == [("empty", 0.0), ("full", 0.0)]
+
+
+class OfAnotherDim(ToyEncoder):
+    """Says that it is the model of the index, and is not."""
+
+    def __init__(self, dim: Any) -> None:
+        super().__init__(dim=8)
+        self.said = dim
+
+    fingerprint = ToyEncoder().fingerprint  # type: ignore[assignment]
+
+    @property
+    def dim(self) -> Any:
+        return self.said
+
+
+@pytest.mark.parametrize("dim", [8, 0, None, 8.0, "8"])
+def test_a_model_of_another_dim_than_the_index(path: Path, dim: Any) -> None:
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(PASSAGES)
+    with ColBERTIndex.open(path, OfAnotherDim(dim)) as index:
+        calls: list[Callable[[], Any]] = [
+            lambda: index.search("text"),
+            lambda: index.rerank("text", ["p1"]),
+            lambda: index.upsert(["a new text"]),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidInputError, match="dim"):
+                call()
+        assert index.verify().passages == len(PASSAGES)
 
 
 # --- the model of another index ---

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import ToyEncoder, check_hits, child_env
@@ -19,7 +23,10 @@ from rerank_integrations import (
     IndexClosedError,
     IndexExistsError,
     IndexFormatError,
+    IndexLockedError,
     IndexReadOnlyError,
+    InvalidInputError,
+    ModelMismatchError,
     Passage,
 )
 from rerank_integrations.core.index import IndexStats, VerifyReport, as_index
@@ -293,3 +300,111 @@ def test_as_index_opens_a_path_for_reading(index: ColBERTIndex) -> None:
 
 def test_repr_names_path_and_model(index: ColBERTIndex) -> None:
     assert repr(index) == f"ColBERTIndex({str(index.path)!r}, model='toy')"
+
+
+# --- opened or created ---
+
+
+def test_open_or_create_makes_an_index_and_opens_it_later(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "deep" / "index"
+    with ColBERTIndex.open_or_create(path, encoder, nbits=4) as index:
+        index.upsert(["a text"])
+        assert index.stats().nbits == 4
+    with ColBERTIndex.open_or_create(str(path), ToyEncoder()) as index:
+        assert len(index) == 1
+        assert index.upsert(["another"])
+        assert index.stats().nbits == 4
+    with ColBERTIndex.open_or_create(path, encoder, nbits=4) as index:
+        assert len(index) == 2
+    assert ColBERTIndex.open_or_create(tmp_path / "default", encoder).stats().nbits == 2
+
+
+def test_a_cell_that_is_run_again_gets_the_same_open_index(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    cell = "index = ColBERTIndex.open_or_create(path, model); index.upsert(['a text'])"
+    names: dict[str, Any] = {"ColBERTIndex": ColBERTIndex}
+    seen = []
+    for path in (tmp_path / "index", "index", "./link/.", tmp_path / "link"):
+        exec(cell, names | {"path": path, "model": ToyEncoder()}, names)
+        seen.append(names["index"])
+    assert len(set(map(id, seen))) == 1
+    assert len(seen[0]) == 1
+    seen[0].close()
+    with ColBERTIndex.open_or_create("index", encoder) as index:
+        assert index is not seen[0]
+        assert len(index) == 1
+
+
+def test_threads_that_open_or_create_at_once_share_one_index(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def get(_: int) -> ColBERTIndex:
+        start.wait()
+        return ColBERTIndex.open_or_create(tmp_path / "index", ToyEncoder())
+
+    with ThreadPoolExecutor(8) as pool:
+        indexes = list(pool.map(get, range(8)))
+    assert len(set(map(id, indexes))) == 1
+    indexes[0].close()
+
+
+def test_open_or_create_refuses_what_would_not_be_the_same(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "index"
+    index = ColBERTIndex.open_or_create(path, encoder, nbits=4)
+    index.upsert(["a text"])
+    other = Optioned()
+    for is_open in (True, False):
+        with pytest.raises(ModelMismatchError, match="other"):
+            ColBERTIndex.open_or_create(path, ToyEncoder("other"))
+        for nbits in (2, 3, "4", True):
+            with pytest.raises(InvalidInputError, match="nbits"):
+                ColBERTIndex.open_or_create(path, encoder, nbits=nbits)  # type: ignore[arg-type]
+        if is_open:
+            with pytest.raises(IndexLockedError, match=r"test_index_files.py:\d+.*close\(\).*'batch_size': 3"):
+                ColBERTIndex.open_or_create(path, other)
+            assert index.upsert(["still open"])
+            index.close()
+    # Nothing above has kept the lock.
+    with ColBERTIndex.open_or_create(path, other) as again:
+        assert again.model is other
+        assert len(again) == 2
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("mine")
+    with pytest.raises(IndexFormatError, match=r"todo\.txt"):
+        ColBERTIndex.open_or_create(tmp_path / "notes", encoder)
+    with pytest.raises(InvalidInputError, match="path is None"):
+        ColBERTIndex.open_or_create(None, encoder)  # type: ignore[arg-type]
+
+
+class Optioned(ToyEncoder):
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "batch_size": 3}
+
+
+def test_a_folder_made_anew_under_an_open_index_is_another_index(tmp_path: Path, encoder: ToyEncoder) -> None:
+    """The new folder may have got the old one's inode."""
+    path = tmp_path / "index"
+    gone = ColBERTIndex.open_or_create(path, encoder)
+    gone.upsert(["a text that is gone"])
+    shutil.rmtree(path)
+    with ColBERTIndex.open_or_create(path, encoder) as index:
+        assert index is not gone
+        assert len(index) == 0
+
+
+def test_a_lock_of_this_process_says_who_has_it(tmp_path: Path, encoder: ToyEncoder) -> None:
+    path = tmp_path / "index"
+    with ColBERTIndex.create(path, encoder) as index:
+        for again in (
+            lambda: ColBERTIndex.open(path, encoder),
+            lambda: ColBERTIndex.open(path),
+            lambda: ColBERTIndex.create(path, encoder, overwrite=True),
+        ):
+            with pytest.raises(IndexLockedError, match=r"very process.*index_files\.py:\d+.*open_or_create") as told:
+                again()
+            assert "elsewhere" not in str(told.value)
+        assert index.upsert(["still open"])
+    ColBERTIndex.open(path, encoder).close()

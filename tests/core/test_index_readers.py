@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -594,3 +595,27 @@ index.close()
 
 def contents(path: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_temporary_index_closed_under_busy_threads_leaves_nothing() -> None:
+    for _ in range(8):
+        index = ColBERTIndex.create(None, ToyEncoder())
+        index.upsert([f"word {number} fox" for number in range(20)])
+        searching = threading.Barrier(5)
+
+        def search(index: ColBERTIndex, searching: threading.Barrier) -> None:
+            index.search("fox", 3)
+            searching.wait()
+            with contextlib.suppress(IndexClosedError):
+                while True:
+                    # Answered in full or not at all: nothing is taken away from under a search.
+                    assert len(index.search("fox", 3)) == 3
+
+        with ThreadPoolExecutor(4) as pool:
+            busy = [pool.submit(search, index, searching) for _ in range(4)]
+            searching.wait()
+            index.close()
+            # At once, and for good.
+            assert not index.path.exists()
+        assert [future.result() for future in busy] == [None] * 4
+        assert not index.path.exists()

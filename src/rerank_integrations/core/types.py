@@ -21,7 +21,8 @@ class Passage:
     text
         What is encoded and scored. May be empty.
     metadata
-        For filters and for the caller. To be stored in an index it must be JSON-serialisable.
+        For filters and for the caller. To be stored in an index its keys must be strings, and its values strings,
+        finite numbers, bools, ``None``, and lists and dictionaries of them.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 
 from llama_index.core.schema import (
     BaseNode,
@@ -76,7 +77,11 @@ def node_list(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
     return found
 
 
-def as_metadata_mode(mode: MetadataMode | str) -> MetadataMode:
+# LlamaIndex's modes, by name too.
+MetadataModeLike: TypeAlias = MetadataMode | Literal["all", "embed", "llm", "none"]
+
+
+def as_metadata_mode(mode: MetadataModeLike) -> MetadataMode:
     """Return the mode of that name.
 
     Raises

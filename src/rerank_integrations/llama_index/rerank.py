@@ -34,7 +34,7 @@ from rerank_integrations.core.specs import (
     require_tokenizer_of,
     with_arguments,
 )
-from rerank_integrations.llama_index._convert import as_metadata_mode, candidates, read_text
+from rerank_integrations.llama_index._convert import MetadataModeLike, as_metadata_mode, candidates, read_text
 from rerank_integrations.llama_index._postprocessor import Postprocessor
 
 
@@ -125,7 +125,7 @@ class ColBERTRerank(_Reranker):
         index: IndexLike | None = None,
         top_n: int | None = 5,
         keep_retrieval_score: bool = False,
-        metadata_mode: MetadataMode = MetadataMode.NONE,
+        metadata_mode: MetadataModeLike = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
         *,
         score_threshold: float | None = None,
@@ -200,7 +200,7 @@ class CrossEncoderRerank(_Reranker):
         model: CrossEncoderLike,
         top_n: int | None = 5,
         keep_retrieval_score: bool = False,
-        metadata_mode: MetadataMode = MetadataMode.NONE,
+        metadata_mode: MetadataModeLike = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
         *,
         score_threshold: float | None = None,

@@ -8,10 +8,12 @@ import os
 import sqlite3
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from rerank_integrations.core.forking import before_each_fork, forks_held_off
 from rerank_integrations.core.index import row_checksums
 from rerank_integrations.core.index.refusals import lacking_for_read
 from rerank_integrations.core.index.schema import (
@@ -86,18 +88,22 @@ class Catalog:
     """Connections to one catalog: any number of readers at once, one write transaction at a time.
 
     A read transaction sees one commit from its first statement to its last, whatever is written meanwhile. A reader
-    follows its path to the file that stands there now; a writer refuses to go on once that is another one.
+    follows its path to the file that stands there now; a writer refuses to go on once that is another one. A fork waits
+    for transactions of other threads, and no connection crosses it: what SQLite remembers of a file's locks would be
+    wrong in a child, and one of its own mutexes could be taken there for ever.
     """
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self._path = path
         self._read_only = read_only
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._idle: list[Connection] = []
-        self._inherited: list[Connection] = []
+        # The thread of each connection in use.
+        self._users: list[int] = []
         self._identity: FileIdentity | None = None
-        self._pid = os.getpid()
         self._closed = False
+        with forks_held_off():
+            _CATALOGS.add(self)
 
     def create(self, meta: dict[str, str], fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds.
@@ -223,33 +229,54 @@ class Catalog:
 
     def close(self) -> None:
         """Close every connection, those in use when they are done; no new one is given."""
-        with self._lock:
+        with forks_held_off(), self._changed:
             self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that no thread uses; the next call opens another."""
+        with forks_held_off(), self._changed:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
+    def wait_unused(self, seconds: float) -> None:
+        """Wait until no other thread uses a connection, and at most so long."""
+        this = threading.get_ident()
+        with forks_held_off(), self._changed:
+            self._changed.wait_for(lambda: all(user == this for user in self._users), seconds)
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        immutable = self._is_immutable()
-        connection = self._connect(immutable) if immutable else self._take()
-        keep = not immutable
-        try:
-            yield connection
-        finally:
+        with forks_held_off(), self._in_use():
+            immutable = self._is_immutable()
+            connection = self._connect(immutable) if immutable else self._take()
+            keep = not immutable
             try:
-                connection.rollback()
-            except sqlite3.Error:
-                keep = False
-            self._put_back(connection, keep)
+                yield connection
+            finally:
+                try:
+                    connection.rollback()
+                except sqlite3.Error:
+                    keep = False
+                self._put_back(connection, keep)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        this = threading.get_ident()
+        with self._changed:
+            self._require_open()
+            self._users.append(this)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users.remove(this)
+                self._changed.notify_all()
 
     def _take(self) -> Connection:
         stale: list[Connection] = []
-        with self._lock:
-            if self._pid != os.getpid():
-                # SQLite connections must not cross a fork; nor may the child close them.
-                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
-            self._require_open()
+        with self._changed:
             if not self._read_only:
                 self.require_in_place()
             elif self._identity is not None and _identity(self._path) not in (None, self._identity):
@@ -262,7 +289,7 @@ class Catalog:
         return self._connect(immutable=False)
 
     def _put_back(self, connection: Connection, keep: bool) -> None:
-        with self._lock:
+        with self._changed:
             keep = keep and not self._closed and connection.identity == self._identity
             if keep and len(self._idle) < _IDLE_CONNECTIONS:
                 self._idle.append(connection)
@@ -290,7 +317,7 @@ class Catalog:
             # SQLite opens the catalog and then its log, each by its path: both must be of one index.
             if after is not None and before in (None, after):
                 connection.identity = after
-                with self._lock:
+                with self._changed:
                     if self._read_only or self._identity is None:
                         self._identity = after
                     if after == self._identity:
@@ -330,6 +357,18 @@ class Catalog:
             connection.close()
             raise
         return connection
+
+
+_CATALOGS: weakref.WeakSet[Catalog] = weakref.WeakSet()
+
+
+def _close_idle_connections() -> None:
+    for catalog in list(_CATALOGS):
+        with contextlib.suppress(sqlite3.Error):
+            catalog.close_idle()
+
+
+before_each_fork(_close_idle_connections)
 
 
 def commit_seen(connection: Connection) -> Commit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.effort import Effort, search_device
@@ -21,12 +23,15 @@ from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
+from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.rerank import require_count, require_text
+from rerank_integrations.core.token_vectors import encode_queries
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
+    IndexExistsError,
     IndexFormatError,
     IndexLockedError,
     IndexReadOnlyError,
@@ -61,8 +66,12 @@ class ColBERTIndex:
         self._writer = None if writer_lock is None else Writer(path, catalog, writer_lock)
         self._write_lock = threading.RLock()
         self._model_checked = False
+        self._dim_checked = False
         self._pid = os.getpid()
         self._release = weakref.finalize(self, release, catalog, writer_lock, path if temporary else None, os.getpid())
+        if writer_lock is not None:
+            self._opened_at = _caller()
+            _WRITERS[_identity(path)] = self
 
     @classmethod
     def create(
@@ -102,7 +111,7 @@ class ColBERTIndex:
             require_free(index_folder(path), overwrite)
         meta = {"model": model_record(encoder), "fingerprint": encoder.fingerprint, "nbits": str(nbits)}
         folder = make_folder(path)
-        writer_lock = lock.acquire(folder)
+        writer_lock = _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=False)
         try:
             # Again under the lock: two processes may have come this far.
@@ -147,7 +156,7 @@ class ColBERTIndex:
         folder = index_folder(path)
         if not (folder / FILENAME).is_file():
             raise IndexFormatError(f"{folder} is not an index: it holds no {FILENAME}")
-        writer_lock = None if read_only else lock.acquire(folder)
+        writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
             catalog.upgrade()
@@ -163,6 +172,61 @@ class ColBERTIndex:
             release(catalog, writer_lock, None, os.getpid())
             raise
         return index
+
+    @classmethod
+    def open_or_create(
+        cls, path: str | os.PathLike[str], model: str | Path | TokenEncoder, *, nbits: int | None = None
+    ) -> ColBERTIndex:
+        """Open the index at `path` for writing, or make an empty one if there is none: for what is run more than once.
+
+        Where this process has it open for writing already, that same object is returned, so that a notebook's cell can
+        be run again; closing it closes it for everyone who has it.
+
+        Parameters
+        ----------
+        path
+            The index's folder, made if absent.
+        model
+            The model it was made with, or is to be made with: a `ColBERTModel`, or the name or path of one.
+        nbits
+            As of `create`. Of an index that exists it must be what that was made with; ``None``: whatever it is, and 2
+            for a new one.
+
+        Raises
+        ------
+        IndexFormatError
+            If the folder holds something that is not an index, or a damaged one.
+        IndexLockedError
+            If another process has it open for writing, or this one with other options of the model.
+        InvalidInputError
+            If `nbits` is not that of the index.
+        ModelMismatchError
+            If `model` is not the one that made the index.
+        """
+        encoder: TokenEncoder = as_colbert_model(model)
+        folder = index_folder(path)
+        # Before others are made to wait: it may load the model.
+        fingerprint = encoder.fingerprint
+        with forks_held_off(), _opening:
+            try:
+                try:
+                    return cls.create(folder, encoder, nbits=2 if nbits is None else nbits)
+                except IndexExistsError:
+                    index, is_new = cls.open(folder, encoder), True
+            except IndexLockedError:
+                # Not asked for first: the folder may have been removed under an index that is open, and made anew.
+                open_already = _open_writer(folder)
+                if open_already is None:
+                    raise
+                index, is_new = open_already, False
+            try:
+                index._require_same_model(encoder, fingerprint)
+                index._require_nbits(nbits)
+            except BaseException:
+                if is_new:
+                    index.close()
+                raise
+            return index
 
     @property
     def path(self) -> Path:
@@ -267,10 +331,11 @@ class ColBERTIndex:
         self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
     ) -> list[list[Hit]]:
         """Search for several queries at once: encoded in batches, the vectors read once. One list a query."""
-        # A list first, since the check would use an iterator up; one string alone is for the check to refuse.
-        asked = queries if isinstance(queries, str) else list(queries)
+        if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
+            raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
+        asked = list(queries)
         require_texts(asked, "query")
-        return self._search(list(asked), k, where, None, Effort())
+        return self._search(asked, k, where, None, Effort())
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -293,7 +358,7 @@ class ColBERTIndex:
         if not wanted or k == 0:
             return []
         self._check_model()
-        vectors = self._model.encode_queries([query])[0]
+        (vectors,) = self._encode_queries([query])
         return self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
@@ -328,10 +393,19 @@ class ColBERTIndex:
         return verify_index(self._catalog, self._path)
 
     def close(self) -> None:
-        """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing."""
+        """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing.
+
+        Waits for a write of another thread, and of a temporary index for reads. In a forked child the writer's lock
+        stays with the parent.
+        """
+        if self._pid != os.getpid():
+            # There the lock may be taken for ever, by a thread that only the parent has.
+            self._release()
+            self._reader.forget()
+            return
         # Not while another thread writes: the lock would go from under it.
         with self._write_lock:
-            if self._writer is not None and self._release.alive and self._pid == os.getpid():
+            if self._writer is not None and self._release.alive:
                 self._writer.finish()
             self._release()
             self._reader.forget()
@@ -367,10 +441,24 @@ class ColBERTIndex:
         if not asked or k == 0 or allowed == []:
             return [[] for _ in queries]
         self._check_model()
-        vectors = self._model.encode_queries(asked)
+        vectors = self._encode_queries(asked)
         fingerprint, device = self._model.fingerprint, search_device(self._model)
         found = iter(self._reader.search(vectors, k, select, fingerprint, effort, device))
         return [next(found) if query.strip() else [] for query in queries]
+
+    def _encode_queries(self, queries: list[str]) -> list[Floats]:
+        vectors = encode_queries(self._model, queries)
+        if not self._dim_checked:
+            with self._catalog.read() as connection:
+                recorded = read_meta(connection, self._path).get("dim")
+            if recorded is not None and int(recorded) != self._model.dim:
+                raise InvalidInputError(
+                    f"{self._model.name!r} has token vectors of {self._model.dim} dimensions; {self._path} holds "
+                    f"{recorded}. Open it with the model that made it."
+                )
+            # Nothing is recorded until there is a passage.
+            self._dim_checked = recorded is not None
+        return vectors
 
     def _check_model(self) -> None:
         if self._model_checked:
@@ -383,6 +471,29 @@ class ColBERTIndex:
                 f"{self._model.fingerprint}. Open it with the model that made it, or index anew."
             )
         self._model_checked = True
+
+    def _require_same_model(self, encoder: TokenEncoder, fingerprint: str) -> None:
+        if fingerprint != self._model.fingerprint:
+            raise ModelMismatchError(
+                f"{self._path} is open with a model of fingerprint {self._model.fingerprint}; {encoder.name!r} has "
+                f"{fingerprint}. Give the model that made it, or another path."
+            )
+        if encoder.options() != self._model.options():
+            raise IndexLockedError(
+                f"{self._path} is open for writing in this process, opened at {self._opened_at} with the model options "
+                f"{self._model.options()}; close() that index to open it with {encoder.options()}, or give the same"
+            )
+
+    def _require_nbits(self, nbits: int | None) -> None:
+        if nbits is None:
+            return
+        with self._catalog.read() as connection:
+            recorded = int(read_meta(connection, self._path)["nbits"])
+        if type(nbits) is not int or nbits != recorded:
+            raise InvalidInputError(
+                f"nbits is {nbits!r}; {self._path} was made with {recorded}. Leave nbits out, or create it anew "
+                "with overwrite=True"
+            )
 
     def _require_open(self) -> None:
         if not self._release.alive:
@@ -398,3 +509,47 @@ class ColBERTIndex:
                 "write there, or open it here once that one has closed it"
             )
         return self._writer
+
+
+# What this process has open for writing, by the identity of the folder.
+_WRITERS: weakref.WeakValueDictionary[tuple[int, int], ColBERTIndex] = weakref.WeakValueDictionary()
+# Of several threads that open or create the same index at once, all get the one that the first has made.
+_opening = threading.RLock()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _open_writer(folder: Path) -> ColBERTIndex | None:
+    """Return the index object by which this process has `folder` open for writing."""
+    try:
+        index = _WRITERS.get(_identity(folder))
+    except OSError:
+        return None
+    # A child has its parent's objects, but not its lock.
+    return index if index is not None and index._release.alive and index._pid == os.getpid() else None
+
+
+def _writer_lock(folder: Path) -> lock.WriterLock:
+    try:
+        return lock.acquire(folder)
+    except IndexLockedError as error:
+        index = _open_writer(folder)
+        if index is None:
+            raise
+        raise IndexLockedError(
+            f"{folder} is open for writing in this very process, opened at {index._opened_at}: go on with that index "
+            "(ColBERTIndex.open_or_create(path, model) returns it again) or close() it; with read_only=True it can be "
+            "searched beside it"
+        ) from error
+
+
+def _caller() -> str:
+    """Return the file and line of the call into this package."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

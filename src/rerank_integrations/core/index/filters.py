@@ -7,11 +7,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from rerank_integrations.core.index.storable import plain_scalar, remedy, shown
 from rerank_integrations.errors import InvalidInputError
 
 Sql: TypeAlias = tuple[str, list[Any]]
 
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_EXPECTED = "expected a string, a finite number (whole ones below 2**63), a bool or None"
+# A name of more dots is read as nested keys or as one key; of so many, as any mixture (32 paths).
+_MOST_DOTS = 5
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
 
 
@@ -19,9 +23,11 @@ def compile_filter(where: Mapping[str, Any]) -> Sql:
     """Turn a filter into an SQL condition on a row's ``metadata`` column, and its parameters.
 
     The meaning is MongoDB's: ``$ne`` and ``$nin`` also hold where the field is absent; a condition on a list holds
-    if it holds for one of its items; values of different types are never equal and never ordered; ``a.b`` is the
-    field ``b`` inside ``a``, not looked for in lists; ``$eq`` with ``[]``
+    if it holds for one of its items; values of different types are never equal and never ordered; ``$eq`` with ``[]``
     is the empty list. ``{}`` matches all.
+
+    ``a.b`` is the field ``b`` inside ``a``, not looked for in lists, and a field whose own name is ``a.b``. Where a
+    passage has several fields that a name with dots may mean, a condition holds if it holds for one of them.
 
     Raises
     ------
@@ -82,29 +88,30 @@ def _not_operand(field: str, value: Any) -> Sql:
 def _equal(field: str, value: Any) -> Sql:
     if value is None:
         return _join([_exists(field, False), _some(field, "item.type = 'null'", [])], "OR", "0")
-    if isinstance(value, list) and not value:
-        path = _path(field)
-        return "COALESCE(json_type(metadata, ?) = 'array' AND json_array_length(metadata, ?) = 0, 0)", [path, path]
+    if isinstance(value, list | tuple) and not value:
+        empty = "COALESCE(json_type(metadata, ?) = 'array' AND json_array_length(metadata, ?) = 0, 0)"
+        return _join([(empty, [path, path]) for path in _paths(field)], "OR", "0")
     if isinstance(value, bool):
         return _some(field, "item.type = ?", ["true" if value else "false"])
-    return _some(field, f"item.type IN {_types(field, value)} AND item.value = ?", [value])
+    types, value = _typed(field, value)
+    return _some(field, f"item.type IN {types} AND item.value = ?", [value])
 
 
 def _compared(field: str, operator: str, value: Any) -> Sql:
     if isinstance(value, bool) or value is None:
         raise InvalidInputError(f"{operator} on {field!r} has the value {value!r}; expected a number or a string")
-    condition = f"item.type IN {_types(field, value)} AND item.value {_COMPARISONS[operator]} ?"
-    return _some(field, condition, [value])
+    types, value = _typed(field, value)
+    return _some(field, f"item.type IN {types} AND item.value {_COMPARISONS[operator]} ?", [value])
 
 
 def _member(field: str, operator: str, values: Any) -> Sql:
     if isinstance(values, str | Mapping) or not isinstance(values, Sequence | set | frozenset):
         raise InvalidInputError(f"{operator} on {field!r} has the value {values!r}; expected a list")
     special = [value for value in values if value is None or isinstance(value, bool)]
-    plain = [value for value in values if value is not None and not isinstance(value, bool)]
+    plain = [_typed(field, value) for value in values if value is not None and not isinstance(value, bool)]
     clauses = [_equal(field, value) for value in special]
-    for types in sorted({_types(field, value) for value in plain}):
-        alike = [value for value in plain if _types(field, value) == types]
+    for types in sorted({types for types, _ in plain}):
+        alike = [value for kind, value in plain if kind == types]
         # One parameter whatever the length: SQLite limits their number.
         condition = f"item.type IN {types} AND item.value IN (SELECT value FROM json_each(?))"
         clauses.append(_some(field, condition, [json.dumps(alike)]))
@@ -114,38 +121,63 @@ def _member(field: str, operator: str, values: Any) -> Sql:
 def _exists(field: str, value: Any) -> Sql:
     if not isinstance(value, bool):
         raise InvalidInputError(f"$exists on {field!r} has the value {value!r}; expected True or False")
-    return f"(json_type(metadata, ?) IS {'NOT ' if value else ''}NULL)", [_path(field)]
+    exists = _join([("json_type(metadata, ?) IS NOT NULL", [path]) for path in _paths(field)], "OR", "0")
+    return exists if value else _negated(exists)
 
 
 def _some(field: str, condition: str, parameters: list[Any]) -> Sql:
     # json_each gives a scalar as one row and a list as a row an item, but an object's values too: not meant.
-    path = _path(field)
-    sql = (
-        "json_type(metadata, ?) <> 'object' AND "
-        f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {condition})"
-    )
     # COALESCE, since an absent field makes the guard NULL and NOT NULL is not true.
-    return f"COALESCE({sql}, 0)", [path, path, *parameters]
+    sql = (
+        "COALESCE(json_type(metadata, ?) <> 'object' AND "
+        f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item WHERE {condition}), 0)"
+    )
+    return _join([(sql, [path, path, *parameters]) for path in _paths(field)], "OR", "0")
 
 
-def _types(field: str, value: Any) -> str:
+def _typed(field: str, value: Any) -> tuple[str, Any]:
+    """Return SQLite's types of what may equal `value` or be ordered with it, and `value` itself as metadata has it."""
+    try:
+        value = plain_scalar(value)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"the filter on {field!r} compares with {shown(value)}; {_EXPECTED}: convert it as in metadata, "
+            f"for instance by {remedy(value)}"
+        ) from error
     if isinstance(value, str):
         _require_sql_text(value, f"the filter on {field!r} compares with")
-        return "('text')"
+        return "('text')", value
     if (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value)):
-        return "('integer', 'real')"
-    raise InvalidInputError(
-        f"the filter on {field!r} compares with {value!r}; "
-        "expected a string, a finite number (whole ones below 2**63), a bool or None"
-    )
+        return "('integer', 'real')", value
+    raise InvalidInputError(f"the filter on {field!r} compares with {shown(value)}; {_EXPECTED}")
 
 
-def _path(field: str) -> str:
+def _paths(field: str) -> list[str]:
+    """Return the JSON path of each field that `field` may mean: a dot stands between two keys, or is part of one."""
     _require_sql_text(field, "filter field")
     if '"' in field:
         raise InvalidInputError(f"filter field {field!r} holds a double quote; expected a plain field name")
+    parts = field.split(".")
+    dots = len(parts) - 1
+    if dots > _MOST_DOTS:
+        return [_path(parts), _path([field])]
+    return [_path(_keys(parts, dots_inside)) for dots_inside in range(2**dots)]
+
+
+def _keys(parts: Sequence[str], dots_inside: int) -> list[str]:
+    """Return the keys that `parts` are joined to, by a bit per dot that says whether it is part of a key."""
+    keys = [parts[0]]
+    for dot, part in enumerate(parts[1:]):
+        if dots_inside >> dot & 1:
+            keys[-1] += f".{part}"
+        else:
+            keys.append(part)
+    return keys
+
+
+def _path(keys: Sequence[str]) -> str:
     # Escaped as the stored JSON is: SQLite compares the two as they are written.
-    return "$" + "".join(f".{json.dumps(part, ensure_ascii=False)}" for part in field.split("."))
+    return "$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
 
 
 def _require_sql_text(text: str, what: str) -> None:

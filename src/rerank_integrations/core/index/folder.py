@@ -12,6 +12,9 @@ from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}
+# How long a temporary folder outlives its index for a call in flight: a search takes milliseconds, verify() longer.
+_PATIENCE_S = 60.0
+_TRIES = 5
 
 
 def index_folder(path: str | os.PathLike[str]) -> Path:
@@ -64,17 +67,28 @@ def require_free(folder: Path, overwrite: bool) -> None:
 
 
 def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Path | None, pid: int) -> None:
-    """Close what an index holds open, and remove a temporary one's folder."""
-    if pid != os.getpid():
-        # A forked child must not close what its parent still uses.
-        return
+    """Close what an index holds open, and remove a temporary one's folder once no thread reads there any more."""
     in_place = catalog.is_in_place()
     catalog.close()
+    if pid != os.getpid():
+        # The lock and the folder are still the parent's.
+        return
     if writer_lock is not None:
         writer_lock.release()
     # What stands there by now may be somebody else's.
     if temporary is not None and in_place:
-        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            catalog.wait_unused(_PATIENCE_S)
+        finally:
+            _remove(temporary)
+
+
+def _remove(folder: Path) -> None:
+    # Again, since another index object that reads there may make SQLite's files anew between two steps of it.
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def _tables(folder: Path) -> set[str]:

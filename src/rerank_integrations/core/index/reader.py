@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index.catalog import Catalog, Commit, Connection, commit_seen
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
@@ -146,7 +147,7 @@ class Reader:
 
     def forget(self) -> None:
         """Let go of the open segments: at once, or when the searches under way are done; for good."""
-        with self._lock:
+        with forks_held_off(), self._lock:
             self._last, self._keep = None, False
 
     def _snapshot(self, connection: Connection, commit: Commit) -> Snapshot:

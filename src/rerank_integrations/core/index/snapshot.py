@@ -6,13 +6,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.forking import cached_property
 from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
 from rerank_integrations.core.index.schema import recorded_dim
 from rerank_integrations.core.index.segments import (

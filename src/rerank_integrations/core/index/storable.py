@@ -1,23 +1,28 @@
-"""What a passage and its vectors must be to be stored."""
+"""What a passage must be to be stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
 # SQLite's JSON functions give up at 1000 levels, and a filter reads every row.
 _MAX_DEPTH = 100
+# Beyond, a whole number would be infinite for a filter, and in the end of more digits than Python reads.
+_LARGEST = sys.float_info.max
+# Characters of a value that an error names.
+_SHOWN = 60
 
 
 def metadata_json(passage: Passage) -> str:
-    """Return the metadata of `passage` as JSON text.
+    """Return the metadata of `passage` as JSON text, from which the same metadata is read again.
+
+    But for tuples, which come back as lists, mappings, which come back as dictionaries, and values of classes derived
+    from `str`, `int` and `float`, which come back as the plain value that they equal.
 
     Raises
     ------
@@ -29,16 +34,7 @@ def metadata_json(passage: Passage) -> str:
     if "\0" in passage.id:
         raise InvalidInputError(f"passage id {passage.id!r} holds a NUL character; expected none")
     what = f"metadata of passage {passage.id!r}"
-    try:
-        if _deeper(passage.metadata, _MAX_DEPTH):
-            raise InvalidInputError(f"{what} is nested deeper than {_MAX_DEPTH} levels")
-        written = json.dumps(passage.metadata, ensure_ascii=False, allow_nan=False)
-    except InvalidInputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{what} is not JSON: {error}; expected strings, numbers, bools, None, and lists and dictionaries of them"
-        ) from error
+    written = json.dumps(_plain(passage.metadata, what, ()), ensure_ascii=False, allow_nan=False)
     _require_unicode(written, what)
     # Filters run in SQLite, for which a string ends at a NUL. A backslash of the text's own is written as two.
     if "\\u0000" in written.replace("\\\\", ""):
@@ -46,23 +42,74 @@ def metadata_json(passage: Passage) -> str:
     return written
 
 
-def require_vectors(vectors: Sequence[Floats], count: int, dim: int) -> None:
-    """Raise `InvalidInputError` unless these are `count` finite arrays of *Shape:* (tokens, dim)."""
-    if len(vectors) != count:
-        raise InvalidInputError(f"the model gave {len(vectors)} arrays for {count} texts; expected one each")
-    for place, passage in enumerate(vectors):
-        if passage.ndim != 2 or passage.shape[1] != dim:
-            raise InvalidInputError(
-                f"the model gave vectors of shape {passage.shape} for text {place}; expected (tokens, {dim})"
-            )
-        # Stored as float16, whose largest number is 65504.
-        if not (np.abs(passage) <= np.finfo(np.float16).max).all():
-            raise InvalidInputError(f"the model gave NaN or infinite vectors for text {place}; expected unit vectors")
+def plain_scalar(value: Any) -> Any:
+    """Return `value` as metadata stores it, and filters compare it: as a plain string, number, bool or ``None``.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these. A NumPy number is none, unless it is a Python `float` too.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    # By the class itself: a derived one may show itself otherwise.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return levels == 0 or any(_deeper(child, levels - 1) for child in children)
+def shown(value: Any) -> str:
+    """Return `value` as an error names it, with its type, shortened."""
+    kind = f"of type {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:
+        # Whole numbers of too many digits have none, nor have broken objects.
+        return f"a value {kind}"
+    return f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '...'} ({kind})"
+
+
+def remedy(value: Any) -> str:
+    """Return how to make something of `value` that can be stored and compared."""
+    remedies = {
+        "isoformat": "isoformat()", "item": "item()", "tolist": "tolist()", "hex": "hex", "value": "value",
+        "isdisjoint": "sorted()",
+    }  # fmt: skip
+    return next((text for name, text in remedies.items() if hasattr(value, name)), "str()")
+
+
+def _plain(value: Any, what: str, at: tuple[str | int, ...]) -> Any:
+    if len(at) == _MAX_DEPTH:
+        raise InvalidInputError(f"{what} is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {_key(key, what, at): _plain(item, what, (*at, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, what, (*at, number)) for number, item in enumerate(value)]
+    try:
+        plain = plain_scalar(value)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{what} has {shown(value)}{_place(at)}; expected strings, numbers, bools, None, lists and dictionaries of "
+            f"them: convert it, for instance by {remedy(value)}"
+        ) from error
+    if isinstance(plain, int | float) and not abs(plain) <= _LARGEST:
+        raise InvalidInputError(f"{what} has {shown(value)}{_place(at)}; expected a finite number, or None")
+    return plain
+
+
+def _key(key: Any, what: str, at: tuple[str | int, ...]) -> str:
+    # JSON would make a string of it, and one key of 1 and "1".
+    if not isinstance(key, str):
+        raise InvalidInputError(f"{what} has the key {shown(key)}{_place(at)}; expected a string")
+    return str.__str__(key)
+
+
+def _place(at: tuple[str | int, ...]) -> str:
+    return f" at {'.'.join(map(str, at))!r}" if at else ""
 
 
 def _require_unicode(text: str, what: str) -> None:

@@ -27,9 +27,10 @@ from rerank_integrations.core.index.segments import (
     segment_records,
     write_floats,
 )
-from rerank_integrations.core.index.storable import metadata_json, require_vectors
+from rerank_integrations.core.index.storable import metadata_json
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
+from rerank_integrations.core.token_vectors import encode_documents
 from rerank_integrations.core.types import Passage, PassageLike, iter_passages, to_passage
 from rerank_integrations.errors import IndexFormatError, IndexWriteError, InvalidInputError, RerankError
 
@@ -119,8 +120,7 @@ class Writer:
             known = _known_texts(connection, list(latest))
         unchanged = [row for key, row in latest.items() if known.get(key) == row[0].text]
         fresh = [row for key, row in latest.items() if known.get(key) != row[0].text]
-        vectors = model.encode_documents([passage.text for passage, _ in fresh]) if fresh else []
-        require_vectors(vectors, len(fresh), model.dim if fresh else 0)
+        vectors = encode_documents(model, [passage.text for passage, _ in fresh]) if fresh else []
         record = self._write_segment(vectors, model.dim) if fresh else None
         with self._change() as connection:
             connection.executemany(

@@ -44,11 +44,11 @@ class TokenEncoder(Protocol):
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
         ...
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        """Return float32 arrays, *Shape:* (tokens, dim)."""
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
         ...
 
 
@@ -135,6 +135,7 @@ class ColBERTModel:
         }
         self._notice = TruncationNotice()
         self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
+        self._fingerprint: str | None = None
         self._share = Share("colbert", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
@@ -170,16 +171,18 @@ class ColBERTModel:
         with self._share.loaded() as loaded:
             return int(loaded.dim)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the checkpoint's files; two models with the same one share a vector space.
 
         Of a local directory it reads the files only; a model on the hub is loaded, since its files may not be here yet.
         """
-        if not self._load_options.is_local:
-            with self._share.loaded():
-                pass
-        return fingerprint(self._load_options, "colbert")
+        if self._fingerprint is None:
+            if not self._load_options.is_local:
+                with self._share.loaded():
+                    pass
+            self._fingerprint = fingerprint(self._load_options, "colbert")
+        return self._fingerprint
 
     @property
     def graph(self) -> Path | None:

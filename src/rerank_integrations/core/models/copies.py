@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.memory import give_back
 from rerank_integrations.core.models.options import LoadOptions
 
@@ -53,7 +53,7 @@ class LoadedCopy:
     def __init__(self, kind: str, options: LoadOptions) -> None:
         self.kind, self.options = kind, options
         # A lock a copy: loading one model must not hold up the use of another.
-        self.loading = fork_safe_lock()
+        self.loading = threading.RLock()
         self.value: Any = None
         self.calls: set[object] = set()
         self.last_call = time.monotonic()

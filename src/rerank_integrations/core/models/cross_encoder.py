@@ -99,6 +99,7 @@ class CrossEncoderModel:
         self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
         self._notice = TruncationNotice()
         self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
+        self._fingerprint: str | None = None
         self._share = Share("cross-encoder", self._load_options, _load, self._idle_timeout)
 
     def __repr__(self) -> str:
@@ -128,13 +129,15 @@ class CrossEncoderModel:
         }
         return {key: value for key, value in given.items() if value != _DEFAULTS.get(key) or key == "name_or_path"}
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the checkpoint's files; a model on the hub is loaded for it."""
-        if not self._load_options.is_local:
-            with self._share.loaded():
-                pass
-        return fingerprint(self._load_options, "cross-encoder")
+        if self._fingerprint is None:
+            if not self._load_options.is_local:
+                with self._share.loaded():
+                    pass
+            self._fingerprint = fingerprint(self._load_options, "cross-encoder")
+        return self._fingerprint
 
     @property
     def graph(self) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -12,10 +13,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoint import require_filled, require_multi_vector, unloaded_parameters
 from rerank_integrations.core.models.compute import in_parallel, lane_for, on_compute_thread, side_by_side
-from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -66,7 +67,7 @@ class LoadedEncoder:
         self._expansion = self._transformer.query_expansion
         # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
         # documents to the query's length (sentence-transformers 6.2).
-        self._tokenizer_lock = fork_safe_lock()
+        self._tokenizer_lock = threading.RLock()
         self.dim = _dimension(options, self._model)
         self._multiplied = multiplied_weights(self._transformer.auto_model)
         self.graph: Path | None = None
@@ -100,7 +101,7 @@ class LoadedEncoder:
         counts: list[int] = []
         for start in range(0, len(texts), COUNT_AT_ONCE):
             chunk = [prompt + text for text in texts[start : start + COUNT_AT_ONCE]]
-            with self._tokenizer_lock:
+            with forks_held_off(), self._tokenizer_lock:
                 encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
             counts += [len(ids) for ids in encoded["input_ids"]]
         return counts
@@ -140,7 +141,7 @@ class LoadedEncoder:
 
     def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
         prompt = self.prompt(task)
-        with self._tokenizer_lock:
+        with forks_held_off(), self._tokenizer_lock:
             encoded = self._model.tokenizer(
                 prompt + text, truncation=True, max_length=limit, return_offsets_mapping=True
             )
@@ -148,7 +149,7 @@ class LoadedEncoder:
 
     def _read(self, texts: list[str], task: Task, limit: int) -> dict[str, Any]:
         check_wanted()
-        with self._tokenizer_lock, self._reading(task, limit):
+        with forks_held_off(), self._tokenizer_lock, self._reading(task, limit):
             features: dict[str, Any] = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         return features
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.checkpoint import code_hint
 from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError, RerankError
@@ -47,7 +48,7 @@ def _quiet() -> Iterator[None]:
     import transformers.utils.logging
 
     transformers_logging: Any = transformers.utils.logging
-    with _quiet_lock:
+    with forks_held_off(), _quiet_lock:
         bars = transformers_logging.is_progress_bar_enabled()
         verbosity = transformers_logging.get_verbosity()
         transformers_logging.disable_progress_bar()
@@ -97,7 +98,7 @@ def token_spans(tokenizer: Any, lock: threading.RLock, texts: list[str]) -> list
         )
     spans: list[list[tuple[int, int]]] = []
     for start in range(0, len(texts), COUNT_AT_ONCE):
-        with lock:
+        with forks_held_off(), lock:
             encoded = tokenizer(
                 texts[start : start + COUNT_AT_ONCE],
                 add_special_tokens=False,

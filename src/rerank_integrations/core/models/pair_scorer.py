@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.checkpoint import (
     find_file,
     fresh_parameters,
@@ -15,7 +17,6 @@ from rerank_integrations.core.models.checkpoint import (
     require_reranker,
 )
 from rerank_integrations.core.models.compute import in_parallel, on_compute_thread, side_by_side
-from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -55,7 +56,7 @@ class LoadedPairScorer:
             self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
         self.weights = weights_of(self._model, self.graph, options)
         # Truncation and padding are state of the one fast tokenizer.
-        self._tokenizer_lock = fork_safe_lock()
+        self._tokenizer_lock = threading.RLock()
 
     def _paired(self, texts: list[str]) -> list[dict[str, Any]]:
         return [self._model.preprocess([(texts[0], text) for text in texts])]
@@ -75,7 +76,7 @@ class LoadedPairScorer:
         """Return each pair's length in tokens before any cut, prompt and template included."""
         counts: list[int] = []
         for start in range(0, len(pairs), COUNT_AT_ONCE):
-            with self._tokenizer_lock:
+            with forks_held_off(), self._tokenizer_lock:
                 counts += self._reader.count(pairs[start : start + COUNT_AT_ONCE])
         return counts
 
@@ -83,12 +84,12 @@ class LoadedPairScorer:
         """Return what is cut of a pair of `count` tokens with `query`, if `limit` tokens are read."""
         if count <= limit:
             return PairCut(False, False)
-        with self._tokenizer_lock:
+        with forks_held_off(), self._tokenizer_lock:
             return self._reader.cut(query, count, limit)
 
     def text_room(self, query: str, limit: int) -> int:
         """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be."""
-        with self._tokenizer_lock:
+        with forks_held_off(), self._tokenizer_lock:
             return self._reader.text_room(query, limit)
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
@@ -109,7 +110,7 @@ class LoadedPairScorer:
 
     def _work(self, pairs: list[tuple[str, str]], limit: int) -> Callable[[], list[float]]:
         check_wanted()
-        with self._tokenizer_lock:
+        with forks_held_off(), self._tokenizer_lock:
             features = self._reader.read(pairs, limit)
         return lambda: self._compute(features)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.copies import LoadedCopy, LoadedModel, free
-from rerank_integrations.core.models.forking import fork_safe_lock
 from rerank_integrations.core.models.idle import IdleWatch
 from rerank_integrations.core.models.options import LoadOptions
 
@@ -57,7 +58,7 @@ class Registry:
 
     def __init__(self) -> None:
         # Reentrant: while it is held the garbage collector may run a user's __del__, and that may unload a model.
-        self._lock = fork_safe_lock()
+        self._lock = threading.RLock()
         self._copies: dict[Key, LoadedCopy] = {}
         self._shares: weakref.WeakValueDictionary[int, Share] = weakref.WeakValueDictionary()
         self._watch = IdleWatch(self._drop_idle)
@@ -67,7 +68,7 @@ class Registry:
 
     def join(self, share: Share) -> None:
         """Count `share` among the users for as long as it lives."""
-        with self._lock:
+        with forks_held_off(), self._lock:
             self._shares[id(share)] = share
             self._timed |= share.idle_timeout < math.inf
             if self._timed and self._copies:
@@ -79,11 +80,11 @@ class Registry:
     def call(self, share: Share) -> Iterator[Any]:
         """Yield the copy for a call on `share`, loading it if there is none; a failed load is tried again next time."""
         key, call = share.key, object()
-        with self._lock:
+        with forks_held_off(), self._lock:
             copy = self._copies.get(key) or self._copies.setdefault(key, LoadedCopy(share.kind, share.options))
             copy.calls.add(call)
         try:
-            with copy.loading:
+            with forks_held_off(), copy.loading:
                 if copy.value is None:
                     copy.value = share.load(share.options)
             yield copy.value
@@ -100,19 +101,19 @@ class Registry:
 
     def _forgotten(self, keys: list[Key]) -> list[LoadedCopy]:
         """Take the copies under `keys` out, and return those without calls in flight."""
-        with self._lock:
+        with forks_held_off(), self._lock:
             found = [copy for key in keys if (copy := self._copies.pop(key, None))]
             return [copy for copy in found if not copy.calls]
 
     def list_loaded(self) -> list[LoadedModel]:
         """Return what is loaded, the oldest first."""
         sharers, now = self._sharers(), time.monotonic()
-        with self._lock:
+        with forks_held_off(), self._lock:
             loaded = [(key, copy) for key, copy in self._copies.items() if copy.value is not None]
             return [copy.described(len(sharers.get(key, ())), now) for key, copy in loaded]
 
     def _end(self, call: object, copy: LoadedCopy, key: Key, share: Share) -> None:
-        with self._lock:
+        with forks_held_off(), self._lock:
             copy.calls.discard(call)
             copy.last_call, copy.last_timeout = time.monotonic(), share.idle_timeout
             if copy.value is None and not copy.calls and self._copies.get(key) is copy:
@@ -127,7 +128,7 @@ class Registry:
     def _drop_idle(self) -> float:
         """Drop what nobody needs any more; return when there may be more to drop."""
         sharers = self._sharers()
-        with self._lock:
+        with forks_held_off(), self._lock:
             over_at = {key: copy.over_at(sharers.get(key, [])) for key, copy in list(self._copies.items())}
             now = time.monotonic()
             over = [copy for key, end in over_at.items() if end <= now and (copy := self._copies.pop(key, None))]

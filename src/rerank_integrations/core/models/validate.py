@@ -10,7 +10,8 @@ from rerank_integrations.errors import InvalidInputError
 def require_texts(texts: Sequence[str], name: str = "text") -> None:
     """Raise `InvalidInputError` unless `texts` is a sequence of strings (not one string) that UTF-8 can write."""
     if isinstance(texts, str):
-        raise InvalidInputError(f"{name}s is one string, {texts[:40]!r}; expected a list of strings")
+        several = "queries" if name == "query" else f"{name}s"
+        raise InvalidInputError(f"{several} is one string, {texts[:40]!r}; expected a list of strings")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInputError(f"{name} number {place} is of type {type(text).__name__}; expected str")

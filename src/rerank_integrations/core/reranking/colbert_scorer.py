@@ -17,6 +17,7 @@ from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
 from rerank_integrations.core.reranking.vector_cache import VectorCache
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows
+from rerank_integrations.core.token_vectors import encode_documents, encode_queries
 from rerank_integrations.errors import InvalidInputError, ModelMismatchError
 
 CACHE_BYTES = 128 * 2**20
@@ -117,7 +118,7 @@ class ColBERTScorer:
         if not any(candidates):
             return [[] for _ in queries]
         self._require_same_model()
-        vectors = self._model.encode_queries(list(queries))
+        vectors = encode_queries(self._model, list(queries))
         held = [self._held(query, given) for query, given in zip(vectors, candidates, strict=True)]
         rest = [
             [one.text for at, one in enumerate(given) if at not in found]
@@ -201,7 +202,9 @@ class ColBERTScorer:
         known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
         cached = frozenset(known)
         missing = [piece for piece in pieces if piece not in cached]
-        for piece, vectors in zip(missing, self._model.encode_documents(missing) if missing else [], strict=True):
+        # A score that is NaN names the candidate it is of, which is more than the text's number.
+        fresh = encode_documents(self._model, missing, finite=False) if missing else []
+        for piece, vectors in zip(missing, fresh, strict=True):
             self._cache.put(piece, vectors)
             known[piece] = vectors
         return _Encoded(spans, known, cached)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
+from rerank_integrations.core.forking import cached_property, forks_held_off
 from rerank_integrations.core.reranking.candidates import Candidate
 from rerank_integrations.errors import InvalidInputError, TextTooLongError
 
@@ -63,11 +63,11 @@ class Lengths:
         return self._model.cuts_queries(queries) if self.told else [False] * len(queries)
 
     def _counted(self, texts: Sequence[str]) -> dict[str, int]:
-        with self._lock:
+        with forks_held_off(), self._lock:
             known = {text: self._counts[hash(text)] for text in texts if hash(text) in self._counts}
         missing = [text for text in texts if text not in known]
         fresh = dict(zip(missing, self._model.token_counts(missing), strict=True)) if missing else {}
-        with self._lock:
+        with forks_held_off(), self._lock:
             self._counts.update({hash(text): count for text, count in fresh.items()})
             while len(self._counts) > _REMEMBERED:
                 self._counts.popitem(last=False)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.maxsim import Floats
 
 # What an entry takes beside its vectors: its key, the array's header, the dictionary's slot.
@@ -32,7 +33,7 @@ class VectorCache:
     def get(self, text: str) -> Floats | None:
         """Return the vectors of `text`, or ``None`` if they are not here."""
         key = _key(text)
-        with self._lock:
+        with forks_held_off(), self._lock:
             found = self._entries.get(key)
             if found is not None:
                 self._entries.move_to_end(key)
@@ -46,7 +47,7 @@ class VectorCache:
         # Always a copy: a view would keep its whole batch alive, and an encoder may write into an array of its own.
         kept = np.array(vectors, dtype=np.float32, order="C")
         key = _key(text)
-        with self._lock:
+        with forks_held_off(), self._lock:
             old = self._entries.pop(key, None)
             self._held += size - (0 if old is None else _size(old))
             self._entries[key] = kept

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.forking import cached_property
 from rerank_integrations.core.index.plaid.clustering import NearestCentroid, nearest, train_centroids
 from rerank_integrations.core.index.plaid.codebooks import normal_codebook, random_rotation
 from rerank_integrations.core.index.plaid.kernels import nearest_codewords
@@ -103,7 +103,7 @@ class Codec:
 
     @cached_property
     def longest_centroid(self) -> float:
-        """The largest length of a centroid."""
+        """Return the largest length of a centroid."""
         return float(np.linalg.norm(self.centroids, axis=1).max())
 
     def rotate(self, vectors: NDArray[np.float16] | Floats) -> Floats:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.graphs.cache import find_graph, graphs_folder, keep_graph
 from rerank_integrations.core.models.graphs.onnx_session import OnnxSession
@@ -59,7 +60,7 @@ def kept_graph(options: LoadOptions, kind: str, transformer: Any, preprocess: Pr
 
     def make(folder: Path) -> None:
         logger.info("converting %s for %s", options.name_or_path, options.backend)
-        with _one_at_a_time, _guarded(options):
+        with forks_held_off(), _one_at_a_time, _guarded(options):
             examples = [_inputs(options, transformer, batch) for texts in _EXAMPLES for batch in preprocess(texts)]
             with _source(options, kind, transformer, examples[0]) as source:
                 _require_agreement(session(source, "float32"), transformer, examples)
