@@ -251,7 +251,7 @@ def use(path: Path) -> Iterator[str]:
         for name, call in calls.items():
             try:
                 call()
-            except IndexFormatError:  # noqa: PERF203
+            except RerankError:  # noqa: PERF203
                 yield name
 
 
