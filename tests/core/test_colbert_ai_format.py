@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
@@ -268,6 +271,96 @@ def test_odd_descriptions_of_tensors(folder: Path, pickled: bytes) -> None:
     replace_pickle(folder / "avg_residual.pt", pickled)
     with pytest.raises(IndexFormatError, match=r"avg_residual\.pt"):
         open_colbert_ai(folder)
+
+
+def doubled(levels: int = 100) -> bytes:
+    """Opcodes that push a tuple, each level of it twice the one before: 2^100 leaves in 500 bytes."""
+    pushed = b"X\x01\x00\x00\x00aq\x00"
+    for level in range(1, levels + 1):
+        pushed += b"h" + bytes([level - 1]) + b"\x86q" + bytes([level])
+    return pushed
+
+
+TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n"
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+BOMBS = {
+    "described": b"\x80\x02(" + doubled() + b"K\x01K\x01K\x01K\x01tQ.",
+    "hashed": b"\x80\x02ccollections\nOrderedDict\n](" + doubled() + b"K\x01\x86e\x85R.",
+    "as a storage": TENSOR + b"(" + doubled() + b"K\x00))tR.",
+    "as an offset": TENSOR + b"(" + STORAGE + doubled() + b"))tR.",
+    "as a size": TENSOR + b"(" + STORAGE + b"K\x00" + doubled() + b")tR.",
+    "as a storage's number": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + doubled() + b"K\x01K\x01tQ.",
+    "in the place of a tensor": b"\x80\x02" + doubled() + b".",
+    "of many dimensions": TENSOR + b"(" + STORAGE + b"K\x00(" + b"J\xff\xff\xff\x7f" * 12_000 + b"t(t)tR.",
+    "of very large numbers": TENSOR + b"(" + STORAGE + b"K\x00\x8a\xff" + b"\x7f" * 255 + b"\x85K\x01\x85tR.",
+    "nested deep": b"\x80\x02K\x01" + b"\x85" * 60_000 + b"Q.",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_small_pickle_of_a_huge_value_costs_nothing(folder: Path, kind: str) -> None:
+    """To hash it, to compare it or to write it out would take longer than anyone waits."""
+    replace_pickle(folder / "avg_residual.pt", BOMBS[kind])
+    with pytest.raises(IndexFormatError, match=r"avg_residual\.pt") as refused:
+        open_colbert_ai(folder)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_storage_is_read_once_however_often_it_is_named(folder: Path) -> None:
+    replace_pickle(folder / "avg_residual.pt", b"\x80\x02" + STORAGE * 900 + described()[2:])
+    assert open_colbert_ai(folder).codec.avg_residual == 0.125
+    others = b"".join(STORAGE.replace(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x00%d" % n) for n in range(10))
+    members = {f"avg_residual/data/{number}": bytes(4) for number in range(10)}
+    replace_pickle(folder / "avg_residual.pt", b"\x80\x02" + others + described()[2:], **members)
+    with pytest.raises(IndexFormatError, match="more than 8 storages"):
+        open_colbert_ai(folder)
+
+
+def test_random_pickles_are_refused_or_harmless(folder: Path) -> None:
+    drawn = random.Random(5)
+    pieces = [doubled(), STORAGE, TENSOR[2:], b"ccollections\nOrderedDict\n", b"K\x01", b"K\x00", b"(", b")", b"]"]
+    pieces += [b"R", b"t", b"\x85", b"\x86", b"\x87", b"Q", b"a", b"e", b"q\x07", b"h\x07", b"h\x00", b"\x88"]
+    for _ in range(100):
+        pickled = b"\x80\x02" + b"".join(drawn.choices(pieces, k=drawn.randrange(1, 12))) + b"."
+        replace_pickle(folder / "avg_residual.pt", pickled)
+        with contextlib.suppress(IndexFormatError):
+            open_colbert_ai(folder)
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once(folder: Path) -> None:
+    """Comparing each key with all others took minutes."""
+    keys = ",".join(f'"k{number}":0' for number in range(200_000))
+    (folder / "metadata.json").write_text("{" + keys + ',"k199999":0}')
+    with pytest.raises(IndexFormatError, match="'k199999' stands twice"):
+        open_colbert_ai(folder)
+
+
+def test_settings_of_a_size_that_nobody_writes(folder: Path) -> None:
+    os.truncate(folder / "metadata.json", 1 << 40)
+    with pytest.raises(IndexFormatError, match="expected at most 16777216"):
+        open_colbert_ai(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["centroids.pt", "metadata.json", "doclens.0.json"])
+def test_a_pipe_is_no_file_to_wait_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(IndexFormatError):
+        open_colbert_ai(folder)
+
+
+def test_values_of_any_length_are_cut_in_messages(folder: Path) -> None:
+    metadata = json.loads((folder / "metadata.json").read_text())
+    for change in (
+        {"config": ["x" * 1_000_000] * 9},
+        {"num_chunks": "y" * 1_000_000},
+        {"num_partitions": ["z"] * 99_999},
+    ):
+        (folder / "metadata.json").write_text(json.dumps({**metadata, **change}))
+        with pytest.raises(IndexFormatError) as refused:
+            open_colbert_ai(folder)
+        assert len(str(refused.value)) < 1000
 
 
 def test_zips_that_torch_does_not_write(folder: Path) -> None:

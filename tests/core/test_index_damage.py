@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harm import PASSAGES, answers, make_two_segments
 from toy import ToyEncoder
@@ -198,6 +201,22 @@ def test_any_flipped_byte_is_found_by_verify(made: Path, name: str) -> None:
     file.write_bytes(sound)
     with ColBERTIndex.open(made, ToyEncoder()) as index:
         index.verify()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_no_numbers_are_damage_whatever_their_checksum(made: Path, value: float) -> None:
+    """A score of NaN is neither better nor worse than another: fewer passages were found, or the query was blamed."""
+    file = segment_files(made, "tokens.npy")[0]
+    tokens = np.load(file)
+    tokens[3] = value
+    np.save(file, tokens)
+    sums = json.dumps({other.stem: zlib.crc32(other.read_bytes()) for other in file.parent.glob("*.npy")})
+    change_catalog(made, f"UPDATE segments SET checksums = '{sums}' WHERE name = '{file.parent.name}'")
+    with ColBERTIndex.open(made, ToyEncoder(), read_only=True) as index:
+        ids = [passage.id for passage in PASSAGES]
+        for call in (lambda: index.search("text", 3), lambda: index.rerank("text", ids), index.verify):
+            with pytest.raises(IndexFormatError, match=rf"{file.parent.name}.*not finite"):
+                call()
 
 
 def test_compact_does_not_make_damage_look_sound(made: Path) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile_arrays
 import numpy as np
 import pytest
 from grown import ENOUGH, many
+from hostile_arrays import read, write
 from numpy.typing import NDArray
-from toy import ToyEncoder
+from toy import ToyEncoder, child_env
 
 from rerank_integrations import ColBERTIndex, IndexFormatError, Passage, RerankError
 
@@ -136,6 +141,67 @@ def test_numbers_that_point_nowhere(made: Path, kind: str) -> None:
                 call()
 
 
+RULES: dict[str, tuple[str, str, Change]] = {
+    "a number that is none in a rotation": ("rotation", "rotation", lambda array: array.__setitem__((3, 3), np.nan)),
+    "an infinite centroid": ("centroids", "centroids", lambda array: array.__setitem__(7, np.inf)),
+    "a codebook past float16": ("codebook", "codebook", lambda array: array.__setitem__((255, 1), 1e30)),
+    "a codebook of 3 columns": ("codebook", "codebook", lambda array: array[:, :3].copy()),
+    "a padded dimension of 12": ("rotation", "rotation", lambda array: array[:, :12].copy()),
+    "fewer rows than dimensions": ("rotation", "dimensions", lambda array: array[:8].copy()),
+    "scales of another kind": ("scales", "scales", lambda array: array.astype(np.uint16)),
+    "residuals too narrow": ("residuals", "residuals", lambda array: array[:, :2].copy()),
+    "a list too few": ("list_starts", "lists", lambda array: array[1:].copy()),
+    "lists of signed numbers": ("listed", "lists", lambda array: array.astype(np.int32)),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_arrays_that_break_a_rule_of_the_compiled_loops(made: Path, kind: str) -> None:
+    """With checksums that fit: only the rules themselves keep the loops from reading past an array's end."""
+    name, message, change = RULES[kind]
+    array = read(made)[name]
+    changed = change(array)
+    arrays = {name: array if changed is None else changed}
+    if kind == "a padded dimension of 12":
+        arrays |= {
+            "centroids": read(made)["centroids"][:, :12].copy(),
+            "residuals": read(made)["residuals"][:, :3].copy(),
+        }
+    write(made, arrays, {})
+    with ColBERTIndex.open(made, ToyEncoder(), read_only=True) as index:
+        for call in (lambda: ask(index), index.verify):
+            with pytest.raises(IndexFormatError, match=message):
+                call()
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, 1e308, float("inf")])
+def test_a_step_that_is_none(made: Path, step: float) -> None:
+    write(made, {}, {"codecs.step": step})
+    with ColBERTIndex.open(made, ToyEncoder(), read_only=True) as index, pytest.raises(IndexFormatError, match="step"):
+        ask(index)
+
+
+def fuzz(sound: Path, folder: Path, seed: int, cases: int, *more: str) -> dict[str, int]:
+    program = Path(hostile_arrays.__file__)
+    command = [sys.executable, str(program), str(sound), str(folder), str(seed), str(cases), *more]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_env())
+    assert done.returncode == 0, (seed, done.returncode, done.stderr[-2000:])
+    counts: dict[str, int] = json.loads(done.stdout)
+    return counts
+
+
+def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -> None:
+    counts = fuzz(sound, tmp_path / "index", 1, 20)
+    assert counts["refused"] > 15
+    assert counts["answered"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_many_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path, seed: int) -> None:
+    fuzz(sound, tmp_path / "index", seed, 200, "every")
+
+
 def flip_each(path: Path, pattern: str, step: int) -> None:
     file = file_of(path, pattern)
     content = file.read_bytes()
@@ -157,7 +223,7 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
 @pytest.mark.parametrize("pattern", FILES)
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
     """In headers and in data; and what a search raises over one, if it does, is of ours."""
-    flip_each(made, pattern, step=4)
+    flip_each(made, pattern, step=8)
 
 
 @pytest.mark.slow

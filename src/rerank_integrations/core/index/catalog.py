@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -13,7 +14,20 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from rerank_integrations.core.forking import before_each_fork, forks_held_off
+from rerank_integrations.core.index import row_checksums
 from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.index.schema import (
+    FORMAT_VERSION,
+    TABLES,
+    drop_everything,
+    folder_log,
+    last_generation,
+    read_meta,
+    require_schema,
+    table_names,
+    upgrade,
+    whole_number,
+)
 from rerank_integrations.errors import (
     IndexClosedError,
     IndexFormatError,
@@ -23,32 +37,12 @@ from rerank_integrations.errors import (
     RerankError,
 )
 
-FORMAT_VERSION = 2
+_LOGGER = logging.getLogger(__name__)
+
 FILENAME = "catalog.sqlite"
 
 _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE codecs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, tokens INTEGER NOT NULL,
-    centroids INTEGER NOT NULL, step REAL NOT NULL, whole INTEGER NOT NULL, checksums TEXT NOT NULL
-);
-CREATE TABLE segments (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, passages INTEGER NOT NULL,
-    tokens INTEGER NOT NULL, codec TEXT REFERENCES codecs(name), checksums TEXT NOT NULL
-);
-CREATE TABLE passages (
-    pid INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL,
-    segment TEXT NOT NULL REFERENCES segments(name), ordinal INTEGER NOT NULL, tokens INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX passages_place ON passages (segment, ordinal);
-"""
-
-# Names of folders of vectors that the catalog has written down before they are made, or no longer names: what a writer
-# may remove. Each was `named` in a commit, so that a reader may have it open, or never.
-FOLDERS_TABLE = "CREATE TABLE IF NOT EXISTS folders (name TEXT PRIMARY KEY, named INTEGER NOT NULL) WITHOUT ROWID"
 
 # More are opened while more threads read at once; each keeps two or three files open.
 _IDLE_CONNECTIONS = 8
@@ -59,9 +53,20 @@ FileIdentity: TypeAlias = "tuple[int, int]"
 
 
 class Connection(sqlite3.Connection):
-    """A connection to a catalog, with the device and inode of the file that it has open."""
+    """A connection to a catalog, with the device and inode of the file that it has open.
+
+    It knows which schema it has checked.
+    """
 
     identity: FileIdentity
+    _checked: int | None = None
+
+    def require_schema(self, path: Path) -> None:
+        """Raise unless the file holds nothing, or the tables of an index alone; looks again when they have changed."""
+        (version,) = self.execute("PRAGMA schema_version").fetchone()
+        if version != self._checked:
+            require_schema(self, path)
+            self._checked = version
 
 
 class Commit(NamedTuple):
@@ -103,36 +108,50 @@ class Catalog:
     def create(self, meta: dict[str, str], fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds.
 
-        `fill` may name segments, codecs and passages in it.
+        `fill` may name segments, codecs and passages in it. Open readers compare generations, so the count goes on;
+        ``index_id`` tells the new index from the one that stood there.
         """
-        with self.write() as connection:
-            had_index = "meta" in table_names(connection)
-            version = connection.execute(
-                "SELECT value FROM meta WHERE key = 'generation'" if had_index else "SELECT 0"
-            ).fetchone()
-            connection.execute(FOLDERS_TABLE)
-            for table in {"segments", "codecs"} & table_names(connection):
-                connection.execute(f"INSERT OR REPLACE INTO folders SELECT name, 1 FROM {table}")
-            for table in ("passages", "segments", "codecs", "meta"):
-                connection.execute(f"DROP TABLE IF EXISTS {table}")
-            for statement in _SCHEMA.split(";"):
+        with self._transaction() as connection:
+            before = last_generation(connection)
+            log = folder_log(connection)
+            drop_everything(connection)
+            for statement in TABLES.split(";"):
                 connection.execute(statement)
-            # Open readers compare generations, so the count goes on.
-            rows = {
-                **meta,
-                "format": str(FORMAT_VERSION),
-                "generation": str(version[0] if version else 0),
-                "index_id": uuid.uuid4().hex,
-            }
+            connection.executemany("INSERT INTO folders VALUES (?, ?)", log.items())
+            rows = {"index_id": uuid.uuid4().hex, **meta, "format": str(FORMAT_VERSION), "generation": str(before)}
             connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+            row_checksums.fill(connection)
+            row_checksums.watch(connection)
             if fill is not None:
                 fill(connection)
 
+    def upgrade(self) -> None:
+        """Give a catalog of an older format what this one has, in one transaction; nothing where it is only read."""
+        if self._read_only:
+            return
+        with self.read() as connection:
+            old = read_meta(connection, self._path.parent)["format"] != str(FORMAT_VERSION)
+        if old:
+            with self.write():
+                _LOGGER.info("%s becomes an index of format %d", self._path.parent, FORMAT_VERSION)
+
+    def table_names(self) -> set[str]:
+        """Return the names of the tables of whatever database stands there; of another program's too."""
+        with self._connection() as connection, _translated(self._path, "cannot be read"):
+            return table_names(connection)
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection inside a read transaction."""
+        """Give a connection inside a read transaction.
+
+        Raises
+        ------
+        IndexFormatError
+            If the file holds anything but the tables of an index, such as triggers and views.
+        """
         with self._connection() as connection, _translated(self._path, "cannot be read"):
             connection.execute("BEGIN")
+            connection.require_schema(self._path)
             yield connection
 
     @contextlib.contextmanager
@@ -141,12 +160,36 @@ class Catalog:
 
         Whatever is raised inside rolls it back. Without `new_commit` the generation stays: nothing that readers see
         has changed.
+
+        Raises
+        ------
+        IndexFormatError
+            If what the catalog says of itself, of segments or of codecs was damaged: what is written would make that
+            look sound.
         """
+        with self._transaction(new_commit) as connection:
+            connection.require_schema(self._path)
+            # An import logs the folders that it makes before there is an index.
+            if "meta" in table_names(connection):
+                self._begin(connection)
+            yield connection
+
+    def _begin(self, connection: Connection) -> None:
+        if read_meta(connection, self._path.parent)["format"] != str(FORMAT_VERSION):
+            upgrade(connection)
+        elif problems := list(row_checksums.table_problems(connection)):
+            raise IndexFormatError(f"{self._path} is damaged: {problems[0]}; nothing was written")
+        row_checksums.watch(connection)
+
+    @contextlib.contextmanager
+    def _transaction(self, new_commit: bool = True) -> Iterator[Connection]:
         with self._connection() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
             connection.execute("BEGIN IMMEDIATE")
             yield connection
-            if new_commit:
-                connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            if "meta" in table_names(connection):
+                if new_commit:
+                    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+                row_checksums.settle(connection)
             connection.execute("COMMIT")
 
     def is_past_all_readers(self, patience_ms: int) -> bool:
@@ -298,11 +341,15 @@ class Catalog:
                 factory=Connection,
             )
         try:
+            # Before anything reads the schema: no function or virtual table in it may have an effect.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
             if self._read_only:
                 with _translated(self._path, "cannot be read"):
                     # Opens the log too.
                     connection.execute("PRAGMA schema_version").fetchone()
             else:
+                row_checksums.prepare(connection)
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
@@ -324,43 +371,13 @@ def _close_idle_connections() -> None:
 before_each_fork(_close_idle_connections)
 
 
-def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """Return the index's own facts.
-
-    Raises
-    ------
-    IndexFormatError
-        If they are absent or of a format that this version does not read.
-    """
-    if not table_names(connection) >= {"meta", "passages"}:
-        raise IndexFormatError(f"{path} is not an index: its catalog holds no tables of one")
-    meta = dict(connection.execute("SELECT key, value FROM meta"))
-    if meta.get("format") != str(FORMAT_VERSION):
-        raise IndexFormatError(
-            f"{path} is an index of format {meta.get('format')!r}; this version reads {FORMAT_VERSION}"
-        )
-    if not table_names(connection) >= {"segments", "codecs"}:
-        raise IndexFormatError(f"{path} is damaged: its catalog lacks tables")
-    missing = {"fingerprint", "generation", "model"} - set(meta)
-    if missing:
-        raise IndexFormatError(f"{path} is damaged: its catalog lacks {', '.join(sorted(missing))}")
-    return meta
-
-
 def commit_seen(connection: Connection) -> Commit:
     """Return which commit the transaction of `connection` sees; two that are equal hold the same."""
     facts = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('generation', 'index_id')"))
-    try:
-        number = int(facts["generation"]) if "generation" in facts else None
-    except ValueError as error:
-        raise IndexFormatError(f"the catalog is damaged: its generation is {facts['generation']!r}") from error
+    number = whole_number(facts["generation"]) if "generation" in facts else None
+    if number is not None and number < 0:
+        raise IndexFormatError(f"the catalog is damaged: its generation is {facts['generation']!r}")
     return Commit(connection.identity, facts.get("index_id"), number)
-
-
-def table_names(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of the catalog's tables, SQLite's own left out."""
-    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    return {row[0] for row in connection.execute(query)}
 
 
 def _identity(path: Path) -> FileIdentity | None:
@@ -376,6 +393,10 @@ def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatEr
     try:
         yield
     except sqlite3.OperationalError as error:
+        if "user-defined function" in str(error) or "decode to UTF-8" in str(error):
+            raise IndexFormatError(
+                f"{path} is damaged: it holds a text that is not UTF-8; verify() says which"
+            ) from error
         lacking = lacking_for_read(path)
         if lacking is not None:
             raise (lacking if kind is IndexFormatError else kind(f"{path} {failed}: {lacking}")) from error

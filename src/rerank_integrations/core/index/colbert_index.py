@@ -14,7 +14,7 @@ from typing import Any
 
 from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.effort import Effort, search_device
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.growth import compile_now, start_compiling_early
@@ -22,6 +22,7 @@ from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
@@ -160,6 +161,7 @@ class ColBERTIndex:
         writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
+            catalog.upgrade()
             with catalog.read() as connection:
                 meta = read_meta(connection, folder)
                 start_compiling_early(connection, meta)

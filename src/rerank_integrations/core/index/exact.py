@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from rerank_integrations.core.index.rounded import is_rounded, rounded_scores
 from rerank_integrations.core.index.segments import FloatSegment
 from rerank_integrations.core.index.snapshot import Part, Places
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
+from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 # Small enough for the cache of one core, large enough for BLAS.
 _BLOCK_TOKENS = 1 << 14
@@ -38,6 +40,11 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     -------
     list of dict
         Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
+
+    Raises
+    ------
+    IndexFormatError, InvalidInputError
+        If a score is not finite, by a stored vector or by a query's.
     """
     if not parts:
         return [{} for _ in queries]
@@ -48,6 +55,7 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
     places = np.concatenate([part.places for part in parts])
     scores = np.concatenate(found, axis=1)
+    _require_finite(parts, scores)
     with one_thread():
         return [
             _settled(parts, query, owners, places, row, k, float(error))
@@ -58,11 +66,24 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
 def stored_scores(parts: Sequence[Part[FloatSegment]], query: Floats) -> dict[int, float]:
     """Return the MaxSim of each passage of `parts`, by catalog number."""
     with one_thread():
-        return {
+        scores = {
             int(part.pids[place]): maxsim(query, part.segment.vectors(int(place)))
             for part in parts
             for place in part.places
         }
+    _require_finite(parts, np.fromiter(scores.values(), np.float64, len(scores)))
+    return scores
+
+
+def _require_finite(parts: Sequence[Part[FloatSegment]], scores: NDArray[Any]) -> None:
+    """Raise unless all scores are numbers: which of them are best could not be told, and fewer would be found."""
+    if np.isfinite(scores).all():
+        return
+    for part in parts:
+        if not np.isfinite(part.segment.tokens).all():
+            name = part.segment.name
+            raise IndexFormatError(f"segment {name} is damaged: it holds vectors that are not finite numbers")
+    raise InvalidInputError("a score is not finite: the query's vectors are too large; expected unit vectors")
 
 
 def _settled(

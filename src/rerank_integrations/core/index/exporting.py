@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.index.as_index import as_index
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, read_meta
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
     ColbertAICodec,
@@ -31,11 +31,12 @@ from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.rewriting import PLAID_TOKENS
+from rerank_integrations.core.index.schema import read_meta, stored_passage
 from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part, Selection, Snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Passage
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 if TYPE_CHECKING:
     from rerank_integrations.core.index.plaid.codec import Codec
@@ -177,16 +178,26 @@ def _encoder(
     meta = read_meta(connection, index_path)
     require_dim(int(meta["dim"]), int(meta["nbits"]), f"the dimension of {index_path}", InvalidInputError)
     if len(everything.groups) == 1 and not everything.floats and everything.groups[0].codec.whole:
-        return _Verbatim(everything.groups[0], json.loads(meta[THEIRS]))
+        return _Verbatim(everything.groups[0], _kept_buckets(meta, index_path))
     return _Reencoder(_centroids(everything, sources, tokens, show_progress), int(meta["nbits"]), sources)
+
+
+def _kept_buckets(meta: Mapping[str, str], index_path: Path) -> tuple[Floats, Floats, float]:
+    """Return the bucket weights and cutoffs and the mean residual that an import has recorded."""
+    try:
+        kept = json.loads(meta[THEIRS])
+        weights, cutoffs = (np.array(kept[key], dtype=np.float32) for key in ("bucket_weights", "bucket_cutoffs"))
+        average = float(kept["avg_residual"])
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise IndexFormatError(f"{index_path} is damaged: its catalog records no buckets of colbert-ai") from error
+    return weights, cutoffs, average
 
 
 class _Verbatim:
     """For an imported index: what was imported."""
 
-    def __init__(self, group: Group, kept: dict[str, Any]) -> None:
-        weights, cutoffs = (np.array(kept[key], dtype=np.float32) for key in ("bucket_weights", "bucket_cutoffs"))
-        self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, weights, cutoffs, kept["avg_residual"])
+    def __init__(self, group: Group, kept: tuple[Floats, Floats, float]) -> None:
+        self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, *kept)
 
     def encode(self, source: _Source, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         segment = source.part.segment
@@ -276,7 +287,11 @@ def _encoded(encoder: _Encoder, chunk: _Chunk) -> tuple[NDArray[np.int32], NDArr
 def _passages(connection: Connection, pids: list[int]) -> list[Passage]:
     query = "SELECT pid, id, text, metadata FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
     rows = connection.execute(query, (json.dumps(pids),))
-    found = {pid: Passage(key, text, json.loads(metadata)) for pid, key, text, metadata in rows}
+    found = {pid: stored_passage(*columns) for pid, *columns in rows}
+    if len(found) != len(pids):
+        raise IndexFormatError(
+            f"the catalog is damaged: it lacks {len(pids) - len(found)} passages that it has places for"
+        )
     return [found[pid] for pid in pids]
 
 

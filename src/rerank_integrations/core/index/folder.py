@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, table_names
+from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}
@@ -94,8 +94,7 @@ def _remove(folder: Path) -> None:
 def _tables(folder: Path) -> set[str]:
     catalog = Catalog(folder / FILENAME, read_only=True)
     try:
-        with catalog.read() as connection:
-            return table_names(connection)
+        return catalog.table_names()
     finally:
         catalog.close()
 

@@ -16,9 +16,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import Checksums, write_arrays
-from rerank_integrations.core.index.catalog import FOLDERS_TABLE, Catalog, table_names
+from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.index.lock import WriterLock
 from rerank_integrations.core.index.refusals import cause
+from rerank_integrations.core.index.schema import FOLDERS_TABLE, table_names
 
 _LOGGER = logging.getLogger(__name__)
 

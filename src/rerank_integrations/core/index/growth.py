@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
-from rerank_integrations.core.index.segments import FloatSegment, Segment, SegmentRecord, open_segment
+from rerank_integrations.core.index.schema import read_meta, recorded_dim
+from rerank_integrations.core.index.segments import (
+    FloatSegment,
+    Segment,
+    SegmentRecord,
+    open_segment,
+    require_fitting,
+)
 
 if TYPE_CHECKING:
     from rerank_integrations.core.index.plaid.codec import Codec
@@ -105,11 +112,15 @@ def _sample(
 def _vectors(
     connection: sqlite3.Connection, index_path: Path, segment: Segment, rows: NDArray[np.int64]
 ) -> NDArray[np.float16]:
+    dim = recorded_dim(read_meta(connection, index_path))
     if isinstance(segment, FloatSegment):
+        require_fitting(index_path, segment, None, dim)
         return segment.tokens[rows]
     from rerank_integrations.core.index.plaid.codec import Codes
     from rerank_integrations.core.index.plaid.records import codec_records, open_codec
 
     record = next(record for record in codec_records(connection) if record.name == segment.codec)
+    codec = open_codec(index_path, record)
+    require_fitting(index_path, segment, codec, dim)
     codes = Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows])
-    return open_codec(index_path, record).decode(codes).astype(np.float16)
+    return codec.decode(codes).astype(np.float16)

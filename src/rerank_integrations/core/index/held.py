@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from rerank_integrations.core.index.catalog import read_meta
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.effort import search_device
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Hit
+from rerank_integrations.errors import IndexFormatError
 
 
 def held_hits(index: ColBERTIndex, query: Floats, ids: Sequence[str]) -> dict[str, Hit]:
@@ -40,6 +40,9 @@ def recorded_document_length(index: ColBERTIndex) -> int | None:
     """Return the ``document_length`` of the model that made the index; ``None`` for the checkpoint's own."""
     index._require_open()
     with index._catalog.read() as connection:
-        options: dict[str, Any] = json.loads(read_meta(connection, index.path)["model"])
-    length = options.get("document_length")
+        recorded = read_meta(connection, index.path)["model"]
+    try:
+        length = json.loads(recorded).get("document_length")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise IndexFormatError(f"{index.path} is damaged: the model that it records is {recorded[:100]!r}") from error
     return length if isinstance(length, int) else None

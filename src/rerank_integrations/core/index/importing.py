@@ -30,6 +30,7 @@ from rerank_integrations.core.index.colbert_ai import (
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.folders import Folders
+from rerank_integrations.core.index.plaid.rules import codec_problem
 from rerank_integrations.core.index.recorded import model_record
 from rerank_integrations.core.index.rewriting import PLAID_TOKENS
 from rerank_integrations.core.index.segments import SegmentRecord, insert_segment
@@ -156,16 +157,10 @@ def _kept(codec: ColbertAICodec) -> str:
 
 
 def _require_fitting(theirs: ColbertAIIndex, encoder: TokenEncoder) -> None:
-    from rerank_integrations.core.index.plaid.codec import MAX_CENTROIDS
-
     if theirs.codec.dim != encoder.dim:
         raise ModelMismatchError(
             f"{theirs.path} holds vectors of {theirs.codec.dim} dimensions, made with the checkpoint "
             f"{theirs.checkpoint!r}; {encoder.name!r} makes vectors of {encoder.dim}"
-        )
-    if len(theirs.codec.centroids) > MAX_CENTROIDS:
-        raise IndexFormatError(
-            f"{theirs.path} has {len(theirs.codec.centroids)} centroids; expected at most {MAX_CENTROIDS}"
         )
     if theirs.num_tokens == 0:
         raise IndexFormatError(f"{theirs.path} holds no tokens; expected some")
@@ -191,7 +186,10 @@ def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
     shortest = max(shortest, float(np.linalg.norm(centroids, axis=1).max()) / _SHORT, 1e-6)
     step = _HEADROOM / shortest / np.iinfo(np.uint16).max
     identity = np.eye(theirs.codec.dim, dtype=np.float32)
-    return Codec("", centroids, book, identity, step, whole=True, tokens=theirs.num_tokens)
+    codec = Codec("", centroids, book, identity, step, whole=True, tokens=theirs.num_tokens)
+    if problem := codec_problem(codec):
+        raise IndexFormatError(f"{theirs.path} cannot be searched: {problem}")
+    return codec
 
 
 def _write_all(

@@ -5,15 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rerank_integrations.core.index import segments
-from rerank_integrations.core.index.catalog import Catalog, commit_seen, read_meta
-from rerank_integrations.core.index.segments import check_segment, segment_records
+import numpy as np
+
+from rerank_integrations.core.index import row_checksums, segments
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, commit_seen
+from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.index.row_checksums import any_text, content_crc, place_crc
+from rerank_integrations.core.index.schema import FORMAT_VERSION, read_meta, recorded_dim, stored_passage
+from rerank_integrations.core.index.segments import check_segment, open_segment, segment_records
 from rerank_integrations.errors import IndexFormatError
+
+if TYPE_CHECKING:
+    # Its module imports numba, which an exact index has no use for.
+    from rerank_integrations.core.index.plaid.codec import Codec
+
+# How many damaged passages a message names; it counts the others.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str,
 
 
 def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
-    """Read everything and compare it with the catalog.
+    """Read everything and compare it with its checksums and with one another.
 
     Raises
     ------
@@ -102,18 +115,20 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
     """
     while True:
         with catalog.read() as connection:
-            read_meta(connection, path)
-            commit = commit_seen(connection)
-            problems = list(_problems(connection, path))
-            passages, tokens, count = connection.execute(
-                "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
-            ).fetchone()
-        if not problems:
-            return VerifyReport(passages=passages, tokens=tokens, segments=count)
+            before = commit_seen(connection)
+            # What stops several parts is said once.
+            problems = list(dict.fromkeys(_problems(connection, path)))
+            if not problems:
+                return _report(connection)
         with catalog.read() as connection:
-            if commit_seen(connection) == commit:
+            if commit_seen(connection) == before:
                 raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
         # A writer has committed meanwhile, and may have removed files that it no longer needs: not damage.
+
+
+def _report(connection: sqlite3.Connection) -> VerifyReport:
+    query = "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
+    return VerifyReport(*connection.execute(query).fetchone())
 
 
 def _sizes(path: Path) -> Iterator[int]:
@@ -125,27 +140,104 @@ def _sizes(path: Path) -> Iterator[int]:
 
 
 def _problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
-    for (finding,) in connection.execute("PRAGMA integrity_check").fetchall():
-        if finding != "ok":
-            yield f"catalog: {finding}"
-    for record in segment_records(connection):
-        yield from check_segment(path, record)
-    yield from _codec_problems(connection, path)
-    lost = connection.execute(
-        "SELECT count(*) FROM passages LEFT JOIN segments ON segment = name "
-        "WHERE name IS NULL OR ordinal NOT BETWEEN 0 AND segments.passages - 1"
-    ).fetchone()[0]
-    if lost:
-        yield f"catalog: {lost} passages point to vectors that no segment holds"
+    # Each by itself: what stops one does not hide what others find.
+    yield from _tried(path, lambda: _database_problems(connection))
+    yield from _tried(path, lambda: _own_problems(connection, path))
+    yield from _tried(path, lambda: _file_problems(connection, path))
+    yield from _tried(path, lambda: _row_problems(connection, path))
 
 
-def _codec_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
-    query = "SELECT count(*) FROM segments LEFT JOIN codecs ON codec = codecs.name WHERE codec IS NOT NULL "
-    lost = connection.execute(query + "AND codecs.name IS NULL").fetchone()[0]
-    if lost:
-        yield f"catalog: {lost} segments were made by codecs that it does not name"
+def _tried(path: Path, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
+    try:
+        yield from problems()
+    except (sqlite3.DatabaseError, IndexFormatError) as error:
+        # What the system refuses is no damage.
+        if lacking := lacking_for_read(path / FILENAME):
+            raise lacking from error
+        yield f"catalog: {error}"
+
+
+def _database_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    with any_text(connection):
+        for (finding,) in connection.execute("PRAGMA integrity_check").fetchall():
+            if finding != "ok":
+                yield f"catalog: {finding}"
+        lost = Counter(table for table, *_ in connection.execute("PRAGMA foreign_key_check"))
+    for table, count in sorted(lost.items()):
+        yield f"catalog: {count} rows of {table} point to rows that are not there"
+
+
+def _own_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    meta = read_meta(connection, path)
+    if meta["format"] == str(FORMAT_VERSION):
+        yield from (f"catalog: {problem}" for problem in row_checksums.table_problems(connection))
+        yield from (f"catalog: {problem}" for problem in row_checksums.total_problems(connection))
+
+
+def _file_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    dim = recorded_dim(read_meta(connection, path))
+    codecs: dict[str, Codec] = {}
     if connection.execute("SELECT count(*) FROM codecs").fetchone()[0]:
-        from rerank_integrations.core.index.plaid.records import check_codec, codec_records
+        from rerank_integrations.core.index.plaid.records import check_codec, codec_records, open_codec
 
-        for record in codec_records(connection):
-            yield from check_codec(path, record)
+        for codec in codec_records(connection):
+            problems = list(check_codec(path, codec))
+            yield from problems
+            if not problems:
+                codecs[codec.name] = open_codec(path, codec)
+    for record in segment_records(connection):
+        if record.codec is not None and record.codec not in codecs:
+            yield f"segment {record.name} cannot be read: its codec {record.codec} is damaged, or not there"
+        else:
+            yield from check_segment(path, record, codecs[record.codec] if record.codec else None, dim)
+
+
+def _row_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    """Read every passage: its columns, its checksums, and whether its segment has so many tokens at its place."""
+    checked = read_meta(connection, path)["format"] == str(FORMAT_VERSION)
+    columns = "pid, id, text, metadata, segment, ordinal, tokens"
+    query = f"SELECT {columns}, {'content_crc, place_crc' if checked else 'NULL, NULL'} FROM passages"
+    lengths = _lengths(connection, path)
+    damaged: dict[str, list[str]] = defaultdict(list)
+    with any_text(connection):
+        for row in connection.execute(query):
+            if problem := _row_problem(row, lengths, checked):
+                damaged[problem].append(repr(row[1]))
+    for problem, ids in damaged.items():
+        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+        yield f"catalog: {len(ids)} passages {problem}: {', '.join(ids[:_NAMED])}{more}"
+
+
+def _row_problem(row: tuple[Any, ...], lengths: Mapping[str, list[int] | None], checked: bool) -> str | None:
+    pid, passage_id, text, metadata, segment, ordinal, tokens, of_content, of_place = row
+    if checked and of_content != content_crc(pid, passage_id, text, metadata):
+        return "have an id, a text or metadata that are not as they were written"
+    if checked and of_place != place_crc(pid, segment, ordinal, tokens):
+        return "have a place that is not as it was written"
+    try:
+        stored_passage(passage_id, text, metadata)
+        # Lone surrogates stand for bytes that are not UTF-8.
+        passage_id.encode(), text.encode(), metadata.encode()
+    except (IndexFormatError, UnicodeEncodeError):
+        return "have an id, a text or metadata that are none"
+    if not isinstance(segment, str) or segment not in lengths:
+        return "point to vectors that no segment holds"
+    found = lengths[segment]
+    if found is None:
+        return None
+    if type(ordinal) is not int or not 0 <= ordinal < len(found):
+        return "point to vectors that no segment holds"
+    if tokens != found[ordinal]:
+        return "have another number of tokens than their vectors"
+    return None
+
+
+def _lengths(connection: sqlite3.Connection, path: Path) -> dict[str, list[int] | None]:
+    """Return how many tokens each passage of each segment has; ``None`` where its files do not tell."""
+    lengths: dict[str, list[int] | None] = {}
+    for record in segment_records(connection):
+        lengths[record.name] = None
+        # What is wrong with its files is said of them.
+        with contextlib.suppress(OSError, IndexFormatError):
+            lengths[record.name] = np.diff(open_segment(path, record).offsets).tolist()
+    return lengths

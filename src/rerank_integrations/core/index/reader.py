@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from rerank_integrations.core.forking import forks_held_off
-from rerank_integrations.core.index.catalog import Catalog, Commit, Connection, commit_seen, read_meta
+from rerank_integrations.core.index.catalog import Catalog, Commit, Connection, commit_seen
 from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
 from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.plaid.pool import turns
+from rerank_integrations.core.index.schema import read_meta, stored_passage
 from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.rerank import best_first
@@ -107,7 +108,7 @@ class Reader:
         query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         with self._catalog.read() as connection:
             rows = connection.execute(query, (sql_ids(ids),)).fetchall()
-        found = {row[0]: Passage(row[0], row[1], json.loads(row[2])) for row in rows}
+        found = {row[0]: stored_passage(*row) for row in rows}
         return [found[key] for key in ids if key in found]
 
     def count(self) -> int:
@@ -214,6 +215,9 @@ def _best(connection: sqlite3.Connection, scores: Mapping[int, float], k: int) -
         return certain + tied
     query = "SELECT pid, id FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
     ids = dict(connection.execute(query, (json.dumps(tied),)).fetchall())
+    _require_all(len(ids), tied)
+    if not all(isinstance(key, str) for key in ids.values()):
+        raise IndexFormatError("the catalog is damaged: the id of a passage is no text; verify() says which")
     return certain + sorted(tied, key=lambda pid: ids[pid])[: k - len(certain)]
 
 
@@ -227,10 +231,22 @@ def _rows(connection: sqlite3.Connection, pids: list[int]) -> list[Row]:
     for start in range(0, len(pids), _ROWS_PER_VALUE):
         batch = json.dumps(pids[start : start + _ROWS_PER_VALUE])
         found = json.loads(connection.execute(query, (batch,)).fetchone()[0])
-        rows += [tuple(row) if isinstance(row, list) else _long_row(connection, row) for row in found]
+        rows += [_row(*row) if isinstance(row, list) else _long_row(connection, row) for row in found]
+    _require_all(len(rows), pids)
     return rows
+
+
+def _require_all(found: int, pids: Sequence[int]) -> None:
+    """Raise unless each passage that the index of places names has a row: fewer would be returned."""
+    if found != len(pids):
+        raise IndexFormatError(f"the catalog is damaged: it lacks {len(pids) - found} passages that it has places for")
+
+
+def _row(pid: int, *columns: Any) -> Row:
+    passage = stored_passage(*columns)
+    return pid, passage.id, passage.text, dict(passage.metadata)
 
 
 def _long_row(connection: sqlite3.Connection, pid: int) -> Row:
     row = connection.execute("SELECT id, text, metadata FROM passages WHERE pid = ?", (pid,)).fetchone()
-    return pid, row[0], row[1], json.loads(row[2])
+    return _row(pid, *row)

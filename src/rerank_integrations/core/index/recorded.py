@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError, ModelMismatchError

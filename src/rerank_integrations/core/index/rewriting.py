@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.schema import read_meta, recorded_dim
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     PlaidSegment,
@@ -81,7 +82,8 @@ def rewrite(
     IndexWriteError
         If the disk is full.
     """
-    segments = [_open_sound(folders.path, record) for record in records]
+    dim = recorded_dim(read_meta(connection, folders.path))
+    segments = [_open_sound(folders.path, record, codec if record.codec else None, dim) for record in records]
     alive = _alive(connection, [record.name for record in records])
     floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
     compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
@@ -174,8 +176,8 @@ def _write_codes(folders: Folders, codec: Codec, pieces: Sequence[_Piece[PlaidSe
     return write_compressed(folders, codec, joined(taken), _lengths(pieces))
 
 
-def _open_sound(path: Path, record: SegmentRecord) -> Segment:
-    problems = list(check_segment(path, record))
+def _open_sound(path: Path, record: SegmentRecord, codec: Codec | None, dim: int) -> Segment:
+    problems = list(check_segment(path, record, codec, dim))
     if problems:
         raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
     return open_segment(path, record)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array
 from rerank_integrations.core.index.folders import SEGMENTS, Folders
+from rerank_integrations.core.index.plaid.rules import code_problem, segment_problem
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 
+if TYPE_CHECKING:
+    # Its module imports numba, which an exact index has no use for.
+    from rerank_integrations.core.index.plaid.codec import Codec
+
 FOLDER = SEGMENTS
+_FLOAT_ARRAYS = frozenset({"lengths", "tokens"})
+_CODE_ARRAYS = frozenset({"lengths", "codes", "residuals", "scales"})
+_LISTED_ARRAYS = _CODE_ARRAYS | {"list_starts", "listed"}
 
 
 @dataclass(frozen=True)
@@ -129,17 +138,37 @@ def open_segment(index_path: Path, record: SegmentRecord) -> Segment:
         map_array(folder / "residuals.npy", np.uint8, (record.tokens, None)),
         map_array(folder / "scales.npy", None, (record.tokens,)),
         offsets,
-        map_array(folder / "list_starts.npy", np.int32, (None,)) if listed else None,
+        # Copied, so that what has been checked is what the search loops read.
+        np.array(map_array(folder / "list_starts.npy", np.int32, (None,))) if listed else None,
         map_array(folder / "listed.npy", None, (None,)) if listed else None,
     )
 
 
-def check_segment(index_path: Path, record: SegmentRecord) -> Iterator[str]:
-    """Yield what is wrong with a segment's files: sizes, checksums, vectors that are not finite."""
+def require_fitting(index_path: Path, segment: Segment, codec: Codec | None, dim: int) -> None:
+    """Raise unless a segment holds vectors of `dim` dimensions, as its codec (``None`` for float16 ones) makes them.
+
+    Raises
+    ------
+    IndexFormatError
+        If it does not; the search loops do not look.
+    """
+    problem = None
+    if isinstance(segment, PlaidSegment):
+        problem = "its codec is not there" if codec is None else segment_problem(segment, codec)
+    width = codec.rotation.shape[0] if codec else segment.tokens.shape[1] if isinstance(segment, FloatSegment) else dim
+    if width != dim:
+        problem = f"its vectors have {width} dimensions; expected {dim}"
+    if problem:
+        raise IndexFormatError(f"segment {index_path / FOLDER / segment.name} is damaged: {problem}")
+
+
+def check_segment(index_path: Path, record: SegmentRecord, codec: Codec | None, dim: int) -> Iterator[str]:
+    """Yield what is wrong with a segment's files: sizes, checksums, vectors that are not finite, codes of nothing."""
     folder = index_path / FOLDER / record.name
     try:
         segment = open_segment(index_path, record)
         problems = list(checksum_problems(folder, record.checksums))
+        require_fitting(index_path, segment, codec, dim)
     except FileNotFoundError as error:
         yield f"segment {folder} is missing: {error}"
         return
@@ -152,15 +181,52 @@ def check_segment(index_path: Path, record: SegmentRecord) -> Iterator[str]:
             if not np.isfinite(segment.tokens[start : start + (1 << 16)]).all():
                 yield f"segment {folder} holds vectors that are not finite numbers"
                 return
+    elif codec is not None and (problem := code_problem(segment, codec)):
+        yield f"segment {folder}: {problem}"
 
 
 def segment_records(connection: sqlite3.Connection) -> list[SegmentRecord]:
-    """Return what the catalog says of each segment, in the order of their making."""
+    """Return what the catalog says of each segment, in the order of their making.
+
+    Raises
+    ------
+    IndexFormatError
+        If what it says of one is damaged.
+    """
     query = "SELECT name, passages, tokens, codec, checksums FROM segments ORDER BY number"
-    return [
-        SegmentRecord(name, passages, tokens, codec, json.loads(checksums))
-        for name, passages, tokens, codec, checksums in connection.execute(query)
-    ]
+    return [_record(*row) for row in connection.execute(query)]
+
+
+def is_folder_name(name: object) -> bool:
+    """Whether this is a name as `write_arrays` makes them; any other could lead out of the index's folder."""
+    return isinstance(name, str) and re.fullmatch("[0-9a-f]{32}", name) is not None
+
+
+def parsed_checksums(name: str, stored: object, *wanted: frozenset[str]) -> Checksums:
+    """Return the checksums of a folder's arrays, which must be one of the sets `wanted`.
+
+    Raises
+    ------
+    IndexFormatError
+        If they are not.
+    """
+    try:
+        found = json.loads(stored) if isinstance(stored, str) else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.keys() not in wanted:
+        raise IndexFormatError(f"the checksums that the catalog has for the arrays of {name} are damaged")
+    if not all(type(value) is int and 0 <= value < 1 << 32 for value in found.values()):
+        raise IndexFormatError(f"the checksums that the catalog has for the arrays of {name} are no CRC-32")
+    return found
+
+
+def _record(name: Any, passages: Any, tokens: Any, codec: Any, checksums: Any) -> SegmentRecord:
+    numbers = type(passages) is int and type(tokens) is int and 0 <= passages < 1 << 31 and 0 <= tokens < 1 << 48
+    if not is_folder_name(name) or not numbers or not (codec is None or is_folder_name(codec)):
+        raise IndexFormatError(f"what the catalog says of the segment {name!r} is damaged")
+    wanted = (_FLOAT_ARRAYS,) if codec is None else (_CODE_ARRAYS, _LISTED_ARRAYS)
+    return SegmentRecord(name, passages, tokens, codec, parsed_checksums(name, checksums, *wanted))
 
 
 def insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> None:

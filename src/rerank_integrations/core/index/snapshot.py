@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.forking import cached_property
 from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
+from rerank_integrations.core.index.schema import recorded_dim
 from rerank_integrations.core.index.segments import (
     FloatSegment,
     PlaidSegment,
     Segment,
     SegmentRecord,
     open_segment,
+    require_fitting,
     segment_records,
     unnamed_segments,
 )
@@ -120,9 +122,10 @@ def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, s
         raise IndexFormatError(f"{index_path} is damaged: its catalog lacks the segment {unnamed[0]} of some passages")
     known = {part.segment.name: part for part in _parts(last.everything)} if last else {}
     alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
+    records = segment_records(connection)
     floats: list[Part[FloatSegment]] = []
     compressed: dict[str, list[Part[PlaidSegment]]] = defaultdict(list)
-    for record in segment_records(connection):
+    for record in records:
         part = known.get(record.name)
         # A segment's passages only ever die, so the same count is the same passages.
         if part is None or last is None or last.alive.get(record.name) != alive.get(record.name):
@@ -134,9 +137,9 @@ def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, s
             compressed[part.segment.codec].append(part)
     codecs = {group.codec.name: group.codec for group in last.everything.groups} if last else {}
     groups = [
-        Group(codec, tuple(_fitting(part, codec, index_path) for part in compressed[codec.name]))
-        for codec in _codecs(connection, index_path, compressed, codecs)
+        Group(codec, tuple(compressed[codec.name])) for codec in _codecs(connection, index_path, compressed, codecs)
     ]
+    _require_fitting(index_path, floats, groups, recorded_dim(meta))
     return Snapshot(commit, meta["fingerprint"], Selection(tuple(floats), tuple(groups)), alive)
 
 
@@ -176,8 +179,9 @@ def _part(
     pids = np.full(record.passages, DEAD, dtype=np.int64)
     query = "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal"
     rows = connection.execute(query, (record.name,)).fetchall()
-    places = np.array(rows, dtype=np.int64).reshape(-1, 2)
-    if len(places) and (places[:, 0].min() < 0 or places[:, 0].max() >= record.passages):
+    # Without a dtype, which would make whole numbers of others.
+    places = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
+    if places.dtype.kind != "i" or (rows and not 0 <= places[:, 0].min() <= places[:, 0].max() < record.passages):
         raise IndexFormatError(f"{index_path} is damaged: passages point past segment {record.name}")
     pids[places[:, 0]] = places[:, 1]
     alive = places[:, 0].astype(np.int32)
@@ -186,17 +190,12 @@ def _part(
     return _of(segment, pids, alive)
 
 
-def _fitting(part: Part[PlaidSegment], codec: Codec, index_path: Path) -> Part[PlaidSegment]:
-    """Return `part`, whose arrays must be as its codec makes them: the search loops do not look."""
-    segment = part.segment
-    sound = segment.residuals.shape[1] == codec.residual_bytes and segment.scales.dtype == codec.scale_type
-    if sound and segment.list_starts is not None and segment.listed is not None:
-        starts = segment.list_starts
-        sound = len(starts) == len(codec.centroids) + 1 and starts[0] == 0 and starts[-1] == len(segment.listed)
-        sound = sound and bool((np.diff(starts) >= 0).all()) and segment.listed.dtype in (np.uint16, np.uint32)
-    if not sound:
-        raise IndexFormatError(f"{index_path} is damaged: segment {segment.name} is not as its codec makes them")
-    return part
+def _require_fitting(index_path: Path, floats: Iterable[Part[FloatSegment]], groups: Iterable[Group], dim: int) -> None:
+    for part in floats:
+        require_fitting(index_path, part.segment, None, dim)
+    for group in groups:
+        for compressed in group.parts:
+            require_fitting(index_path, compressed.segment, group.codec, dim)
 
 
 def _codecs(

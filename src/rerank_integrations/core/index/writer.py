@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from rerank_integrations.core.index import growth
-from rerank_integrations.core.index.catalog import Catalog, read_meta
+from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.index.folders import Folders
 from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.lock import WriterLock
 from rerank_integrations.core.index.rewriting import commit_rewrite, rewrite
+from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.segments import (
     SegmentRecord,
     forget_unused,

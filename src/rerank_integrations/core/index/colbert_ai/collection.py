@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.index.colbert_ai.json_files import read_json
+from rerank_integrations.core.index.colbert_ai.json_files import brief, read_json
 from rerank_integrations.core.index.colbert_ai.read import ColbertAIIndex
 from rerank_integrations.core.index.storable import metadata_json
 from rerank_integrations.core.types import Passage
@@ -22,6 +23,7 @@ COLLECTION_TSV = "collection.tsv"
 PID_DOCID_MAP = "pid_docid_map.json"
 DOCID_METADATA_MAP = "docid_metadata_map.json"
 
+_METADATA_BYTES = 1 << 32
 _EXPECTED = (
     "a .tsv file of lines 'pid<tab>text' or 'pid<tab>text<tab>title', pids counting from 0, "
     "or a .json file of a list of strings"
@@ -170,10 +172,10 @@ def _document_ids(folder: Path) -> dict[int, str] | None:
     found: dict[int, str] = {}
     for key, document in read_json(path, dict).items():
         if not (key.isascii() and key.isdigit()) or str(int(key[:20])) != key:
-            raise IndexFormatError(f"{path} has the key {key!r}; expected the number of a passage")
+            raise IndexFormatError(f"{path} has the key {brief(key)}; expected the number of a passage")
         if not isinstance(document, str | int) or isinstance(document, bool) or document == "":
             raise IndexFormatError(
-                f"{path} gives passage {key} the document id {document!r}; expected a non-empty string"
+                f"{path} gives passage {key} the document id {brief(document)}; expected a non-empty string"
             )
         found[int(key)] = str(document)
     return dict(sorted(found.items()))
@@ -213,8 +215,14 @@ def _metadata(folder: Path, documents: dict[int, str] | None) -> dict[int, dict[
     known = read_json(path, dict) if path.exists() else {}
     for document, metadata in known.items():
         if metadata is not None and not isinstance(metadata, dict):
-            raise IndexFormatError(f"{path} gives document {document!r} {metadata!r}; expected a JSON object")
+            raise IndexFormatError(f"{path} gives document {brief(document)} {brief(metadata)}; expected a JSON object")
     passages = Counter(documents.values())
+    # Each passage has its document's: a file of a megabyte could ask for a terabyte.
+    stored = sum(len(json.dumps(metadata)) * passages[document] for document, metadata in known.items() if metadata)
+    if stored > _METADATA_BYTES:
+        raise IndexFormatError(
+            f"{path} gives the passages {stored} bytes of metadata in all; expected at most {_METADATA_BYTES}"
+        )
     found: dict[int, dict[str, Any]] = {}
     for pid, document in documents.items():
         metadata = known.get(document) or {}

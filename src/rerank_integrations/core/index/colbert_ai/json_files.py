@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,16 +12,28 @@ from rerank_integrations.errors import IndexFormatError
 _T = TypeVar("_T", dict[str, Any], list[Any])
 
 
-def read_json(path: Path, kind: type[_T]) -> _T:
+def read_json(path: Path, kind: type[_T], most: int | None = None) -> _T:
     """Read a file that holds one JSON object (`kind` is dict) or array (list).
+
+    Parameters
+    ----------
+    most
+        How many bytes it may have; ``None`` for a file that grows with the collection. Time and memory grow with them
+        and with nothing else.
 
     Raises
     ------
     IndexFormatError
-        If it is missing, not UTF-8, not JSON, of the other kind, or an object says a key twice.
+        If it is missing or no plain file, too large, not UTF-8, not JSON, of the other kind, or an object says a key
+        twice.
     """
     wanted = "a JSON object" if kind is dict else "a JSON array"
     try:
+        # A device or a pipe has no end.
+        if path.exists() and not path.is_file():
+            raise IndexFormatError(f"{path} is no plain file; expected {wanted}")
+        if most is not None and path.stat().st_size > most:
+            raise IndexFormatError(f"{path} has {path.stat().st_size} bytes; expected at most {most}")
         value = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_object)
     except FileNotFoundError as error:
         raise IndexFormatError(f"{path} is missing; expected {wanted}") from error
@@ -46,13 +59,24 @@ def count(values: dict[str, Any], key: str, path: Path, least: int = 0) -> int:
         raise IndexFormatError(f"{path} lacks {key!r}; expected an integer of at least {least}")
     value = values[key]
     if type(value) is not int or value < least:
-        raise IndexFormatError(f"{path} gives {key!r} as {value!r}; expected an integer of at least {least}")
+        raise IndexFormatError(f"{path} gives {key!r} as {brief(value)}; expected an integer of at least {least}")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {brief(key)} stands twice")
+        found[key] = value
     return found
+
+
+def brief(value: object) -> str:
+    """Return a value for a message, cut short: a file may hold anything of any length."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlevel = 2

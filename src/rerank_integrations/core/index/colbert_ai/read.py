@@ -20,8 +20,9 @@ from rerank_integrations.core.index.colbert_ai.codec import (
     require_nbits,
     require_tokens,
 )
-from rerank_integrations.core.index.colbert_ai.json_files import count, read_json
+from rerank_integrations.core.index.colbert_ai.json_files import brief, count, read_json
 from rerank_integrations.core.index.colbert_ai.tensors import load_pair, load_tensor
+from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ METADATA = "metadata.json"
 CENTROIDS = "centroids.pt"
 AVG_RESIDUAL = "avg_residual.pt"
 BUCKETS = "buckets.pt"
+# Of a file of settings; colbert-ai writes a few thousand bytes.
+METADATA_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +144,16 @@ def open_colbert_ai(path: str | os.PathLike[str]) -> ColbertAIIndex:
         raise IndexFormatError(
             f"{folder} is not a colbert-ai index: it holds no {METADATA}, which colbert-ai writes last"
         )
-    metadata = read_json(folder / METADATA, dict)
+    metadata = read_json(folder / METADATA, dict, METADATA_BYTES)
     config = metadata.get("config")
     if not isinstance(config, dict):
-        raise IndexFormatError(f"{folder / METADATA} has {config!r} at 'config'; expected a JSON object")
+        raise IndexFormatError(f"{folder / METADATA} has {brief(config)} at 'config'; expected a JSON object")
     codec = _read_codec(folder, config)
     partitions = metadata.get("num_partitions", len(codec.centroids))
     if partitions != len(codec.centroids):
         raise IndexFormatError(
-            f"{folder / CENTROIDS} holds {len(codec.centroids)} centroids; expected {partitions!r}, the num_partitions "
-            f"of {METADATA}"
+            f"{folder / CENTROIDS} holds {len(codec.centroids)} centroids; expected {brief(partitions)}, the "
+            f"num_partitions of {METADATA}"
         )
     checkpoint = config.get("checkpoint")
     return ColbertAIIndex(
@@ -166,6 +169,9 @@ def _read_codec(folder: Path, config: dict[str, Any]) -> ColbertAICodec:
     require_dim(dim, nbits, names["dim"], IndexFormatError)
     floats = (np.float16, np.float32)
     centroids = load_tensor(folder / CENTROIDS)
+    # Before their numbers are read: they are copied into memory.
+    if centroids.ndim and len(centroids) > MAX_CENTROIDS:
+        raise IndexFormatError(f"{folder} has {len(centroids)} centroids; expected at most {MAX_CENTROIDS}")
     require_array(centroids, str(folder / CENTROIDS), floats, ("centroids", dim), IndexFormatError)
     cutoffs, weights = load_pair(folder / BUCKETS)
     names["bucket_cutoffs"] = f"{folder / BUCKETS}, cutoffs,"
@@ -209,7 +215,7 @@ def _read_lengths(folder: Path, metadata: dict[str, Any]) -> Iterator[NDArray[np
 
 def _chunk_lengths(folder: Path, number: int, first_pid: int) -> NDArray[np.int32]:
     path = folder / f"{number}.metadata.json"
-    chunk = read_json(path, dict)
+    chunk = read_json(path, dict, METADATA_BYTES)
     expected = {name: count(chunk, name, path) for name in ("passage_offset", "num_passages", "num_embeddings")}
     doclens_path = folder / f"doclens.{number}.json"
     doclens = read_json(doclens_path, list)
@@ -219,7 +225,8 @@ def _chunk_lengths(folder: Path, number: int, first_pid: int) -> NDArray[np.int3
     for name, value in found.items():
         if expected[name] != value:
             raise IndexFormatError(
-                f"{path} gives {name!r} as {expected[name]}; expected {value} by doclens.{number}.json and those before"
+                f"{path} gives {name!r} as {brief(expected[name])}; expected {value} by doclens.{number}.json "
+                "and those before"
             )
     for kind in ("codes", "residuals"):
         if not (folder / f"{number}.{kind}.pt").is_file():

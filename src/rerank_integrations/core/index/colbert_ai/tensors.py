@@ -3,6 +3,10 @@
 Such a file is a zip of a small pickle, ``data.pkl``, which describes the tensors, and one raw member for each storage.
 The pickle is accepted only if it uses no other opcodes and names than those with which ``torch.save`` writes tensors,
 tuples and lists. Storages are mapped, not read, so a file larger than the memory can be opened.
+
+Time and memory are bounded by the size of the file, whatever it holds. A pickle of a few hundred bytes can name a tuple
+of 2^100 leaves, each level twice the one before. That costs nothing as long as nobody walks through it, so no such
+value is hashed, compared or put into a message here. (``torch.load(weights_only=True)`` hashes it, in an OrderedDict.)
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import pickle
 import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,12 +24,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.colbert_ai.json_files import brief
 from rerank_integrations.errors import IndexFormatError
 
 Array: TypeAlias = "NDArray[Any]"
 
 _EXPECTED = "expected a file that torch.save writes (PyTorch 1.6 or later), of tensors only"
 _PICKLE_BYTES = 1 << 16
+# One file has a tensor or two.
+_MAX_STORAGES = 8
+_MAX_DIMENSIONS = 4
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _ORDERED_DICT = "collections OrderedDict"
 _STORAGES = {
@@ -68,6 +75,9 @@ def load_pair(path: Path) -> tuple[Array, Array]:
 
 def _load(path: Path) -> Any:
     try:
+        # A device or a pipe has no end.
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no plain file")
         with zipfile.ZipFile(path) as archive:
             return _Archive(path, archive).load()
     except IndexFormatError:
@@ -90,6 +100,7 @@ class _Archive:
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path = path
         self._archive = archive
+        self._storages: dict[str, _Storage] = {}
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise IndexFormatError(f"{path} holds {len(pickles)} members named data.pkl; {_EXPECTED}")
@@ -99,16 +110,31 @@ class _Archive:
         if self._prefix + "byteorder" in self._archive.namelist():
             order = self._archive.read(self._member("byteorder", 16))
             if order != b"little":
-                raise IndexFormatError(f"{self._path} has the byte order {order!r}; expected b'little'")
+                raise IndexFormatError(f"{self._path} has the byte order {brief(order)}; expected b'little'")
         pickled = self._archive.read(self._member("data.pkl", _PICKLE_BYTES))
         _check_pickle(self._path, pickled)
         return _Unpickler(pickled, self).load()
 
     def storage(self, persistent_id: Any) -> _Storage:
         """Map the member that a persistent id means: ``("storage", type, number, device, length)``."""
+        if type(persistent_id) is not tuple or len(persistent_id) != 5:
+            raise ValueError("it describes a storage by something else than five values")
         kind, dtype, number, _, length = persistent_id
-        if kind != "storage" or not isinstance(dtype, np.dtype) or type(length) is not int or not number.isdigit():
-            raise ValueError(f"it describes a storage as {persistent_id!r}")
+        if type(kind) is not str or type(number) is not str or type(length) is not int:
+            raise ValueError("it describes a storage by values of other types than text, text and integer")
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not number.isdigit():
+            raise ValueError(f"it describes a storage as {brief(kind)} with the number {brief(number)}")
+        if number not in self._storages:
+            # Each is read through, so one that is named a thousand times must not be read as often.
+            if len(self._storages) == _MAX_STORAGES:
+                raise ValueError(f"it names more than {_MAX_STORAGES} storages")
+            self._storages[number] = self._mapped(number, dtype, length)
+        storage = self._storages[number]
+        if storage.values.dtype != dtype or len(storage.values) != length:
+            raise ValueError(f"it describes storage {number} in two ways")
+        return storage
+
+    def _mapped(self, number: str, dtype: np.dtype[Any], length: int) -> _Storage:
         info = self._member(f"data/{number}", None)
         if info.file_size != length * dtype.itemsize:
             raise ValueError(
@@ -149,7 +175,7 @@ class _Unpickler(pickle.Unpickler):
         wanted = f"{module} {name}"
         if wanted in _STORAGES:
             return np.dtype(_STORAGES[wanted])
-        return {_REBUILD: _rebuild_tensor, _ORDERED_DICT: OrderedDict}[wanted]
+        return {_REBUILD: _rebuild_tensor, _ORDERED_DICT: _no_hooks}[wanted]
 
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the storage that `pid` means."""
@@ -172,13 +198,22 @@ def _check_pickle(path: Path, pickled: bytes) -> None:
 
 
 def _refuse(path: Path, name: str) -> None:
-    raise IndexFormatError(f"{path} is refused: its pickle names {name.replace(' ', '.')}; {_EXPECTED}")
+    shown = name.replace(" ", ".") if len(name) <= 80 and name.isprintable() else brief(name)
+    raise IndexFormatError(f"{path} is refused: its pickle names {shown}; {_EXPECTED}")
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, size: Any, strides: Any, *_: Any) -> Array:
+def _no_hooks() -> None:
+    """Stand for the empty OrderedDict of a tensor's hooks; one that is not empty would hash what a file holds."""
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Array:
+    if not isinstance(storage, _Storage):
+        raise ValueError(f"it describes a tensor of a {type(storage).__name__}; expected a storage")
     for numbers in ((offset,), size, strides):
-        if not isinstance(numbers, tuple) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"it describes a tensor of offset {offset!r}, size {size!r} and strides {strides!r}")
+        if type(numbers) is not tuple or len(numbers) > _MAX_DIMENSIONS:
+            raise ValueError(f"it describes a tensor of other than at most {_MAX_DIMENSIONS} dimensions")
+        if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+            raise ValueError("it describes a tensor by numbers that are no offset, size or strides")
     packed = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
     if len(size) != len(strides) or any(
         length > 1 and stride != wanted for length, stride, wanted in zip(size, strides, packed, strict=True)

@@ -18,10 +18,11 @@ from rerank_integrations.core.index.plaid.clustering import NearestCentroid, nea
 from rerank_integrations.core.index.plaid.codebooks import normal_codebook, random_rotation
 from rerank_integrations.core.index.plaid.kernels import nearest_codewords
 from rerank_integrations.core.index.plaid.pool import in_parts
+from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
+from rerank_integrations.errors import IndexFormatError
 
-MAX_CENTROIDS = 1 << 16
 _BLOCK = 1 << 15
 # Residuals of tokens to come may be longer than those of the sample.
 _HEADROOM = 1.5
@@ -129,7 +130,15 @@ class Codec:
         return codes
 
     def decode(self, codes: Codes) -> Floats:
-        """Return what the codes stand for, float32, *Shape:* (tokens, dim)."""
+        """Return what the codes stand for, float32, *Shape:* (tokens, dim).
+
+        Raises
+        ------
+        IndexFormatError
+            If a token names a centroid that does not exist.
+        """
+        if codes.centroids.max(initial=0) >= len(self.centroids):
+            raise IndexFormatError(f"a token names a centroid that the codec {self.name} does not have")
         residual = self.codebook[codes.residuals].reshape(len(codes.centroids), self.centroids.shape[1])
         scales = (codes.scales.astype(np.float32) * np.float32(self.step))[:, None]
         centre = self.centroids[codes.centroids]

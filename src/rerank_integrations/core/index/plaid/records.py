@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array
 from rerank_integrations.core.index.folders import CODECS, Folders
 from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.core.index.plaid.rules import codec_problem
+from rerank_integrations.core.index.segments import is_folder_name, parsed_checksums
 from rerank_integrations.errors import IndexFormatError
 
 FOLDER = CODECS
+_ARRAYS = frozenset({"centroids", "codebook", "rotation"})
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,8 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
     rotation = map_array(folder / "rotation.npy", np.float32, (None, None))
     centroids = map_array(folder / "centroids.npy", np.float16, (record.centroids, rotation.shape[1]))
     codebook = map_array(folder / "codebook.npy", np.float32, (256, None))
-    if rotation.shape[1] % codebook.shape[1]:
-        raise IndexFormatError(f"{folder} is damaged: {rotation.shape[1]} dimensions, {codebook.shape[1]} a byte")
     # Once for all: they are small, and every search reads them.
-    return Codec(
+    codec = Codec(
         record.name,
         np.array(centroids, dtype=np.float32),
         np.array(codebook),
@@ -78,27 +79,37 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
         record.whole,
         record.tokens,
     )
+    if problem := codec_problem(codec):
+        raise IndexFormatError(f"{folder} is damaged: {problem}")
+    return codec
 
 
 def check_codec(index_path: Path, record: CodecRecord) -> Iterator[str]:
     """Yield what is wrong with a codec's files."""
     try:
-        codec = open_codec(index_path, record)
+        open_codec(index_path, record)
+        yield from checksum_problems(index_path / FOLDER / record.name, record.checksums)
     except (FileNotFoundError, IndexFormatError) as error:
         yield f"codec {record.name}: {error}"
-        return
-    yield from checksum_problems(index_path / FOLDER / record.name, record.checksums)
-    if not all(np.isfinite(array).all() for array in (codec.centroids, codec.codebook, codec.rotation)):
-        yield f"codec {record.name} holds numbers that are not finite"
 
 
 def codec_records(connection: sqlite3.Connection) -> list[CodecRecord]:
-    """Return the codecs that the catalog names, the newest last."""
+    """Return the codecs that the catalog names, the newest last.
+
+    Raises
+    ------
+    IndexFormatError
+        If what it says of one is damaged.
+    """
     query = "SELECT name, tokens, centroids, step, whole, checksums FROM codecs ORDER BY number"
-    return [
-        CodecRecord(name, tokens, centroids, step, bool(whole), json.loads(checksums))
-        for name, tokens, centroids, step, whole, checksums in connection.execute(query)
-    ]
+    return [_record(*row) for row in connection.execute(query)]
+
+
+def _record(name: Any, tokens: Any, centroids: Any, step: Any, whole: Any, checksums: Any) -> CodecRecord:
+    numbers = type(tokens) is int and type(centroids) is int and type(step) is float and whole in (0, 1)
+    if not is_folder_name(name) or not numbers or tokens < 0:
+        raise IndexFormatError(f"what the catalog says of the codec {name!r} is damaged")
+    return CodecRecord(name, tokens, centroids, step, bool(whole), parsed_checksums(name, checksums, _ARRAYS))
 
 
 def insert_codec(connection: sqlite3.Connection, record: CodecRecord) -> None:

@@ -171,6 +171,8 @@ def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any,
     # What each token is worth to each query token at most, and which of them the most.
     width = len(tops)
     tops[:] = _NOTHING
+    # Where no product is a number there is no winner; the number of another passage's could lie past the end.
+    winners[:] = np.float32(0.0)
     for first in range(start, end, _BATCH):
         for i in range(_BATCH):
             batch[i] = min(first + i, end - 1)
