@@ -36,6 +36,7 @@ from rerank_integrations.errors import (
     IndexLockedError,
     IndexReadOnlyError,
     InvalidInputError,
+    ModelMismatchError,
 )
 
 _NBITS = (1, 2, 4)
