@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex, Passage
+from rerank_integrations.core.index.row_checksums import tables_crc
 
 PASSAGES = [Passage(f"p{number}", f"text number {number}", {"n": number}) for number in range(20)]
 
@@ -30,3 +33,11 @@ def check_unharmed(index: ColBERTIndex, before: list[Any]) -> None:
     index.close()
     with ColBERTIndex.open(index.path, ToyEncoder()) as again:
         assert answers(again) == before
+
+
+def change_catalog(path: Path, statement: str, *values: object) -> None:
+    """Change the catalog's own facts as a writer would, or somebody who knows its checksums."""
+    with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
+        connection.execute(statement, values)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'tables_crc'", (str(tables_crc(connection)),))
+        connection.commit()

@@ -135,7 +135,7 @@ def test_folder_that_is_no_index(harness: Any, tmp_path: Path, colbert: ColBERTM
 
 @pytest.mark.parametrize("wrong", [None, 7, ["index"]])
 def test_index_of_a_wrong_kind(harness: Any, wrong: Any) -> None:
-    with pytest.raises(InvalidInputError, match="expected a path or a ColBERTIndex"):
+    with pytest.raises(InvalidInputError, match="expected a path, a ColBERTIndex, or a mapping of path and model"):
         harness.retriever(wrong)
 
 
@@ -162,12 +162,12 @@ def test_index_of_another_model(
 
 
 def test_truncated_segment(harness: Any, small: ColBERTIndex) -> None:
-    path = small.path
+    path, model = small.path, small.model
     small.close()
     largest = max((file for file in path.rglob("*.npy")), key=lambda file: file.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-10])
     with pytest.raises(IndexFormatError):
-        harness.retrieve(harness.retriever(path), "why is Mars red")
+        harness.retrieve(harness.retriever({"path": path, "model": model}), "why is Mars red")
 
 
 def test_closed_index(harness: Any, small: ColBERTIndex) -> None:
@@ -178,7 +178,7 @@ def test_closed_index(harness: Any, small: ColBERTIndex) -> None:
 
 
 def test_a_reader_sees_what_a_writer_adds(harness: Any, small: ColBERTIndex) -> None:
-    retriever = harness.retriever(small.path)
+    retriever = harness.retriever({"path": small.path, "model": small.model})
     assert len(harness.retrieve(retriever, "why is Mars red")) == 5
     small.upsert([Passage("mars", "Mars looks red because its soil holds iron.")])
     assert "mars" in ids(harness.retrieve(retriever, "why is Mars red"))

@@ -141,7 +141,7 @@ JSON_DAMAGE: dict[str, tuple[str, Any, str]] = {
     "an id with a NUL": ("pid_docid_map.json", {**DOCIDS, "4": "a\0"}, "NUL"),
     "metadata as a list": ("docid_metadata_map.json", [], "expected a JSON object"),
     "metadata that is text": ("docid_metadata_map.json", {"paris": "text"}, "'paris' 'text'"),
-    "metadata that is not finite": ("docid_metadata_map.json", {"paris": {"n": float("nan")}}, "not JSON"),
+    "metadata that is not finite": ("docid_metadata_map.json", {"paris": {"n": float("nan")}}, "'paris' has nan"),
 }
 
 

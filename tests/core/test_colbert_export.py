@@ -228,7 +228,7 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
             export_colbert(index, "")
     with pytest.raises(IndexClosedError):
         export_colbert(index, tmp_path / "out")
-    with pytest.raises(InvalidInputError, match="expected a path or a ColBERTIndex"):
+    with pytest.raises(InvalidInputError, match="expected a path, a ColBERTIndex, or a mapping of path and model"):
         export_colbert(3, tmp_path / "out")  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from format_2 import as_format_2
 from full_disk import files_limited_to
-from harm import PASSAGES, answers, check_unharmed, make_two_segments
+from harm import PASSAGES, answers, change_catalog, check_unharmed, make_two_segments
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import (
@@ -26,7 +26,6 @@ from rerank_integrations import (
     IndexWriteError,
     Passage,
 )
-from rerank_integrations.core.index.row_checksums import tables_crc
 
 NAME = "0123456789abcdef" * 2
 
@@ -40,14 +39,6 @@ def path(tmp_path: Path) -> Path:
 
 def segments_of(path: Path) -> set[str]:
     return {folder.name for folder in (path / "segments").iterdir()}
-
-
-def change_catalog(path: Path, statement: str, *values: object) -> None:
-    with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
-        connection.execute(statement, values)
-        # As the writer would leave it, who has logged a folder.
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'tables_crc'", (str(tables_crc(connection)),))
-        connection.commit()
 
 
 def write_a_lot(path: Path) -> None:
@@ -296,11 +287,11 @@ import os, sys
 from toy import ToyEncoder
 from rerank_integrations import ColBERTIndex
 index = ColBERTIndex.open(sys.argv[1], ToyEncoder())
-child = os.fork()
-if child == 0:
+if os.fork() == 0:
+    # The child tells its number itself: until then it may still be in its fork.
+    print(os.getpid(), flush=True)
     sys.stdin.read()
     os._exit(0)
-print(child, flush=True)
 os._exit(0)
 """
     parent = subprocess.Popen(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import safetensors.torch
 import torch
 from checkpoints import write_stanford_colbert
 from close_to import close_to
+from harm import change_catalog
 from toy import ToyEncoder
 
 from rerank_integrations import CheckpointError, ColBERTIndex, ColBERTModel, IndexFormatError
@@ -39,9 +38,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def record(index: Path, options: Mapping[str, Any]) -> Path:
-    with closing(sqlite3.connect(index / "catalog.sqlite")) as catalog:
-        catalog.execute("UPDATE meta SET value = ? WHERE key = 'model'", (json.dumps(options),))
-        catalog.commit()
+    change_catalog(index, "UPDATE meta SET value = ? WHERE key = 'model'", json.dumps(options))
     return index
 
 

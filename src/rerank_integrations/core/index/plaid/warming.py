@@ -19,6 +19,7 @@ import sys
 import threading
 from pathlib import Path
 
+from rerank_integrations.core.forking import forks_held_off
 from rerank_integrations.core.index.plaid.code_folder import is_complete, mark_complete, writable_folder
 
 _LOG = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class _Here:
 
     def child(self, nbits: int, *, waits: bool) -> _Child | None:
         """Return the child that compiles, started unless there is one; ``None`` if the system refuses."""
-        with self._lock:
+        with forks_held_off(), self._lock:
             child = self._children.get(nbits)
             if child is None or child.ended.is_set():
                 try:
@@ -120,7 +121,7 @@ class _Here:
             return child
 
     def stop(self) -> None:
-        with self._lock:
+        with forks_held_off(), self._lock:
             for child in self._children.values():
                 child.stop()
 
