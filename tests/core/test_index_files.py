@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -303,6 +304,23 @@ def test_repr_names_path_and_model(index: ColBERTIndex) -> None:
 
 
 # --- opened or created ---
+
+
+def test_open_or_create_of_what_another_process_makes_at_this_moment(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    path.mkdir()
+    names_of = os.listdir
+
+    def listed_late(folder: Any) -> list[str]:
+        monkeypatch.undo()
+        ColBERTIndex.create(path, ToyEncoder()).close()
+        return names_of(folder)
+
+    monkeypatch.setattr(os, "listdir", listed_late)
+    with ColBERTIndex.open_or_create(path, encoder) as index:
+        assert len(index) == 0
 
 
 def test_open_or_create_makes_an_index_and_opens_it_later(tmp_path: Path, encoder: ToyEncoder) -> None:

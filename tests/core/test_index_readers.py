@@ -535,6 +535,34 @@ def test_an_index_of_somebody_else_is_searched(killed: bool) -> None:
             item.chmod(0o755)
 
 
+CANNOT = """
+import sys
+from rerank_integrations import IndexReadError, IndexWriteError
+for call in (
+    lambda: ColBERTIndex.open(sys.argv[1], ToyEncoder(), read_only=True).close(),
+    lambda: ColBERTIndex.open_or_create(sys.argv[1], ToyEncoder()).close(),
+    lambda: ColBERTIndex.create(sys.argv[1], ToyEncoder(), overwrite=True).close(),
+):
+    try:
+        call()
+    except (IndexReadError, IndexWriteError) as error:
+        print(type(error).__name__, sys.argv[2] in str(error))
+"""
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said_as_such() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs two users: the owner, and one who may not look into the folder")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "index"
+        make_index(path, killed=False)
+        path.parent.chmod(0o700)
+        assert output_of(start(BECOME_NOBODY + CANNOT, path, "permission")).split() == [
+            *["IndexReadError", "True"],
+            *["IndexWriteError", "True"] * 2,
+        ]
+
+
 def test_a_reader_without_write_permission_sees_commits_made_later() -> None:
     """It opened while nobody wrote; then its owner writes, closes, and writes again."""
     if os.geteuid() != 0:

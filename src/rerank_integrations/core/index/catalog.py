@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from rerank_integrations.core.forking import before_each_fork, forks_held_off
 from rerank_integrations.core.index import row_checksums
-from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.index.refusals import is_there, lacking_for_read
 from rerank_integrations.core.index.schema import (
     FORMAT_VERSION,
     TABLES,
@@ -305,7 +305,7 @@ class Catalog:
         # folder of someone else may get a writer at any moment.
         if not self._read_only or os.access(self._path.parent, os.W_OK):
             return False
-        return self._path.exists() and not Path(f"{self._path}-wal").exists()
+        return is_there(self._path) and not is_there(Path(f"{self._path}-wal"))
 
     def _connect(self, immutable: bool) -> Connection:
         for _ in range(_TRIES):

@@ -22,6 +22,7 @@ from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
+from rerank_integrations.core.index.refusals import is_file
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
@@ -156,7 +157,7 @@ class ColBERTIndex:
             If another writer has it, unless `read_only`.
         """
         folder = index_folder(path)
-        if not (folder / FILENAME).is_file():
+        if not is_file(folder / FILENAME):
             raise IndexFormatError(f"{folder} is not an index: it holds no {FILENAME}")
         writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
