@@ -563,6 +563,18 @@ def test_a_folder_that_may_not_be_looked_into_is_said_as_such() -> None:
         ]
 
 
+def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
+    """As a copy of an index whose writer was killed: sound, but SQLite cannot read it there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs two users: the owner, and one who may only read")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "index"
+        make_index(path, killed=True)
+        path.parent.chmod(0o755)
+        (path / "catalog.sqlite-shm").unlink()
+        assert output_of(start(BECOME_NOBODY + CANNOT, path, "writable")).split() == ["IndexReadError", "True"] * 3
+
+
 def test_a_reader_without_write_permission_sees_commits_made_later() -> None:
     """It opened while nobody wrote; then its owner writes, closes, and writes again."""
     if os.geteuid() != 0:

@@ -84,6 +84,13 @@ def lacking_for_read(path: Path) -> IndexReadError | None:
         return None
     if not os.access(path, os.R_OK):
         return _refusal(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    log, shared = Path(f"{path}-wal"), Path(f"{path}-shm")
+    if is_there(log) and not is_there(shared) and not os.access(path.parent, os.W_OK):
+        return IndexReadError(
+            f"{path} cannot be read: {log} holds commits that have yet to be copied into it, as after a writer that "
+            "was killed, and SQLite needs to make a file beside them; make the folder writable, or open a writable "
+            "copy of it once. The index itself may be sound."
+        )
     return None
 
 
