@@ -44,6 +44,9 @@ FILENAME = "catalog.sqlite"
 _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
 
+# What SQLite says where it cannot write, of which it needs a little for reading too. Python tells from 3.11 on.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
+
 # More are opened while more threads read at once; each keeps two or three files open.
 _IDLE_CONNECTIONS = 8
 # How often a folder that is replaced at this very moment is looked at again.
@@ -400,6 +403,11 @@ def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatEr
         lacking = lacking_for_read(path)
         if lacking is not None:
             raise (lacking if kind is IndexFormatError else kind(f"{path} {failed}: {lacking}")) from error
+        if kind is IndexFormatError and getattr(error, "sqlite_errorname", None) in _NO_ROOM:
+            raise IndexReadError(
+                f"{path} {failed}: SQLite cannot make its own files beside it ({error}); the disk may be full. "
+                "The index itself may be sound."
+            ) from error
         if kind is IndexFormatError and "locked" in str(error):
             raise IndexReadError(f"{path} {failed}: another program has it locked ({error})") from error
         raise kind(f"{path} {failed}: {error}") from error
