@@ -196,7 +196,7 @@ def folder_log(connection: sqlite3.Connection) -> dict[str, int]:
 def drop_everything(connection: sqlite3.Connection) -> None:
     """Take all off a catalog, triggers and views first: of what somebody put there nothing is to stay."""
     query = (
-        "SELECT type, name FROM main.sqlite_master WHERE name NOT LIKE 'sqlite_%' AND type <> 'index' "
+        "SELECT type, name FROM main.sqlite_master WHERE name <> 'sqlite_sequence' AND type <> 'index' "
         "ORDER BY type = 'table'"
     )
     for kind, name in connection.execute(query).fetchall():
