@@ -337,6 +337,22 @@ def test_open_or_create_makes_an_index_and_opens_it_later(tmp_path: Path, encode
     assert ColBERTIndex.open_or_create(tmp_path / "default", encoder).stats().nbits == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
+def test_open_or_create_of_an_index_that_was_moved_while_it_was_open(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(tmp_path / "before", encoder):
+        (tmp_path / "before").rename(tmp_path / "after")
+        with pytest.raises(IndexLockedError, match=r"before, opened at .* moved; close\(\)"):
+            ColBERTIndex.open_or_create(tmp_path / "after", encoder)
+    ColBERTIndex.open_or_create(tmp_path / "after", encoder).close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets only some users make links")
+def test_a_link_in_a_circle_has_no_size(index: ColBERTIndex) -> None:
+    before = index.stats().bytes
+    (index.path / "loop").symlink_to(index.path / "loop")
+    assert index.stats().bytes == before
+
+
 def test_a_cell_that_is_run_again_gets_the_same_open_index(
     tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ class ColBERTIndex:
                 open_already = _open_writer(folder)
                 if open_already is None:
                     raise
+                open_already._require_not_moved_to(folder)
                 index, is_new = open_already, False
             try:
                 index._require_same_model(encoder, fingerprint)
@@ -485,6 +486,13 @@ class ColBERTIndex:
             raise IndexLockedError(
                 f"{self._path} is open for writing in this process, opened at {self._opened_at} with the model options "
                 f"{self._model.options()}; close() that index to open it with {encoder.options()}, or give the same"
+            )
+
+    def _require_not_moved_to(self, folder: Path) -> None:
+        if not self._catalog.is_in_place():
+            raise IndexLockedError(
+                f"{folder} is open for writing in this process as {self._path}, opened at {self._opened_at} before it "
+                "was moved; close() that index, which can no longer write, to open this one"
             )
 
     def _require_nbits(self, nbits: int | None) -> None:
