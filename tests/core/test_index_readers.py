@@ -563,6 +563,30 @@ def test_a_folder_that_may_not_be_looked_into_is_said_as_such() -> None:
         ]
 
 
+def test_a_writer_whose_folder_may_not_be_looked_into_any_more_was_not_moved() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root may look into every folder; this becomes nobody")
+    code = """
+import sys
+from pathlib import Path
+from rerank_integrations import IndexReadError
+folder = Path(sys.argv[1])
+with ColBERTIndex.create(folder / "index", ToyEncoder()) as index:
+    folder.chmod(0)
+    for call in (lambda: index.upsert(["a text"]), lambda: index.search("text")):
+        try:
+            call()
+        except IndexReadError as error:
+            print("permission" in str(error))
+    folder.chmod(0o755)
+    index.upsert(["a text"])
+    print(len(index.search("text")) == 1)
+"""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        assert output_of(start(BECOME_NOBODY + code, Path(name) / "folder")).split() == ["True"] * 3
+
+
 def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
     """As a copy of an index whose writer was killed: sound, but SQLite cannot read it there."""
     if os.geteuid() != 0:

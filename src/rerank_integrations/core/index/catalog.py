@@ -217,9 +217,21 @@ class Catalog:
         return self._identity is None or _identity(self._path) == self._identity
 
     def require_in_place(self) -> None:
-        """Raise `IndexMovedError` unless `is_in_place`, or `IndexClosedError` if the catalog was closed."""
+        """Raise unless `is_in_place`.
+
+        Raises
+        ------
+        IndexClosedError
+            If the catalog was closed.
+        IndexMovedError
+            If another file stands at its path, or none.
+        IndexReadError
+            If the operating system does not say what stands there.
+        """
         self._require_open()
         if not self.is_in_place():
+            if lacking := lacking_for_read(self._path):
+                raise lacking
             raise IndexMovedError(
                 f"the index that was opened at {self._path.parent} is no longer there: the folder was moved, replaced "
                 "or removed. Nothing was written or removed; close this index, and open the one you mean"
