@@ -587,6 +587,27 @@ with ColBERTIndex.create(folder / "index", ToyEncoder()) as index:
         assert output_of(start(BECOME_NOBODY + code, Path(name) / "folder")).split() == ["True"] * 3
 
 
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="elsewhere an inode may be given to another file")
+def test_a_reader_notices_another_copy_after_a_fork_has_closed_its_connections(path: Path, tmp_path: Path) -> None:
+    """The copies have one index id, as many commits, and on many file systems even one inode after the other."""
+    make_index(path, killed=False)
+    for name in ("one", "two"):
+        shutil.copytree(path, tmp_path / name)
+        with ColBERTIndex.open(tmp_path / name, ToyEncoder()) as copy:
+            copy.upsert([Passage("a", f"text {name}"), Passage("b", f"text {name}")])
+    with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as reader:
+        for name in ("one", "two") * 4:
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            shutil.rmtree(path)
+            shutil.copytree(tmp_path / name, path)
+            found = reader.search(f"text {name}")
+            assert [hit.id for hit in found] == ["a", "b"]
+            assert found[0].score == pytest.approx(2, abs=1e-3)
+
+
 def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
     """As a copy of an index whose writer was killed: sound, but SQLite cannot read it there."""
     if os.geteuid() != 0:

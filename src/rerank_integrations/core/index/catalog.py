@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sqlite3
@@ -104,6 +105,8 @@ class Catalog:
         # The thread of each connection in use.
         self._users: list[int] = []
         self._identity: FileIdentity | None = None
+        # Before a fork all connections are closed; without this another file might then get the inode.
+        self._pin: io.FileIO | None = None
         self._closed = False
         with forks_held_off():
             _CATALOGS.add(self)
@@ -246,6 +249,9 @@ class Catalog:
         """Close every connection, those in use when they are done; no new one is given."""
         with forks_held_off(), self._changed:
             self._closed = True
+            pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.close()
         self.close_idle()
 
     def close_idle(self) -> None:
@@ -334,6 +340,8 @@ class Catalog:
                 connection.identity = after
                 with self._changed:
                     if self._read_only or self._identity is None:
+                        if after != self._identity or self._pin is None:
+                            self._pin = _pin(self._path, after)
                         self._identity = after
                     if after == self._identity:
                         return connection
@@ -401,6 +409,22 @@ def _identity(path: Path) -> FileIdentity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _pin(path: Path, identity: FileIdentity) -> io.FileIO | None:
+    """Keep the inode of the file at `path` from being given to another one, for as long as what is returned lives.
+
+    Only Linux can without taking SQLite's locks, which closing any other descriptor of the file would do.
+    """
+    if not hasattr(os, "O_PATH"):
+        return None
+    with contextlib.suppress(OSError):
+        pin = io.FileIO(path, opener=lambda name, _: os.open(name, os.O_PATH | os.O_CLOEXEC))
+        found = os.fstat(pin.fileno())
+        if (found.st_dev, found.st_ino) == identity:
+            return pin
+        pin.close()
+    return None
 
 
 @contextlib.contextmanager
