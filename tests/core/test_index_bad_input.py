@@ -29,6 +29,8 @@ from rerank_integrations import (
     InvalidInputError,
     ModelMismatchError,
     Passage,
+    export_colbert,
+    import_colbert,
 )
 from rerank_integrations.core.index import as_index
 
@@ -284,6 +286,13 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
     for call in (ColBERTIndex.create, ColBERTIndex.open, ColBERTIndex.open_or_create):
         with pytest.raises((IndexReadError, IndexWriteError), match="too long"):
             call(tmp_path / ("long" * 100), ToyEncoder())
+
+
+def test_a_path_of_colbert_ai_that_is_too_long(tmp_path: Path, index: ColBERTIndex) -> None:
+    with pytest.raises(IndexReadError, match="too long"):
+        import_colbert(tmp_path / ("long" * 100), tmp_path / "new", ToyEncoder())
+    with pytest.raises(IndexWriteError, match="too long"):
+        export_colbert(index, tmp_path / ("long" * 100))
 
 
 def test_as_index_of_something_else() -> None:
