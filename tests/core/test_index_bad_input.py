@@ -24,9 +24,13 @@ from rerank_integrations import (
     ColBERTIndex,
     ColBERTScorer,
     IndexLockedError,
+    IndexReadError,
+    IndexWriteError,
     InvalidInputError,
     ModelMismatchError,
     Passage,
+    export_colbert,
+    import_colbert,
 )
 from rerank_integrations.core.index import as_index
 
@@ -266,11 +270,29 @@ def test_a_model_that_is_none(path: Path, model: Any) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("where", [7, b"x", "nul\0", "", ["a"]])
+class OfBytes:
+    def __fspath__(self) -> bytes:
+        return b"x"
+
+
+@pytest.mark.parametrize("where", [7, b"x", "nul\0", "", ["a"], OfBytes()])
 def test_a_path_that_is_none(where: Any) -> None:
     for call in (ColBERTIndex.create, ColBERTIndex.open):
         with pytest.raises(InvalidInputError, match="path"):
             call(where, ToyEncoder())
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    for call in (ColBERTIndex.create, ColBERTIndex.open, ColBERTIndex.open_or_create):
+        with pytest.raises((IndexReadError, IndexWriteError), match="too long"):
+            call(tmp_path / ("long" * 100), ToyEncoder())
+
+
+def test_a_path_of_colbert_ai_that_is_too_long(tmp_path: Path, index: ColBERTIndex) -> None:
+    with pytest.raises(IndexReadError, match="too long"):
+        import_colbert(tmp_path / ("long" * 100), tmp_path / "new", ToyEncoder())
+    with pytest.raises(IndexWriteError, match="too long"):
+        export_colbert(index, tmp_path / ("long" * 100))
 
 
 def test_as_index_of_something_else() -> None:

@@ -325,6 +325,8 @@ def test_many_flipped_bits_of_catalogs(tmp_path: Path, made: Path, seed: int) ->
 # --- catalogs that were made to do harm ---
 
 FOREIGN = {
+    "statistics that SQLite gathers": "ANALYZE",
+    "a name that looks like one of SQLite's": "CREATE TABLE sqliteXtable (a)",
     "trigger": "CREATE TRIGGER x AFTER INSERT ON passages BEGIN DELETE FROM meta; END",
     "view": "CREATE VIEW x AS SELECT * FROM passages",
     "table": "CREATE TABLE x (y)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -305,6 +306,23 @@ def test_repr_names_path_and_model(index: ColBERTIndex) -> None:
 # --- opened or created ---
 
 
+def test_open_or_create_of_what_another_process_makes_at_this_moment(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    path.mkdir()
+    names_of = os.listdir
+
+    def listed_late(folder: Any) -> list[str]:
+        monkeypatch.undo()
+        ColBERTIndex.create(path, ToyEncoder()).close()
+        return names_of(folder)
+
+    monkeypatch.setattr(os, "listdir", listed_late)
+    with ColBERTIndex.open_or_create(path, encoder) as index:
+        assert len(index) == 0
+
+
 def test_open_or_create_makes_an_index_and_opens_it_later(tmp_path: Path, encoder: ToyEncoder) -> None:
     path = tmp_path / "deep" / "index"
     with ColBERTIndex.open_or_create(path, encoder, nbits=4) as index:
@@ -317,6 +335,22 @@ def test_open_or_create_makes_an_index_and_opens_it_later(tmp_path: Path, encode
     with ColBERTIndex.open_or_create(path, encoder, nbits=4) as index:
         assert len(index) == 2
     assert ColBERTIndex.open_or_create(tmp_path / "default", encoder).stats().nbits == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
+def test_open_or_create_of_an_index_that_was_moved_while_it_was_open(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with ColBERTIndex.create(tmp_path / "before", encoder):
+        (tmp_path / "before").rename(tmp_path / "after")
+        with pytest.raises(IndexLockedError, match=r"before, opened at .* moved; close\(\)"):
+            ColBERTIndex.open_or_create(tmp_path / "after", encoder)
+    ColBERTIndex.open_or_create(tmp_path / "after", encoder).close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets only some users make links")
+def test_a_link_in_a_circle_has_no_size(index: ColBERTIndex) -> None:
+    before = index.stats().bytes
+    (index.path / "loop").symlink_to(index.path / "loop")
+    assert index.stats().bytes == before
 
 
 def test_a_cell_that_is_run_again_gets_the_same_open_index(

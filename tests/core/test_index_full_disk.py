@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from toy import ToyEncoder
 
 from rerank_integrations import (
     ColBERTIndex,
+    IndexReadError,
     IndexWriteError,
     Passage,
 )
@@ -53,6 +55,18 @@ def test_a_catalog_that_finds_no_room(index: ColBERTIndex) -> None:
     index.upsert([Passage("new", "there is room again")])
     assert "new" in index
     index.delete(["new"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there SQLite's reason is not told")
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_reader_that_finds_no_room_is_not_told_of_damage(path: Path, room: int) -> None:
+    """SQLite needs a file of shared memory to read what nobody has open."""
+    with ColBERTIndex.create(path, ToyEncoder()) as index:
+        index.upsert(PASSAGES)
+    with files_limited_to(room), pytest.raises(IndexReadError, match="disk may be full"):
+        ColBERTIndex.open(path, ToyEncoder(), read_only=True)
+    with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as index:
+        assert index.verify().passages == len(PASSAGES)
 
 
 @pytest.mark.parametrize(("room", "without"), [(100_000, "codecs"), (150_000, "segments")])

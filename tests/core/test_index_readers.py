@@ -535,6 +535,91 @@ def test_an_index_of_somebody_else_is_searched(killed: bool) -> None:
             item.chmod(0o755)
 
 
+CANNOT = """
+import sys
+from rerank_integrations import IndexReadError, IndexWriteError
+for call in (
+    lambda: ColBERTIndex.open(sys.argv[1], ToyEncoder(), read_only=True).close(),
+    lambda: ColBERTIndex.open_or_create(sys.argv[1], ToyEncoder()).close(),
+    lambda: ColBERTIndex.create(sys.argv[1], ToyEncoder(), overwrite=True).close(),
+):
+    try:
+        call()
+    except (IndexReadError, IndexWriteError) as error:
+        print(type(error).__name__, sys.argv[2] in str(error))
+"""
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said_as_such() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs two users: the owner, and one who may not look into the folder")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "index"
+        make_index(path, killed=False)
+        path.parent.chmod(0o700)
+        assert output_of(start(BECOME_NOBODY + CANNOT, path, "permission")).split() == [
+            *["IndexReadError", "True"],
+            *["IndexWriteError", "True"] * 2,
+        ]
+
+
+def test_a_writer_whose_folder_may_not_be_looked_into_any_more_was_not_moved() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root may look into every folder; this becomes nobody")
+    code = """
+import sys
+from pathlib import Path
+from rerank_integrations import IndexReadError
+folder = Path(sys.argv[1])
+with ColBERTIndex.create(folder / "index", ToyEncoder()) as index:
+    folder.chmod(0)
+    for call in (lambda: index.upsert(["a text"]), lambda: index.search("text")):
+        try:
+            call()
+        except IndexReadError as error:
+            print("permission" in str(error))
+    folder.chmod(0o755)
+    index.upsert(["a text"])
+    print(len(index.search("text")) == 1)
+"""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        assert output_of(start(BECOME_NOBODY + code, Path(name) / "folder")).split() == ["True"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="elsewhere an inode may be given to another file")
+def test_a_reader_notices_another_copy_after_a_fork_has_closed_its_connections(path: Path, tmp_path: Path) -> None:
+    """The copies have one index id, as many commits, and on many file systems even one inode after the other."""
+    make_index(path, killed=False)
+    for name in ("one", "two"):
+        shutil.copytree(path, tmp_path / name)
+        with ColBERTIndex.open(tmp_path / name, ToyEncoder()) as copy:
+            copy.upsert([Passage("a", f"text {name}"), Passage("b", f"text {name}")])
+    with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as reader:
+        for name in ("one", "two") * 4:
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            shutil.rmtree(path)
+            shutil.copytree(tmp_path / name, path)
+            found = reader.search(f"text {name}")
+            assert [hit.id for hit in found] == ["a", "b"]
+            assert found[0].score == pytest.approx(2, abs=1e-3)
+
+
+def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
+    """As a copy of an index whose writer was killed: sound, but SQLite cannot read it there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs two users: the owner, and one who may only read")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "index"
+        make_index(path, killed=True)
+        path.parent.chmod(0o755)
+        (path / "catalog.sqlite-shm").unlink()
+        assert output_of(start(BECOME_NOBODY + CANNOT, path, "writable")).split() == ["IndexReadError", "True"] * 3
+
+
 def test_a_reader_without_write_permission_sees_commits_made_later() -> None:
     """It opened while nobody wrote; then its owner writes, closes, and writes again."""
     if os.geteuid() != 0:

@@ -137,3 +137,20 @@ def test_memory_that_is_not_there_is_said_as_such(tmp_path: Path) -> None:
             map_npy(tmp_path / "a.npy")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pipes among files")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_plain_file_is_damage_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    with ColBERTIndex.create(tmp_path / "index", ToyEncoder()) as index:
+        index.upsert(["some text"])
+    (tokens,) = (tmp_path / "index").rglob("tokens.npy")
+    tokens.unlink()
+    if kind == "pipe":
+        os.mkfifo(tokens)
+    else:
+        tokens.symlink_to("/dev/zero")
+    with ColBERTIndex.open(tmp_path / "index", ToyEncoder(), read_only=True) as index:
+        for call in (index.verify, lambda: index.search("text")):
+            with pytest.raises(IndexFormatError, match="plain file"):
+                call()

@@ -33,8 +33,10 @@ def best_first(
         if math.isnan(score):
             raise InvalidInputError(f"the score of passage number {place} is NaN; expected a number")
     kept = [place for place, score in enumerate(scores) if threshold is None or score >= threshold]
-    by = [(score,) for score in scores] if keys is None else keys
-    kept.sort(key=lambda place: (tuple(-number for number in by[place]), tie_keys[place]))
+    if keys is None:
+        kept.sort(key=lambda place: (-scores[place], tie_keys[place]))
+    else:
+        kept.sort(key=lambda place: (tuple(-number for number in keys[place]), tie_keys[place]))
     return [(place, float(scores[place])) for place in kept[:top_n]]
 
 

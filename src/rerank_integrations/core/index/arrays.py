@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.npy import map_npy
+from rerank_integrations.core.index.npy import map_npy, open_array_file
 from rerank_integrations.core.index.refusals import cause, refused_read
 from rerank_integrations.errors import IndexFormatError, IndexWriteError
 
@@ -94,6 +94,9 @@ def checksum_problems(folder: Path, expected: Mapping[str, int]) -> Iterator[str
         except FileNotFoundError:
             yield f"{path} is missing"
             continue
+        except IndexFormatError as error:
+            yield str(error)
+            continue
         except OSError as error:
             raise refused_read(error, path) from error
         if found != want:
@@ -110,7 +113,7 @@ def _write_array(path: Path, array: NDArray[Any]) -> int:
 
 def _file_crc(path: Path) -> int:
     crc = 0
-    with path.open("rb") as stream:
+    with open_array_file(path) as stream:
         while chunk := stream.read(1 << 20):
             crc = zlib.crc32(chunk, crc)
     return crc

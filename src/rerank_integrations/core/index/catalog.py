@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sqlite3
@@ -15,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from rerank_integrations.core.forking import before_each_fork, forks_held_off
 from rerank_integrations.core.index import row_checksums
-from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.index.refusals import is_there, lacking_for_read
 from rerank_integrations.core.index.schema import (
     FORMAT_VERSION,
     TABLES,
@@ -43,6 +44,9 @@ FILENAME = "catalog.sqlite"
 
 _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
+
+# What SQLite says where it cannot write, of which it needs a little for reading too. Python tells from 3.11 on.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
 
 # More are opened while more threads read at once; each keeps two or three files open.
 _IDLE_CONNECTIONS = 8
@@ -101,6 +105,8 @@ class Catalog:
         # The thread of each connection in use.
         self._users: list[int] = []
         self._identity: FileIdentity | None = None
+        # Before a fork all connections are closed; without this another file might then get the inode.
+        self._pin: io.FileIO | None = None
         self._closed = False
         with forks_held_off():
             _CATALOGS.add(self)
@@ -214,9 +220,21 @@ class Catalog:
         return self._identity is None or _identity(self._path) == self._identity
 
     def require_in_place(self) -> None:
-        """Raise `IndexMovedError` unless `is_in_place`, or `IndexClosedError` if the catalog was closed."""
+        """Raise unless `is_in_place`.
+
+        Raises
+        ------
+        IndexClosedError
+            If the catalog was closed.
+        IndexMovedError
+            If another file stands at its path, or none.
+        IndexReadError
+            If the operating system does not say what stands there.
+        """
         self._require_open()
         if not self.is_in_place():
+            if lacking := lacking_for_read(self._path):
+                raise lacking
             raise IndexMovedError(
                 f"the index that was opened at {self._path.parent} is no longer there: the folder was moved, replaced "
                 "or removed. Nothing was written or removed; close this index, and open the one you mean"
@@ -231,6 +249,9 @@ class Catalog:
         """Close every connection, those in use when they are done; no new one is given."""
         with forks_held_off(), self._changed:
             self._closed = True
+            pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.close()
         self.close_idle()
 
     def close_idle(self) -> None:
@@ -305,7 +326,7 @@ class Catalog:
         # folder of someone else may get a writer at any moment.
         if not self._read_only or os.access(self._path.parent, os.W_OK):
             return False
-        return self._path.exists() and not Path(f"{self._path}-wal").exists()
+        return is_there(self._path) and not is_there(Path(f"{self._path}-wal"))
 
     def _connect(self, immutable: bool) -> Connection:
         for _ in range(_TRIES):
@@ -319,6 +340,8 @@ class Catalog:
                 connection.identity = after
                 with self._changed:
                     if self._read_only or self._identity is None:
+                        if after != self._identity or self._pin is None:
+                            self._pin = _pin(self._path, after)
                         self._identity = after
                     if after == self._identity:
                         return connection
@@ -388,6 +411,22 @@ def _identity(path: Path) -> FileIdentity | None:
     return found.st_dev, found.st_ino
 
 
+def _pin(path: Path, identity: FileIdentity) -> io.FileIO | None:
+    """Keep the inode of the file at `path` from being given to another one, for as long as what is returned lives.
+
+    Only Linux can without taking SQLite's locks, which closing any other descriptor of the file would do.
+    """
+    if not hasattr(os, "O_PATH"):
+        return None
+    with contextlib.suppress(OSError):
+        pin = io.FileIO(path, opener=lambda name, _: os.open(name, os.O_PATH | os.O_CLOEXEC))
+        found = os.fstat(pin.fileno())
+        if (found.st_dev, found.st_ino) == identity:
+            return pin
+        pin.close()
+    return None
+
+
 @contextlib.contextmanager
 def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatError) -> Iterator[None]:
     try:
@@ -400,6 +439,11 @@ def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatEr
         lacking = lacking_for_read(path)
         if lacking is not None:
             raise (lacking if kind is IndexFormatError else kind(f"{path} {failed}: {lacking}")) from error
+        if kind is IndexFormatError and getattr(error, "sqlite_errorname", None) in _NO_ROOM:
+            raise IndexReadError(
+                f"{path} {failed}: SQLite cannot make its own files beside it ({error}); the disk may be full. "
+                "The index itself may be sound."
+            ) from error
         if kind is IndexFormatError and "locked" in str(error):
             raise IndexReadError(f"{path} {failed}: another program has it locked ({error})") from error
         raise kind(f"{path} {failed}: {error}") from error

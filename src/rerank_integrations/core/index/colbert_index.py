@@ -22,6 +22,7 @@ from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
+from rerank_integrations.core.index.refusals import is_file
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
@@ -156,7 +157,7 @@ class ColBERTIndex:
             If another writer has it, unless `read_only`.
         """
         folder = index_folder(path)
-        if not (folder / FILENAME).is_file():
+        if not is_file(folder / FILENAME):
             raise IndexFormatError(f"{folder} is not an index: it holds no {FILENAME}")
         writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
@@ -221,6 +222,7 @@ class ColBERTIndex:
                 open_already = _open_writer(folder)
                 if open_already is None:
                     raise
+                open_already._require_not_moved_to(folder)
                 index, is_new = open_already, False
             try:
                 index._require_same_model(encoder, fingerprint)
@@ -484,6 +486,13 @@ class ColBERTIndex:
             raise IndexLockedError(
                 f"{self._path} is open for writing in this process, opened at {self._opened_at} with the model options "
                 f"{self._model.options()}; close() that index to open it with {encoder.options()}, or give the same"
+            )
+
+    def _require_not_moved_to(self, folder: Path) -> None:
+        if not self._catalog.is_in_place():
+            raise IndexLockedError(
+                f"{folder} is open for writing in this process as {self._path}, opened at {self._opened_at} before it "
+                "was moved; close() that index, which can no longer write, to open this one"
             )
 
     def _require_nbits(self, nbits: int | None) -> None:

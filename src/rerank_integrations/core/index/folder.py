@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.refusals import cause, is_file
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}
@@ -19,9 +20,10 @@ _TRIES = 5
 
 def index_folder(path: str | os.PathLike[str]) -> Path:
     """Return `path` as an absolute one, so that a later change of the working directory does not move it."""
-    if not isinstance(path, str | os.PathLike) or "\0" in str(path) or not str(path):
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str) or "\0" in name or not name:
         raise InvalidInputError(f"index path is {path!r}; expected the path of a folder")
-    return Path(path).absolute()
+    return Path(name).absolute()
 
 
 def make_folder(path: str | os.PathLike[str] | None) -> Path:
@@ -51,12 +53,24 @@ def require_free(folder: Path, overwrite: bool) -> None:
         If an index stands there and `overwrite` is false.
     IndexFormatError
         If anything else stands there.
+    IndexWriteError
+        If the operating system does not say what stands there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise IndexFormatError(f"{folder} is a file; expected a folder, or nothing, to make an index in")
-    if not (folder / FILENAME).is_file():
-        _require_empty(folder)
+    try:
+        # Listed once: another process may be making an index there at this moment.
+        others = {path.name for path in folder.iterdir()} - {lock.FILENAME}
+    except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise IndexFormatError(f"{folder} is a file; expected a folder, or nothing, to make an index in") from error
+    except OSError as error:
+        raise IndexWriteError(f"an index cannot be made at {folder}: {cause(error)}") from error
+    if not others:
+        return
+    if FILENAME not in others or not is_file(folder / FILENAME):
+        raise IndexFormatError(
+            f"{folder} holds {len(others)} files but no index, {min(others)!r} for one; expected an empty folder"
+        )
     # The log of folders stands alone until an import has made the other tables.
     tables = _tables(folder) - {"folders"}
     if tables and not tables >= _TABLES:
@@ -97,11 +111,3 @@ def _tables(folder: Path) -> set[str]:
         return catalog.table_names()
     finally:
         catalog.close()
-
-
-def _require_empty(folder: Path) -> None:
-    others = [path.name for path in folder.iterdir() if path.name != lock.FILENAME] if folder.is_dir() else []
-    if others:
-        raise IndexFormatError(
-            f"{folder} holds {len(others)} files but no index, {sorted(others)[0]!r} for one; expected an empty folder"
-        )

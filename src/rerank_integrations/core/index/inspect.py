@@ -134,8 +134,8 @@ def _report(connection: sqlite3.Connection) -> VerifyReport:
 def _sizes(path: Path) -> Iterator[int]:
     for folder, _, names in os.walk(path):
         for name in names:
-            # A writer may remove files meanwhile.
-            with contextlib.suppress(FileNotFoundError):
+            # A writer may remove files meanwhile, and a link may lead nowhere.
+            with contextlib.suppress(OSError):
                 yield (Path(folder) / name).stat().st_size
 
 

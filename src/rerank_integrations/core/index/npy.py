@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import math
 import mmap
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         If the operating system refuses it.
     """
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open_array_file(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             dtype, shape, offset = _parse(path, stream.read(_LONGEST_HEADER))
             if offset + dtype.itemsize * math.prod(shape) != size:
@@ -60,6 +62,21 @@ def map_npy(path: Path) -> NDArray[Any]:
         raise IndexFormatError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise refused_read(error, path) from error
+
+
+def open_array_file(path: Path) -> io.FileIO:
+    """Open a file of an index to read it.
+
+    Raises
+    ------
+    IndexFormatError
+        If it is no plain file: a pipe would be waited for without end, and a device be read without end.
+    """
+    stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise IndexFormatError(f"{path} is damaged: it is no plain file")
+    return stream
 
 
 def _parse(path: Path, start: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:

@@ -17,7 +17,7 @@ from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
 from rerank_integrations.core.index.ids import sql_ids
 from rerank_integrations.core.index.plaid.pool import turns
-from rerank_integrations.core.index.schema import read_meta, stored_passage
+from rerank_integrations.core.index.schema import read_meta, stored_columns, stored_passage
 from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.rerank import best_first
@@ -243,8 +243,7 @@ def _require_all(found: int, pids: Sequence[int]) -> None:
 
 
 def _row(pid: int, *columns: Any) -> Row:
-    passage = stored_passage(*columns)
-    return pid, passage.id, passage.text, dict(passage.metadata)
+    return pid, *stored_columns(*columns)
 
 
 def _long_row(connection: sqlite3.Connection, pid: int) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from rerank_integrations.errors import IndexFormatError, IndexReadError
@@ -17,6 +18,33 @@ def refused_read(error: OSError, path: Path) -> IndexReadError | IndexFormatErro
     if error.errno in _WRONG_KIND:
         return IndexFormatError(f"{path} is damaged: {error}")
     return _refusal(path, error)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file stands at `path`; a folder that may not be looked into is not called empty.
+
+    Raises
+    ------
+    IndexReadError
+        If the operating system does not say.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in _WRONG_KIND:
+            return False
+        raise _refusal(path, error) from error
+
+
+def is_there(path: Path) -> bool:
+    """Return whether anything stands at `path` that this user can see."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def cause(error: OSError) -> str:
@@ -48,8 +76,21 @@ def lacking_for_read(path: Path) -> IndexReadError | None:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return _refusal(path, error)
-    if path.exists() and not os.access(path, os.R_OK):
+    try:
+        path.stat()
+    except PermissionError as error:
+        return _refusal(path, error)
+    except OSError:
+        return None
+    if not os.access(path, os.R_OK):
         return _refusal(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    log, shared = Path(f"{path}-wal"), Path(f"{path}-shm")
+    if is_there(log) and not is_there(shared) and not os.access(path.parent, os.W_OK):
+        return IndexReadError(
+            f"{path} cannot be read: {log} holds commits that have yet to be copied into it, as after a writer that "
+            "was killed, and SQLite needs to make a file beside them; make the folder writable, or open a writable "
+            "copy of it once. The index itself may be sound."
+        )
     return None
 
 

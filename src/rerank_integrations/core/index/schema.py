@@ -82,7 +82,12 @@ def recorded_dim(meta: Mapping[str, str]) -> int:
 
 
 def stored_passage(passage_id: Any, text: Any, metadata: Any) -> Passage:
-    """Return a passage of these columns, the last of them JSON or what is made of it.
+    """Return a passage of these columns; see `stored_columns`."""
+    return Passage(*stored_columns(passage_id, text, metadata))
+
+
+def stored_columns(passage_id: Any, text: Any, metadata: Any) -> tuple[str, str, dict[str, Any]]:
+    """Return id, text and metadata of a passage from its columns, the last of them JSON or what is made of it.
 
     Raises
     ------
@@ -99,7 +104,7 @@ def stored_passage(passage_id: Any, text: Any, metadata: Any) -> Passage:
         raise IndexFormatError(f"the id {passage_id!r} of a passage is damaged: expected a text")
     if not isinstance(text, str):
         raise IndexFormatError(f"the text of passage {passage_id!r} is damaged: expected a text")
-    return Passage(passage_id, text, found)
+    return passage_id, text, found
 
 
 def table_names(connection: sqlite3.Connection) -> set[str]:
@@ -196,7 +201,7 @@ def folder_log(connection: sqlite3.Connection) -> dict[str, int]:
 def drop_everything(connection: sqlite3.Connection) -> None:
     """Take all off a catalog, triggers and views first: of what somebody put there nothing is to stay."""
     query = (
-        "SELECT type, name FROM main.sqlite_master WHERE name NOT LIKE 'sqlite_%' AND type <> 'index' "
+        "SELECT type, name FROM main.sqlite_master WHERE name <> 'sqlite_sequence' AND type <> 'index' "
         "ORDER BY type = 'table'"
     )
     for kind, name in connection.execute(query).fetchall():

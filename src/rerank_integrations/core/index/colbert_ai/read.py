@@ -23,6 +23,7 @@ from rerank_integrations.core.index.colbert_ai.codec import (
 from rerank_integrations.core.index.colbert_ai.json_files import brief, count, read_json
 from rerank_integrations.core.index.colbert_ai.tensors import load_pair, load_tensor
 from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
+from rerank_integrations.core.index.refusals import is_file
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def open_colbert_ai(path: str | os.PathLike[str]) -> ColbertAIIndex:
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise InvalidInputError(f"index path is {path!r}; expected the path of a folder")
     folder = Path(path).absolute()
-    if not (folder / METADATA).is_file():
+    if not is_file(folder / METADATA):
         raise IndexFormatError(
             f"{folder} is not a colbert-ai index: it holds no {METADATA}, which colbert-ai writes last"
         )

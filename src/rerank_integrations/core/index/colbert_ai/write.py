@@ -20,6 +20,7 @@ from rerank_integrations.core.index.colbert_ai.codec import ColbertAICodec, requ
 from rerank_integrations.core.index.colbert_ai.inverted import InvertedLists
 from rerank_integrations.core.index.colbert_ai.read import AVG_RESIDUAL, BUCKETS, CENTROIDS, METADATA
 from rerank_integrations.core.index.colbert_ai.text_files import CollectionFiles, storable_rows
+from rerank_integrations.core.index.refusals import cause
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexExistsError, IndexWriteError, InvalidInputError
 
@@ -240,8 +241,12 @@ class ColbertAIWriter:
 
 def require_vacant(path: Path) -> None:
     """Raise `IndexExistsError` if something other than an empty folder stands at `path`."""
-    is_empty_folder = path.is_dir() and not any(path.iterdir())
-    if path.is_symlink() or (path.exists() and not is_empty_folder):
+    try:
+        is_empty_folder = path.is_dir() and not any(path.iterdir())
+        is_taken = path.is_symlink() or (path.exists() and not is_empty_folder)
+    except OSError as error:
+        raise IndexWriteError(f"cannot write {path}: {cause(error)}") from error
+    if is_taken:
         raise IndexExistsError(f"{path} exists; expected nothing there, or an empty folder")
 
 
