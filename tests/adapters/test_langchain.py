@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +193,16 @@ def test_reranking_retriever_comes_back_from_json(index: ColBERTIndex, cross_enc
     assert isinstance(back, BaseRetriever)
     assert dumps(back) == dumps(retriever)
     assert back.invoke(QUERY) == retriever.invoke(QUERY)
+
+
+def test_a_retriever_whose_model_is_a_relative_path_loads_in_another_working_directory(
+    colbert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(colbert_dir.parent)
+    with ColBERTIndex.create(tmp_path / "index", ColBERTModel(colbert_dir.name)) as index:
+        index.upsert(["a text", "another one"])
+        retriever = ColBERTRetriever(index=index)
+        expected, written = retriever.invoke(QUERY), dumps(retriever)
+    monkeypatch.chdir(tmp_path)
+    back = load(json.loads(written), allowed_objects=[ColBERTRetriever], valid_namespaces=["rerank_integrations"])
+    assert back.invoke(QUERY) == expected

@@ -128,3 +128,19 @@ def test_options_set_later_are_written(harness: Any, cross_encoder_dir: Path, co
 def test_a_device_is_written_with_its_model(harness: Any, colbert_dir: Path) -> None:
     component = harness.colbert_rerank(model=str(colbert_dir), device="meta")
     assert harness.loads(harness.dumps(component), like=component).model.device == "meta"
+
+
+def test_a_model_by_a_relative_path_comes_back_in_another_working_directory(
+    harness: Any, colbert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(colbert_dir.parent)
+    model = ColBERTModel(colbert_dir.name)
+    with ColBERTIndex.create(tmp_path / "index", model) as index:
+        index.upsert(["a text", "another one"])
+        retriever = harness.retriever(index, k=2)
+        reranker = harness.colbert_rerank(model=model, index=index)
+        expected = harness.retrieve(retriever, QUERIES[0])
+        pickled, written = pickle.dumps(retriever), harness.dumps(reranker)
+    monkeypatch.chdir(tmp_path)
+    assert harness.retrieve(pickle.loads(pickled), QUERIES[0]) == expected
+    assert harness.loads(written, like=reranker).model.name == str(colbert_dir.resolve())

@@ -205,6 +205,33 @@ OUTSIDE_OF_SECTIONS = {
 }
 
 
+WHILE_LOCKING_A_FILE = (
+    FORKING
+    + """
+from rerank_integrations.core.forking import forks_held_off
+from filelock import FileLock
+
+def lock():
+    while not stop.is_set():
+        with forks_held_off(), FileLock(sys.argv[1]):
+            pass
+
+stop = threading.Event()
+thread = threading.Thread(target=lock)
+thread.start()
+for _ in range(50):
+    in_child(lambda: None)
+stop.set()
+thread.join()
+"""
+)
+
+
+def test_a_fork_while_a_section_locks_a_file(tmp_path: Path) -> None:
+    # The hub client and the kept graphs lock files while a model loads.
+    run(WHILE_LOCKING_A_FILE, str(tmp_path / "lock"))
+
+
 def test_every_lock_is_held_in_a_section_that_a_fork_waits_for() -> None:
     source = Path(rerank_integrations.__file__).parent
     trees = {

@@ -156,3 +156,11 @@ def test_searching_an_index_unpickles_no_weights(tmp_path: Path, monkeypatch: py
         require_refusal(record(folder / "index", options), "model_kwargs")
         require_refusal(record(folder / "index", {"name_or_path": name}), "a path on this machine")
     assert not mark.exists()
+
+
+def test_an_open_index_is_given_again_for_the_same_folder_by_another_path(
+    colbert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(colbert_dir.parent)
+    with ColBERTIndex.create(tmp_path / "index", ColBERTModel(colbert_dir.name)) as index:
+        assert ColBERTIndex.open_or_create(tmp_path / "index", ColBERTModel(colbert_dir)) is index

@@ -15,7 +15,7 @@ that a forked child never asks for, needs no section.
 
 from __future__ import annotations
 
-# So that it registers its lock before us: a fork calls the latest first, and a section may need that lock yet.
+# So that it and filelock register for forks before us: a fork calls the latest first, and a section may need theirs.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
 import functools
@@ -25,6 +25,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+
+import filelock  # noqa: F401
 
 T = TypeVar("T")
 

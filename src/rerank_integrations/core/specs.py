@@ -17,6 +17,7 @@ from rerank_integrations.core.models import (
     as_colbert_model,
     as_cross_encoder_model,
 )
+from rerank_integrations.core.models.options import portable
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -106,11 +107,13 @@ def model_name(model: Any) -> str:
 def model_spec(model: Any) -> Any:
     """Return what builds `model` again: its name, or its arguments where some are not the defaults.
 
+    A model in a folder is named by its absolute path, which holds in any working directory.
+
     A scorer of the user's own, which has no ``options()``, stands for itself.
     """
     if not hasattr(model, "options"):
         return model
-    options = model.options()
+    options = portable(model.options())
     return options["name_or_path"] if set(options) == {"name_or_path"} else options
 
 

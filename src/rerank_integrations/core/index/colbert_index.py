@@ -27,6 +27,7 @@ from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
+from rerank_integrations.core.models.options import portable
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.rerank import require_count, require_text
 from rerank_integrations.core.token_vectors import encode_queries
@@ -482,7 +483,7 @@ class ColBERTIndex:
                 f"{self._path} is open with a model of fingerprint {self._model.fingerprint}; {encoder.name!r} has "
                 f"{fingerprint}. Give the model that made it, or another path."
             )
-        if encoder.options() != self._model.options():
+        if portable(encoder.options()) != portable(self._model.options()):
             raise IndexLockedError(
                 f"{self._path} is open for writing in this process, opened at {self._opened_at} with the model options "
                 f"{self._model.options()}; close() that index to open it with {encoder.options()}, or give the same"

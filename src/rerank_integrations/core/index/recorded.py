@@ -16,6 +16,7 @@ from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
+from rerank_integrations.core.models.options import portable
 from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError, ModelMismatchError
 
 _OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
@@ -39,10 +40,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 def model_record(encoder: TokenEncoder) -> str:
     """Return, as JSON, the arguments that build `encoder` on any machine."""
-    options = {key: value for key, value in encoder.options().items() if key not in _OF_THIS_PROCESS}
-    name = options.get("name_or_path")
-    if isinstance(name, str) and name != "starter" and Path(name).is_dir():
-        options["name_or_path"] = str(Path(name).resolve())
+    options = {key: value for key, value in portable(encoder.options()).items() if key not in _OF_THIS_PROCESS}
     try:
         return json.dumps(options)
     except (TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.notices import UNLIMITED, TruncationNotice, length_remedy
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.options import LoadOptions, portable
 from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
 from rerank_integrations.core.numeric import seconds, whole_number
@@ -150,7 +150,7 @@ class ColBERTModel:
         return f"ColBERTModel({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(ColBERTModel, **self.options()), ()
+        return functools.partial(ColBERTModel, **portable(self.options())), ()
 
     @property
     def name(self) -> str:

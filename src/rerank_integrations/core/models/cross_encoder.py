@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.notices import TruncationNotice, length_remedy
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.options import LoadOptions, portable
 from rerank_integrations.core.models.pair_lengths import PairCut
 from rerank_integrations.core.models.registry import Share
 from rerank_integrations.core.models.validate import require_texts
@@ -118,7 +118,7 @@ class CrossEncoderModel:
         return f"CrossEncoderModel({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(CrossEncoderModel, **self.options()), ()
+        return functools.partial(CrossEncoderModel, **portable(self.options())), ()
 
     @property
     def name(self) -> str:

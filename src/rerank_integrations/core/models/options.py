@@ -99,6 +99,14 @@ class LoadOptions:
         )
 
 
+def portable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's arguments as they hold in any working directory: the path of its folder is made absolute."""
+    name = arguments.get("name_or_path")
+    if isinstance(name, str) and name != STARTER and Path(name).is_dir():
+        return {**arguments, "name_or_path": str(Path(name).resolve())}
+    return dict(arguments)
+
+
 def resolve_device(device: str | None) -> str:
     """Return `device`, or ``"cuda"`` where there is one and ``"cpu"`` elsewhere; MPS only when asked for."""
     if device is not None:
