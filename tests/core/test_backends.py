@@ -59,7 +59,9 @@ def require_equal_scores(kind: type[Model], path: Path | str, backend: str, **ar
         assert graph.score(query, TEXTS) == pytest.approx(expected, abs=1e-4)
 
 
-def require_close_or_torch(kind: type[Model], path: Path | str, backend: str, dtype: str) -> None:
+def require_close_or_torch(
+    kind: type[Model], path: Path | str, backend: str, dtype: str, *, correlation: float = 0.8
+) -> None:
     """Fewer bits give scores that go with torch's; where this processor's kernels do not, torch computes them.
 
     A graph with an error of more than a third of the spread of torch's outputs is not served. On other texts than those
@@ -72,7 +74,7 @@ def require_close_or_torch(kind: type[Model], path: Path | str, backend: str, dt
         assert found == pytest.approx(expected, abs=1e-5)
     else:
         assert found != expected
-        assert float(np.corrcoef(found, expected)[0, 1]) > 0.8
+        assert float(np.corrcoef(found, expected)[0, 1]) > correlation
 
 
 def require_near_or_torch(path: Path | str, backend: str, dtype: str) -> None:
@@ -236,4 +238,5 @@ def test_every_family_gives_the_scores_of_torch(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", [ColBERTModel, CrossEncoderModel])
 def test_the_starter_gives_the_scores_of_torch(kind: type[Model], backend: str) -> None:
     require_equal_scores(kind, "starter", backend)
-    require_close_or_torch(kind, "starter", backend, "int8")
+    # Trained weights of a real width lose less than the tiny ones: 0.989 and more.
+    require_close_or_torch(kind, "starter", backend, "int8", correlation=0.95)

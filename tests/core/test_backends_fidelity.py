@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -171,3 +173,15 @@ def test_probes_come_back_as_they_were_stored(tmp_path: Path) -> None:
             np.testing.assert_array_equal(ours.inputs[name], array)
         np.testing.assert_array_equal(ours.expected, theirs.expected)
         np.testing.assert_array_equal(ours.real, theirs.real)
+
+
+def test_openvino_is_loaded_without_what_reports_its_use() -> None:
+    pytest.importorskip("openvino_telemetry", reason="OpenVINO's usage reports are not installed")
+    code = """
+import sys
+from rerank_integrations.core.models.graphs.openvino_session import _openvino
+_openvino().Core()
+assert "openvino.tools.ovc" in sys.modules and "openvino_telemetry" not in sys.modules
+import openvino_telemetry
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +64,29 @@ class OpenVINOSession(GraphSession):
 
 def _openvino() -> Any:
     try:
-        import openvino
+        with _without_usage_reports():
+            import openvino
     except ImportError as error:
         raise MissingExtraError(OpenVINOSession.extra, "backend='openvino'") from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without_usage_reports() -> Iterator[None]:
+    """Keep OpenVINO from loading the package by which it reports its use to its makers, over the network, at import.
+
+    Who has imported that package before decides for themselves. OpenVINO takes its absence for granted.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    # What Python finds here as None cannot be imported.
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _round_weights(openvino: Any, model: Any) -> None:
