@@ -55,7 +55,7 @@ def require_refusal(path: Path, *said: str) -> None:
             lambda: index.model.options(),
             lambda: index.model.encode_documents(["a text"]),
         ):
-            with pytest.raises(CheckpointError, match="not loaded on the word of an index") as refusal:
+            with pytest.raises(CheckpointError, match="not loaded because an index names it") as refusal:
                 use()
             for part in (*said, "ColBERTIndex.open(path, ColBERTModel("):
                 assert part in str(refusal.value)

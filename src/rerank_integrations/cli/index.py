@@ -31,7 +31,7 @@ _SOME_UNREADABLE = 3
 
 @dataclass
 class _Contents:
-    """What the files hold: digests of their passages by source and file, and the files that cannot be read."""
+    """Contents of the files: digests of their passages by source and file, and the files that cannot be read."""
 
     by_source: dict[str, ByFile]
     problems: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class _Contents:
 
 @dataclass
 class _Changes:
-    """How many passages a run added, replaced, left as they were and removed."""
+    """Numbers of passages that a run added, replaced, left unchanged and removed."""
 
     added: int = 0
     replaced: int = 0

@@ -1,4 +1,4 @@
-"""What an encoder gives for texts, as float32 arrays, or refused by name: it may be anybody's code."""
+"""Token vectors from an encoder, which may be anybody's code: converted to float32 arrays, or refused by name."""
 
 from __future__ import annotations
 

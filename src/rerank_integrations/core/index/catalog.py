@@ -81,7 +81,7 @@ class Commit(NamedTuple):
     generation: int | None
 
     def is_later_than(self, other: Commit) -> bool:
-        """Whether it is a later commit of the same index; an unknown number is not."""
+        """Return whether it is a later commit of the same index; an unknown number is not."""
         if self.generation is None or other.generation is None:
             return False
         same = (self.identity, self.index_id) == (other.identity, other.index_id)
@@ -199,7 +199,7 @@ class Catalog:
             connection.execute("COMMIT")
 
     def is_past_all_readers(self, patience_ms: int) -> bool:
-        """Whether no reader, in any process, sees a commit older than the last one; waits for some, but not longer.
+        """Return whether no reader, in any process, sees a commit older than the last one; waits `patience_ms` at most.
 
         SQLite's own proof: the write-ahead log can be copied to its end only if every reader reads its end. Readers on
         a read-only medium take no lock; they begin again if a file is gone.
@@ -216,7 +216,7 @@ class Catalog:
         return not busy and in_log == copied
 
     def is_in_place(self) -> bool:
-        """Whether the file that this catalog first opened still stands at its path."""
+        """Return whether the file that this catalog first opened still stands at its path."""
         return self._identity is None or _identity(self._path) == self._identity
 
     def require_in_place(self) -> None:

@@ -33,7 +33,7 @@ _PATIENCE_MS = 100
 
 
 class Folders:
-    """What the one writer of an index makes and removes in ``segments`` and ``codecs``; the caller holds the lock.
+    """Make and remove folders in ``segments`` and ``codecs``, for the one writer of an index, which holds the lock.
 
     The catalog writes each name down before a folder of that name is made, and again in the transaction that no longer
     names it. Only such folders are ever removed: not what another program put there, not what stands behind a link, and

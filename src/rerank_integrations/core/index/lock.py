@@ -44,7 +44,7 @@ class WriterLock:
             )
 
     def release(self) -> None:
-        """Let the next writer in."""
+        """Release the lock, so that the next writer can take it."""
         folder, self._folder = self._folder, None
         if folder is not None:
             fcntl.flock(folder, fcntl.LOCK_UN)

@@ -146,7 +146,7 @@ class Reader:
                 return run(connection, snapshot)
 
     def forget(self) -> None:
-        """Let go of the open segments: at once, or when the searches under way are done; for good."""
+        """Release the open segments for good: at once, or when the searches under way are done."""
         with forks_held_off(), self._lock:
             self._last, self._keep = None, False
 

@@ -98,7 +98,7 @@ def _names_path(name: str) -> bool:
 
 
 class WithheldModel:
-    """Stand for a recorded model that is not built on the word of an index.
+    """Stand for a recorded model that only its user may name: it is not built from the record of an index.
 
     The index opens, and gives what it holds; whatever needs the model raises `CheckpointError`, which says what was
     recorded and what to pass.
@@ -114,35 +114,36 @@ class WithheldModel:
 
     @property
     def dim(self) -> int:
-        """Refuse."""
+        """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
     @property
     def fingerprint(self) -> str:
-        """Refuse."""
+        """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
     def options(self) -> dict[str, Any]:
-        """Refuse: what is written down here would be taken for a user's own words where it is read."""
+        """Raise `CheckpointError`: what stands here would be read elsewhere as the user's own choice."""
         self._refuse()
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        """Refuse."""
+        """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        """Refuse."""
+        """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
     def explain(self, query: str, text: str) -> NoReturn:
-        """Refuse."""
+        """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise CheckpointError(
-            f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; that is not "
-            "loaded on the word of an index. If you know it, pass it yourself: "
-            f"ColBERTIndex.open(path, ColBERTModel({self._name!r}, ...)), or --model on the command line"
+            f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; such a model is "
+            "not loaded because an index names it. If you trust it, pass it yourself: "
+            f"ColBERTIndex.open(path, ColBERTModel({self._name!r}, ...)), index={{'path': ..., 'model': ...}} in a "
+            "component, or --model on the command line"
         )
 
 

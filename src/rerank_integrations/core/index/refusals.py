@@ -1,4 +1,4 @@
-"""What the operating system refuses, named as such: too many open files or no permission is no damage."""
+"""Errors for what the operating system refuses: too many open files or no permission is no damage."""
 
 from __future__ import annotations
 

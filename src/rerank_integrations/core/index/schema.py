@@ -1,4 +1,4 @@
-"""What a catalog must hold to be an index's: its tables and nothing else, its own facts, its rows; older formats."""
+"""The schema of a catalog: its tables and nothing else, the facts in `meta`, the types of its rows; older formats."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def segment_records(connection: sqlite3.Connection) -> list[SegmentRecord]:
 
 
 def is_folder_name(name: object) -> bool:
-    """Whether this is a name as `write_arrays` makes them; any other could lead out of the index's folder."""
+    """Return whether this is a name as `write_arrays` makes them; any other could lead out of the index's folder."""
     return isinstance(name, str) and re.fullmatch("[0-9a-f]{32}", name) is not None
 
 

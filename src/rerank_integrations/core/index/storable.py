@@ -1,4 +1,4 @@
-"""What a passage must be to be stored."""
+"""Checks of ids, texts and metadata before they are stored."""
 
 from __future__ import annotations
 

@@ -99,6 +99,6 @@ class LoadedCopy:
 
 
 def free(copies: Iterable[LoadedCopy]) -> None:
-    """Let go of weights that no call uses any more; garbage is collected once for all of them."""
+    """Release weights that no call uses any more; garbage is collected once for all of them."""
     for device in {device for copy in copies if (device := copy.let_go()) is not None}:
         give_back(device)

@@ -55,7 +55,7 @@ def is_hub_name(name: str) -> bool:
 def why_not_asked(options: LoadOptions) -> str | None:
     """Return why the files of a model come from the cache alone; ``None`` where the hub is asked for them.
 
-    Asks the hub for a sign of life, once in half a minute, and waits five seconds for it at most.
+    Asks the hub whether it answers, once in half a minute, and waits five seconds at most.
     """
     from huggingface_hub import constants
 

@@ -61,7 +61,7 @@ class Scored:
 
     @property
     def order_key(self) -> tuple[float, ...]:
-        """What it is ordered by, higher first."""
+        """The number that candidates are ordered by, the highest first."""
         return (self.score,) if self.order is None else self.order
 
     def scaled(self, divisor: int) -> Scored:

@@ -1,4 +1,4 @@
-"""What the compiled loops believe of the arrays of a compressed index, checked before they see one.
+"""Rules that the compiled loops rely on for the arrays of a compressed index, checked before the loops run.
 
 The loops of `kernels`, `token_kernels` and `choosing` read and write by address and check next to nothing, so an array
 that breaks a rule here would end the process. All rules stand in this module. Arrays come from files, whose checksums
