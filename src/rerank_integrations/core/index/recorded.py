@@ -140,8 +140,8 @@ class WithheldModel:
 
     def _refuse(self) -> NoReturn:
         raise CheckpointError(
-            f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; such a model is "
-            "not loaded because an index names it. If you trust it, pass it yourself: "
+            f"the index at {str(self._index)!r} records its model {self._name!r} with {self._recorded}; such a "
+            "model is not loaded because an index names it. If you trust it, pass it yourself: "
             f"ColBERTIndex.open(path, ColBERTModel({self._name!r}, ...)), index={{'path': ..., 'model': ...}} in a "
             "component, or --model on the command line"
         )
