@@ -139,7 +139,7 @@ def main(index: Path, folder: Path, seed: int, cases: int, every: bool) -> None:
         arrays = {name: array.copy() for name, array in sound.items()}
         facts: dict[str, Any] = {}
         for change in drawn.choices(changes, k=drawn.choice([1, 1, 2])):
-            with contextlib.suppress(ValueError, IndexError, KeyError, OverflowError):
+            with contextlib.suppress(ValueError, TypeError, IndexError, KeyError, OverflowError):
                 facts |= change(arrays, drawn)
         with contextlib.suppress(sqlite3.IntegrityError):
             write(folder, arrays, facts)

@@ -315,6 +315,16 @@ def test_any_flipped_bit_of_a_catalog_is_found_or_means_nothing(made: Path) -> N
     flip(made, 60, seed=1)
 
 
+def test_a_schema_that_sqlite_can_only_quote_in_bytes_that_are_no_text(made: Path) -> None:
+    catalog = made / "catalog.sqlite"
+    sound = catalog.read_bytes()
+    assert sound.count(b"CREATE TABLE passages") == 1
+    catalog.write_bytes(sound.replace(b"CREATE TABLE passages", b"CREATE TABL\xcc passages"))
+    for read_only in (False, True):
+        with pytest.raises(IndexFormatError, match="not a sound catalog"):
+            ColBERTIndex.open(made, ToyEncoder(), read_only=read_only)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_many_flipped_bits_of_catalogs(tmp_path: Path, made: Path, seed: int) -> None:

@@ -447,5 +447,6 @@ def _translated(path: Path, failed: str, kind: type[RerankError] = IndexFormatEr
         if kind is IndexFormatError and "locked" in str(error):
             raise IndexReadError(f"{path} {failed}: another program has it locked ({error})") from error
         raise kind(f"{path} {failed}: {error}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # Python cannot decode SQLite's own message where that quotes a damaged schema.
         raise IndexFormatError(f"{path} is not a sound catalog: {error}") from error
