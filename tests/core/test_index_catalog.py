@@ -235,7 +235,8 @@ def use(path: Path) -> Iterator[str]:
     index = None
     try:
         index = ColBERTIndex.open(path, ToyEncoder(), read_only=True)
-    except IndexFormatError:
+    except RerankError:
+        # A damaged fingerprint is another model's.
         yield "open"
         return
     with index:
@@ -291,7 +292,7 @@ def everything(path: Path) -> Any:
             connection.text_factory = bytes
             tables = "meta", "codecs", "segments", "passages", "folders", "sqlite_sequence", "sqlite_master"
             return [sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables]
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return None
 
 

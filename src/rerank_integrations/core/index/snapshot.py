@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, s
         # A segment's passages only ever die, so the same count is the same passages.
         if part is None or last is None or last.alive.get(record.name) != alive.get(record.name):
             segment = part.segment if part else open_segment(index_path, record)
-            part = _part(connection, index_path, record, segment)
+            part = _part(connection, record, segment)
         if isinstance(part.segment, FloatSegment):
             floats.append(part)
         else:
@@ -159,7 +159,22 @@ def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection
 
 
 def _narrowed(part: Part[S], ordinals: Sequence[int]) -> Part[S]:
-    return _of(part.segment, part.pids, np.sort(np.array(ordinals, dtype=np.int32)))
+    wanted = np.array(ordinals) if ordinals else np.empty(0, dtype=np.int64)
+    return _of(part.segment, part.pids, _places(part.segment, wanted))
+
+
+def _places(segment: Segment, ordinals: NDArray[Any]) -> Places:
+    """Return ordinals as the search loops rely on them: rising, without repetition, within the segment.
+
+    A damaged catalog may give others, since SQLite's index on places and the rows themselves may differ.
+    """
+    sound = ordinals.dtype.kind == "i"
+    if sound and len(ordinals):
+        ordinals = np.sort(ordinals)
+        sound = ordinals[0] >= 0 and ordinals[-1] < len(segment.offsets) - 1 and bool((np.diff(ordinals) > 0).all())
+    if not sound:
+        raise IndexFormatError(f"the catalog is damaged: passages point past segment {segment.name}, or share a place")
+    return ordinals.astype(np.int32)
 
 
 def _of(segment: S, pids: NDArray[np.int64], places: Places) -> Part[S]:
@@ -174,17 +189,15 @@ def _parts(selection: Selection) -> Iterable[Part[FloatSegment] | Part[PlaidSegm
 
 
 def _part(
-    connection: sqlite3.Connection, index_path: Path, record: SegmentRecord, segment: Segment
+    connection: sqlite3.Connection, record: SegmentRecord, segment: Segment
 ) -> Part[FloatSegment] | Part[PlaidSegment]:
     pids = np.full(record.passages, DEAD, dtype=np.int64)
     query = "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal"
     rows = connection.execute(query, (record.name,)).fetchall()
     # Without a dtype, which would make whole numbers of others.
-    places = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
-    if places.dtype.kind != "i" or (rows and not 0 <= places[:, 0].min() <= places[:, 0].max() < record.passages):
-        raise IndexFormatError(f"{index_path} is damaged: passages point past segment {record.name}")
-    pids[places[:, 0]] = places[:, 1]
-    alive = places[:, 0].astype(np.int32)
+    found = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
+    alive = _places(segment, found[:, 0])
+    pids[found[:, 0]] = found[:, 1]
     if isinstance(segment, FloatSegment):
         return _of(segment, pids, alive)
     return _of(segment, pids, alive)
