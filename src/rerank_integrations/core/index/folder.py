@@ -62,6 +62,9 @@ def require_free(folder: Path, overwrite: bool) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
+        if not os.path.lexists(folder):
+            # A parent is a file, of which `make_folder` tells.
+            return
         raise IndexFormatError(f"{folder} is a file; expected a folder, or nothing, to make an index in") from error
     except OSError as error:
         raise IndexWriteError(f"an index cannot be made at {folder}: {cause(error)}") from error
