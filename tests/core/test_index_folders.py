@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -25,6 +26,7 @@ from rerank_integrations import (
     IndexMovedError,
     IndexWriteError,
     Passage,
+    RerankError,
 )
 
 NAME = "0123456789abcdef" * 2
@@ -307,3 +309,28 @@ os._exit(0)
     os.kill(child, signal.SIGKILL)
     parent.stdin.close()
     parent.stdout.close()
+
+
+@pytest.mark.parametrize("table", ["folders", "segments"])
+def test_a_catalog_that_lost_the_names_of_folders_removes_nothing(path: Path, table: str) -> None:
+    """A damaged record reads as NULL, whatever the schema allows."""
+    catalog = path / "catalog.sqlite"
+    sound, before = catalog.read_bytes(), segments_of(path)
+    with contextlib.closing(sqlite3.connect(f"{catalog.as_uri()}?immutable=1", uri=True)) as connection:
+        names = [name for (name,) in connection.execute(f"SELECT name FROM {table}")]
+    damaged = bytearray(sound)
+    for name in names:
+        for match in re.finditer(name.encode(), sound):
+            # The type of a text of 32 bytes in a record's header becomes that of NULL.
+            if (kind := sound.rfind(b"\x4d", match.start() - 12, match.start())) >= 0:
+                damaged[kind] = 0
+    assert damaged != sound
+    catalog.write_bytes(damaged)
+    with contextlib.suppress(RerankError):
+        ColBERTIndex.open(path, ToyEncoder()).close()
+    assert segments_of(path) == before
+    for file in path.glob("catalog.sqlite-*"):
+        file.unlink()
+    catalog.write_bytes(sound)
+    with ColBERTIndex.open(path, ToyEncoder()) as index:
+        assert index.verify().passages == len(PASSAGES)

@@ -90,6 +90,9 @@ class Folders:
             tables = table_names(connection)
             log = dict(connection.execute("SELECT name, named FROM folders")) if "folders" in tables else {}
             in_use = {kind: _names(connection, kind) if kind in tables else set() for kind in (SEGMENTS, CODECS)}
+        if not all(isinstance(name, str) for name in (*log, *in_use[SEGMENTS], *in_use[CODECS])):
+            _LOGGER.warning("%s is damaged: its catalog lacks names of folders, so nothing is removed", self.path)
+            return
         known = in_use[SEGMENTS] | in_use[CODECS] | set(self._spare)
         leftovers = {name: bool(named) for name, named in log.items() if name not in known}
         try:
