@@ -7,6 +7,8 @@ import copy
 import logging
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -360,3 +362,24 @@ def wait_for(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_process_that_ends_within_a_stage_ends_well() -> None:
+    """A stage that ran out of time is still in torch, without the interpreter's lock, as the process ends."""
+    code = """
+import torch
+from rerank_integrations import Cascade, Reranker
+from rerank_integrations.core.reranking import Candidate, PlainScorer
+
+class Slow:
+    def score(self, query, texts):
+        vectors = torch.ones(2500, 2500)
+        for _ in range(3):
+            vectors @ vectors
+        return [0.0] * len(texts)
+
+cascade = Cascade([("slow", Reranker(PlainScorer(Slow())))], time_budget=0.01)
+print(cascade.rank("a query", [Candidate(None, "a text", None)])[0].place)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "0", "")

@@ -128,6 +128,16 @@ def test_max_length_cuts_as_sentence_transformers_does(family_dir: Path) -> None
     assert scores == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize(("max_length", "remedy"), [(100_000, "reads no more than 512"), (40, "raise max_length")])
+def test_the_warning_names_a_remedy_that_is_left(cross_encoder_dir: Path, max_length: int, remedy: str) -> None:
+    model = CrossEncoderModel(cross_encoder_dir, max_length=max_length, device="cpu")
+    with pytest.warns(TruncationWarning, match=remedy) as warned:
+        model.score("a query", ["word " * 4000])
+    assert ("raise max_length" in str(warned[0].message)) == (max_length < 512)
+    assert warned[0].filename == __file__
+    model.unload()
+
+
 def test_max_length_of_instances_that_share_a_copy_do_not_meet(cross_encoder_dir: Path) -> None:
     short, long = model_of(cross_encoder_dir, max_length=24), model_of(cross_encoder_dir)
     serial = short.score(QUERIES[0], [LONG_TEXT]), long.score(QUERIES[0], [LONG_TEXT])

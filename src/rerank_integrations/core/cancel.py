@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
@@ -14,6 +16,11 @@ T = TypeVar("T")
 
 # Several: work within a time may be part of other work within a time.
 _given_up: contextvars.ContextVar[tuple[threading.Event, ...]] = contextvars.ContextVar("given_up", default=())
+
+# The threads of `within` that still work, and what makes each of them stop before its next batch.
+_running: dict[threading.Thread, threading.Event] = {}
+# Longer than any batch; work that blocks for longer than this does not keep the process from ending.
+_SECONDS_AT_EXIT = 20.0
 
 
 class GivenUpError(RerankError):
@@ -50,7 +57,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
         When the time is over. The work's own errors pass through.
     """
     context, given_up = revocable()
-    future = _started(lambda: context.run(work))
+    future = _started(lambda: context.run(work), given_up)
     try:
         wait([future], timeout=min(seconds, threading.TIMEOUT_MAX))
         if not future.done():
@@ -61,10 +68,16 @@ def within(seconds: float, work: Callable[[], T]) -> T:
             given_up.set()
 
 
-def _started(work: Callable[[], T]) -> Future[T]:
+def _started(work: Callable[[], T], given_up: threading.Event) -> Future[T]:
     """Start `work` on a thread of its own: those of a pool may all be waiting for what they would start there."""
     future: Future[T] = Future()
-    threading.Thread(target=_run, args=(future, work), name="rerank-integrations-budget", daemon=True).start()
+    thread = threading.Thread(target=_run, args=(future, work), name="rerank-integrations-budget", daemon=True)
+    _running[thread] = given_up
+    try:
+        thread.start()
+    except BaseException:
+        del _running[thread]
+        raise
     return future
 
 
@@ -75,3 +88,20 @@ def _run(future: Future[T], work: Callable[[], T]) -> None:
         future.set_exception(error)
         # The error's traceback holds this frame: without this it and the future would hold each other.
         del future
+    finally:
+        _running.pop(threading.current_thread(), None)
+
+
+@atexit.register
+def _finish_running() -> None:
+    """Wait until no thread of `within` is in a batch.
+
+    The interpreter stops a daemon thread where it asks for the lock of the interpreter. Within a forward pass of torch
+    this unwinds frames of C++ that must not be unwound, and the process aborts.
+    """
+    deadline = time.monotonic() + _SECONDS_AT_EXIT
+    running = list(_running.items())
+    for _, given_up in running:
+        given_up.set()
+    for thread, _ in running:
+        thread.join(max(0.0, deadline - time.monotonic()))

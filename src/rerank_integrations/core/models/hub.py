@@ -12,7 +12,7 @@ from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 # Seconds within which a hub that is there answers; a user's HF_HUB_ETAG_TIMEOUT rules instead.
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 3.0
 # Seconds that an answer holds for: a load looks up a dozen files, and each would find out anew.
 _ANSWER_SECONDS = 30.0
 
