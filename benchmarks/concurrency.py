@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, Hit, Passage
-from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.demo.docstrings import standard_library_passages
 
 WORKERS = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapters.guides import run_guide
+from guides import run_guide
 
 
 def test_the_guide(tmp_path: Path, cross_encoder_dir: Path) -> None:

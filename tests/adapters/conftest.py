@@ -13,7 +13,7 @@ from corpus import ENGLISH
 if TYPE_CHECKING:
     from rerank_integrations import ColBERTIndex, ColBERTModel, Passage
 
-HARNESSES = {"langchain": "adapters.harness_langchain", "llama-index": "adapters.harness_llama_index"}
+HARNESSES = {"langchain": "harness_langchain", "llama-index": "harness_llama_index"}
 
 
 def frameworks(config: pytest.Config) -> list[str]:

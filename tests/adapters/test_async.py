@@ -7,8 +7,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from adapters.rows import candidates_of
 from corpus import QUERIES
+from ranked_rows import candidates_of
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.rows import ids
 from checkpoints import write_multi_vector
+from ranked_rows import ids
 
 from rerank_integrations import (
     ColBERTIndex,

@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from adapters.rows import candidates_of, ids, long_passages, noted_of_hits
 from corpus import QUERIES
+from ranked_rows import candidates_of, ids, long_passages, noted_of_hits
 
 from rerank_integrations import (
     Cascade,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from adapters.interpreter import MODULES, PACKAGES, run, without
+from interpreter import MODULES, PACKAGES, run, without
 
 
 @pytest.mark.parametrize("extra", MODULES)

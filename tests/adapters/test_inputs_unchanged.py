@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from adapters.rows import candidates_of, long_passages
 from corpus import QUERIES
+from ranked_rows import candidates_of, long_passages
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError, Passage
 

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from adapters.runs_langchain import Recorder
 from corpus import QUERIES
 from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from pydantic import PrivateAttr
+from runs_langchain import Recorder
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError
 from rerank_integrations.langchain import (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.guides import run_guide
+from guides import run_guide
 
 
 @pytest.fixture(scope="module")

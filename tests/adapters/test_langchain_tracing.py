@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from adapters.runs_langchain import Recorder
 from corpus import QUERIES
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
+from runs_langchain import Recorder
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError
 from rerank_integrations.langchain import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapters.interpreter import MODULES, run
+from interpreter import MODULES, run
 
 from rerank_integrations import ColBERTIndex
 

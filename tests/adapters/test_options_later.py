@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from adapters.rows import candidates_of
 from corpus import QUERIES
+from ranked_rows import candidates_of
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError, Passage
 

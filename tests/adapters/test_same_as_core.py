@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.rows import candidates_of, ids, rows_of_hits
 from checkpoints.cross_encoder import write_far_logits
 from corpus import QUERIES
+from ranked_rows import candidates_of, ids, rows_of_hits
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Hit, Passage, rerank
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.rows import candidates_of
 from corpus import QUERIES
+from ranked_rows import candidates_of
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
 

@@ -6,29 +6,13 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import RECORDS, Cli, Done
 
 from rerank_integrations.cli import main
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call left: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Done]
 
 
 @pytest.fixture
@@ -50,13 +34,6 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     logging.setLogRecordFactory(factory)
     logging.getLogger("rerank_integrations").setLevel(logging.NOTSET)
     root.handlers[:], warnings.formatwarning = handlers, shown
-
-
-RECORDS = [
-    {"_id": "a", "title": "Net profit", "text": "The net profit grew in 2024.", "year": 2024},
-    {"_id": "b", "title": "", "text": "The river rose after the rain.", "metadata": {"year": 2023}},
-    {"_id": "c", "text": "A zip file is read without extracting it.", "year": 2022},
-]
 
 
 @pytest.fixture

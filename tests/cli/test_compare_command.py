@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.conftest import Cli
+from command_line import Cli
 from small_collection import QUERIES, write_collection
 
 from rerank_integrations.evaluation import keep_result, load_dataset, measure_retriever

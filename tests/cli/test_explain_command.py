@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_stanford_colbert
-from cli.conftest import RECORDS, Cli
+from command_line import RECORDS, Cli
 
 from rerank_integrations import ColBERTIndex, ColBERTModel
 

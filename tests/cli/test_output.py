@@ -23,10 +23,10 @@ from small_collection import QRELS, QUERIES, TEXTS
 from rerank_integrations import ColBERTIndex, ColBERTModel, Passage, export_colbert
 from rerank_integrations.cli import app, main
 from rerank_integrations.cli.train import _TRAINERS, Kind
-from rerank_integrations.core.models.graphs.fidelity import Fidelity
 from rerank_integrations.demo.library import build_library, library_path
 from rerank_integrations.evaluation import Pipeline, Retrieve, keep_result, load_dataset, measure_retriever
-from rerank_integrations.evaluation.identity import identity
+from rerank_integrations.evaluation.evaluating import identity
+from rerank_integrations.evaluation.fidelity import Fidelity
 
 # Markup, a link, a title, a cleared screen, a C1 control, a direction override, an emoji's code, what cp1252 lacks.
 HOSTILE = "a[bold]b[/] [link=x]\x1b]0;t\x07\x1b[2J\x9b31m\u202e:zip: \U0001f4e6\u4e2d\u00e9"
@@ -216,7 +216,7 @@ def little_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANK_INTEGRATIONS_CACHE", str(world.root / "cache"))
     monkeypatch.setattr("rerank_integrations.cli.demo.ColBERTModel", lambda _: ColBERTModel(world.colbert))
     monkeypatch.setattr(
-        "rerank_integrations.core.models.graphs.fidelity.measure_fidelity",
+        "rerank_integrations.evaluation.fidelity.measure_fidelity",
         lambda _: Fidelity(world.root, 1, 0.0, 1.0, 1.0),
     )
     for kind in Kind:

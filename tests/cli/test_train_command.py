@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_cross_encoder
-from cli.conftest import Cli
+from command_line import Cli
 from small_collection import write_collection
 
 from rerank_integrations import ColBERTModel

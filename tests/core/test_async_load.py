@@ -15,7 +15,7 @@ import pytest
 from corpus import SENTENCES
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, Hit, InvalidInputError, Passage
-from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.concurrency.aio import run_blocking
 
 WORKERS = 32
 QUERIES = [f"{' '.join(sentence.split()[:4])}?" for sentence in SENTENCES[:WORKERS]]

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex
-from rerank_integrations.core.blas import one_thread
+from rerank_integrations.core.concurrency.blas import one_thread
 
 
 def blas_threads() -> set[int]:

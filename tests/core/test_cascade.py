@@ -29,8 +29,8 @@ from rerank_integrations import (
     Reranker,
     rerank,
 )
-from rerank_integrations.core.aio import run_blocking
-from rerank_integrations.core.cancel import check_wanted
+from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.reranking import Candidate, CrossEncoderScorer, PlainScorer
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from colbert_ai_folders import DIM, TEXTS, change_json, decompress, write_folder, write_json
-from harm import answers as answers_of
-from harm import check_unharmed, make_two_segments
+from damaged_index import answers as answers_of
+from damaged_index import check_unharmed, make_two_segments
 from numpy.typing import NDArray
 from toy import ToyEncoder, child_env
 
@@ -352,7 +352,7 @@ def test_a_full_disk_leaves_the_old_index_or_none(tmp_path: Path, size: int) -> 
 KILLING = """
 import shutil, sys
 from pathlib import Path
-import killing
+import killed_writers
 from toy import ToyEncoder
 from rerank_integrations import ColBERTIndex, IndexFormatError, import_colbert
 
@@ -367,7 +367,7 @@ while not end:
     if line % 2:
         shutil.copytree(old, target)
     action = lambda done: import_colbert(folder / "theirs", target, model, overwrite=True).close()
-    _, end = killing.die_at_line(line, action, again=False)
+    _, end = killed_writers.die_at_line(line, action, again=False)
     try:
         index = ColBERTIndex.open(target, model)
     except IndexFormatError as error:

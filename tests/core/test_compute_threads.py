@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_integrations.core.models.compute import in_parallel, on_compute_thread, side_by_side
+from rerank_integrations.core.concurrency.cores import in_parallel, on_compute_thread, side_by_side
 
 FIRST_AT_ONCE = """
 import os, sys, threading

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_systems import require_mounts, run_mounted
 from filelock import FileLock
-from mounts import require_mounts, run_mounted
-from rows import RowEncoder, numbered
+from row_encoder import RowEncoder, numbered
 from toy import child_env
 
 from rerank_integrations import ColBERTIndex
@@ -31,7 +31,7 @@ NO_TEMPORARY = "mount -t tmpfs -o ro none /tmp && mount -t tmpfs -o ro none /var
 
 SEARCH = """
 import sys
-from rows import RowEncoder
+from row_encoder import RowEncoder
 from rerank_integrations import ColBERTIndex
 with ColBERTIndex.open(sys.argv[1], RowEncoder(8, 1, 50), read_only=True) as index:
     assert len(index.search("7")) == 10
@@ -57,7 +57,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0])
 def test_the_lowest_are_as_numpy_finds_them(bad: float) -> None:
-    from rerank_integrations.core.index.plaid.choosing import nth_lowest
+    from rerank_integrations.core.index.plaid.candidates import nth_lowest
 
     random = np.random.default_rng(3)
     for count in (1, 2, 3, 50, 400):
@@ -72,7 +72,7 @@ def test_the_lowest_are_as_numpy_finds_them(bad: float) -> None:
 def test_an_exact_index_compiles_nothing(tmp_path: Path) -> None:
     code = """
 import os, sys
-from rows import RowEncoder, numbered
+from row_encoder import RowEncoder, numbered
 from rerank_integrations import ColBERTIndex
 with ColBERTIndex.create(None, RowEncoder(8, 1, 50)) as index:
     index.upsert(numbered(range(20)))
@@ -89,7 +89,7 @@ with ColBERTIndex.create(None, RowEncoder(8, 1, 50)) as index:
 
 
 def test_nothing_starts_once_all_is_compiled(compressed: Path) -> None:
-    code = "import os, sys; from rows import RowEncoder; from rerank_integrations import ColBERTIndex\n"
+    code = "import os, sys; from row_encoder import RowEncoder; from rerank_integrations import ColBERTIndex\n"
     code += "ColBERTIndex.open(sys.argv[1], RowEncoder(8, 1, 50), read_only=True)\nos.waitpid(-1, os.WNOHANG)"
     command = [sys.executable, "-c", code, str(compressed)]
     done = subprocess.run(command, env=child_env(), capture_output=True, text=True, check=False)
@@ -222,7 +222,7 @@ def test_lengths_are_measured_where_nothing_can_be_written(monkeypatch: pytest.M
     code = """
 import numpy as np
 from rerank_integrations.core.index.plaid.code_folder import writable_folder
-from rerank_integrations.core.index.plaid.lengths import vector_lengths
+from rerank_integrations.core.index.plaid.codec import vector_lengths
 codebook = np.zeros((256, 4), np.float32)
 residuals = np.zeros((3, 2), np.uint8)
 print(writable_folder(), vector_lengths(np.eye(8, dtype=np.float32), codebook, np.arange(3), residuals))

@@ -208,7 +208,7 @@ OUTSIDE_OF_SECTIONS = {
 WHILE_LOCKING_A_FILE = (
     FORKING
     + """
-from rerank_integrations.core.forking import forks_held_off
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from filelock import FileLock
 
 def lock():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harm import PASSAGES, answers, check_unharmed, make_two_segments
+from damaged_index import PASSAGES, answers, check_unharmed, make_two_segments
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import (
@@ -32,7 +32,7 @@ from rerank_integrations import (
     export_colbert,
     import_colbert,
 )
-from rerank_integrations.core.index import as_index
+from rerank_integrations.core.index.colbert_index import as_index
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damaged_index import PASSAGES, answers, make_two_segments
 from format_2 import as_format_2
 from grown import small_copy
-from harm import PASSAGES, answers, make_two_segments
 from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex, IndexFormatError, Passage, RerankError

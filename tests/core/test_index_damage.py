@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harm import PASSAGES, answers, make_two_segments
+from damaged_index import PASSAGES, answers, make_two_segments
 from toy import ToyEncoder
 
 from rerank_integrations import (

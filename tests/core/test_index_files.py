@@ -30,7 +30,8 @@ from rerank_integrations import (
     ModelMismatchError,
     Passage,
 )
-from rerank_integrations.core.index import IndexStats, VerifyReport, as_index
+from rerank_integrations.core.index import IndexStats, VerifyReport
+from rerank_integrations.core.index.colbert_index import as_index
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from damaged_index import PASSAGES, answers, change_catalog, check_unharmed, make_two_segments
 from format_2 import as_format_2
 from full_disk import files_limited_to
-from harm import PASSAGES, answers, change_catalog, check_unharmed, make_two_segments
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import (

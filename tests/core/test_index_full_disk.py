@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from damaged_index import PASSAGES, answers, check_unharmed
+from file_systems import require_mounts, run_mounted
 from full_disk import files_limited_to
 from grown import ENOUGH, many
-from harm import PASSAGES, answers, check_unharmed
-from mounts import require_mounts, run_mounted
 from toy import ToyEncoder
 
 from rerank_integrations import (

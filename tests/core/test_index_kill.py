@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from grown import KEPT, small_copy
-from killing import State, change, require_sound, state_of, states_of
+from killed_writers import State, change, require_sound, state_of, states_of
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import ColBERTIndex
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 
 def kill_a_writer(path: Path, seed: int, first: int, delay: float, warm: Path | None) -> list[int]:
     """Let a child write for `delay` seconds from its opening on; return the changes it said were made."""
-    code = f"import killing; killing.write_until_killed({str(path)!r}, {seed}, {first}, {warm and str(warm)!r})"
+    code = "import killed_writers as writers; "
+    code += f"writers.write_until_killed({str(path)!r}, {seed}, {first}, {warm and str(warm)!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=child_env())
     assert child.stdout is not None
     with child.stdout:
@@ -65,8 +66,8 @@ def kill_often(path: Path, times: int, seed: int, *, compressed: bool = False) -
 
 
 def run_killing(call: str) -> int:
-    """Run a function of `killing` in a process without threads, OpenMP's included, since it forks."""
-    code = f"from pathlib import Path; import killing; killing.{call}"
+    """Run a function of `killed_writers` in a process without threads, OpenMP's included, since it forks."""
+    code = f"from pathlib import Path; import killed_writers; killed_writers.{call}"
     env = {**child_env(), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert ran.returncode == 0, ran.stderr

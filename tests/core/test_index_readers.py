@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from file_systems import require_mounts, run_mounted
 from grown import large_copy
-from mounts import require_mounts, run_mounted
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import (

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from checkpoints import write_stanford_colbert
 from close_to import close_to
-from harm import change_catalog
+from damaged_index import change_catalog
 from toy import ToyEncoder
 
 from rerank_integrations import CheckpointError, ColBERTIndex, ColBERTModel, IndexFormatError

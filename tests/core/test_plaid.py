@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from grown import ENOUGH, KEPT, WORDS, check_nearly, large_copy, many, small_copy
-from rows import RowEncoder, numbered
+from row_encoder import RowEncoder, numbered
 from toy import ToyEncoder, child_env
 
 from rerank_integrations import ColBERTIndex, Passage

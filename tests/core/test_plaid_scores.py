@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rows import RowEncoder, brute_force, numbered
+from row_encoder import RowEncoder, brute_force, numbered
 
 from rerank_integrations import ColBERTIndex, InvalidInputError, Passage
 

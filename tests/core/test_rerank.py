@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_integrations import ColBERTModel, CrossEncoderModel, Hit, InvalidInputError, Passage, rerank
-from rerank_integrations.core.rerank import best_first
+from rerank_integrations.core.ranking import best_first
 
 
 class Given:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.guides import DOCS, run_guide
+from guides import DOCS, run_guide
 
 from rerank_integrations.core.metadata import RERANKING_KEYS
 

@@ -32,7 +32,7 @@ from rerank_integrations import (
     rerank,
 )
 from rerank_integrations.core.reranking import Candidate
-from rerank_integrations.core.reranking.vector_cache import VectorCache
+from rerank_integrations.core.reranking.colbert_scorer import VectorCache
 
 TEXTS = (*ENGLISH[::5], *CHINESE[:4])
 PASSAGES = [Passage(f"p{number}", text) for number, text in enumerate(TEXTS)]

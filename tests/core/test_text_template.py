@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_integrations import InvalidInputError
-from rerank_integrations.core.text import TextTemplate
+from rerank_integrations.langchain._convert import TextTemplate
 
 NAMES = st.sampled_from(["title", "page_content", "year", "é"])
 PIECES = st.lists(NAMES.map(lambda name: f"{{{name}}}") | st.sampled_from([" ", ": ", "{{", "}}", "中。", "\n", "%s"]))

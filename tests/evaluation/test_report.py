@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from invented import DATA, ORIGIN, QRELS, invented
+from made_up_results import DATA, ORIGIN, QRELS, invented
 
 from rerank_integrations import InvalidInputError
 from rerank_integrations.cli.app import main

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import RowEncoder, brute_force, numbered
+from row_encoder import RowEncoder, brute_force, numbered
 from scipy.stats import ttest_rel
 from toy import ToyEncoder
 
@@ -20,7 +20,7 @@ from rerank_integrations.cli import main
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.evaluation import Dataset, Setting, Trial, Tuning, tune
 from rerank_integrations.evaluation.encoders import given_queries, given_vectors
-from rerank_integrations.evaluation.tuning.choice import choose, enough
+from rerank_integrations.evaluation.tuning.sweep import choose, enough
 
 ENCODER = RowEncoder(dim=16, length=6)
 # Past 4,096 passages an index is compressed.

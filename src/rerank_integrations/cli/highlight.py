@@ -8,7 +8,7 @@ from rich.text import Text
 
 from rerank_integrations.core.explanations import TokenMatch
 from rerank_integrations.core.explanations.printable import printable
-from rerank_integrations.core.explanations.spans import word_span
+from rerank_integrations.core.explanations.words import word_span
 
 MATCHED = 0.6  # a cosine; below it the best token of a text is seldom related
 _ENGLISH = (

@@ -11,15 +11,20 @@ import typer
 from tqdm import tqdm
 
 from rerank_integrations.cli.output import show, tell, write_json
-from rerank_integrations.cli.source_record import (
+from rerank_integrations.cli.sources import (
     ByFile,
     Digests,
+    SourceFile,
     digest,
+    expected_kinds,
+    find_files,
+    left_out,
+    read_passages,
     read_record,
+    source_name,
     stored_digests,
     write_record,
 )
-from rerank_integrations.cli.sources import SourceFile, expected_kinds, find_files, left_out, read_passages, source_name
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage

@@ -43,7 +43,7 @@ def optimize(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Convert a model for a faster backend on the CPU, and show how far its scores are from torch's."""
-    from rerank_integrations.core.models.graphs.fidelity import PASSAGES, QUERIES, measure_fidelity
+    from rerank_integrations.evaluation.fidelity import PASSAGES, QUERIES, measure_fidelity
 
     model_class = ColBERTModel if kind is Kind.COLBERT else CrossEncoderModel
     loaded = model_class(

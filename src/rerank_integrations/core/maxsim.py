@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.blas import one_thread
+from rerank_integrations.core.concurrency.blas import one_thread
 
 Floats: TypeAlias = NDArray[np.float32]
 

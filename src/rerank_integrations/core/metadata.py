@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rerank_integrations.core.numeric import is_number
+from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.reranking.candidates import Ranked
 
 _PREVIOUS = "previous_"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.index.recorded import is_taken_on_trust
+from rerank_integrations.core.index.model_record import is_taken_on_trust
 from rerank_integrations.core.models import (
     ColBERTModel,
     CrossEncoderModel,

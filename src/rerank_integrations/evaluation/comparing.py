@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rerank_integrations.core.models import ColBERTModel, TokenMatch
-from rerank_integrations.core.rerank import require_count
+from rerank_integrations.core.ranking import require_count
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.measuring import Measured

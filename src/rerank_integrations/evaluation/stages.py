@@ -11,17 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.blas import one_thread
+from rerank_integrations.core.concurrency.blas import one_thread
+from rerank_integrations.core.concurrency.cores import ALONE, on_compute_thread
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.maxsim import maxsim_block
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, TokenEncoder
-from rerank_integrations.core.models.compute import ALONE, on_compute_thread
-from rerank_integrations.core.rerank import best_first
+from rerank_integrations.core.ranking import best_first
 from rerank_integrations.core.types import Passage, Scorer
 from rerank_integrations.evaluation.bm25 import BM25
-from rerank_integrations.evaluation.encoders import encoded, given_queries, given_vectors
+from rerank_integrations.evaluation.encoders import PooledEncoder, encoded, given_queries, given_vectors
 from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
-from rerank_integrations.evaluation.pooled import PooledEncoder
 
 # Passages whose tokens are multiplied at once.
 _BLOCK = 128

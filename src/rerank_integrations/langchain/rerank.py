@@ -13,8 +13,7 @@ from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
-from rerank_integrations.core.parts import KeptScorer, reranker_of, reranking_parts, stage_list
-from rerank_integrations.core.rerank import require_cut
+from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import (
     Cascade,
     ColBERTScorer,
@@ -24,6 +23,7 @@ from rerank_integrations.core.reranking import (
 )
 from rerank_integrations.core.reranking.cascade import numbered_stages
 from rerank_integrations.core.reranking.colbert_scorer import CACHE_BYTES
+from rerank_integrations.core.reranking.components import KeptScorer, reranker_of, reranking_parts, stage_list
 from rerank_integrations.core.specs import (
     ColBERTLike,
     CrossEncoderLike,

@@ -13,7 +13,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from rerank_integrations.core.aio import run_blocking
+from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import node_list, ranked_node

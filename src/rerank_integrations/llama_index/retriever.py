@@ -7,9 +7,9 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
-from rerank_integrations.core.aio import run_blocking
-from rerank_integrations.core.index import as_index
-from rerank_integrations.core.rerank import require_count
+from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.index.colbert_index import as_index
+from rerank_integrations.core.ranking import require_count
 from rerank_integrations.core.specs import IndexLike
 from rerank_integrations.llama_index._convert import hit_to_node
 from rerank_integrations.llama_index._filters import filters_to_where

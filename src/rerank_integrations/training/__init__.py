@@ -5,8 +5,7 @@ from __future__ import annotations
 from rerank_integrations.training.colbert import train_colbert
 from rerank_integrations.training.cross_encoder import train_cross_encoder
 from rerank_integrations.training.fitting import Fitting
-from rerank_integrations.training.negatives import mine_negatives
-from rerank_integrations.training.pairs import Example, read_pairs
+from rerank_integrations.training.pairs import Example, mine_negatives, read_pairs
 
 __all__ = [
     "Example",

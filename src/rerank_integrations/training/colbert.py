@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rerank_integrations.core.models.encoder import load_multi_vector
+from rerank_integrations.core.models.loaded_colbert import load_multi_vector
 from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
 from rerank_integrations.training.pairs import Example
 from rerank_integrations.training.preparing import prepare

@@ -140,6 +140,6 @@ class Explanation(Sequence[TokenMatch]):
 
     def to_html(self) -> str:
         """Return an HTML page with a heat map of the text; it fetches nothing and runs no script."""
-        from rerank_integrations.core.explanations.page import page
+        from rerank_integrations.core.explanations.html import page
 
         return page(self)

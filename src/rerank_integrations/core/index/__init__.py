@@ -1,9 +1,8 @@
 """Everything on disk: catalog, segments, search."""
 
-from rerank_integrations.core.index.as_index import as_index
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.exporting import export_colbert
 from rerank_integrations.core.index.importing import import_colbert
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport
 
-__all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "as_index", "export_colbert", "import_colbert"]
+__all__ = ["ColBERTIndex", "IndexStats", "VerifyReport", "export_colbert", "import_colbert"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from rerank_integrations.core.forking import before_each_fork, forks_held_off
+from rerank_integrations.core.concurrency.forks import before_each_fork, forks_held_off
 from rerank_integrations.core.index import row_checksums
 from rerank_integrations.core.index.refusals import is_there, lacking_for_read
 from rerank_integrations.core.index.schema import (

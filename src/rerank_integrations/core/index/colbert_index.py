@@ -12,24 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rerank_integrations.core.forking import forks_held_off
+from rerank_integrations.core.checks import require_texts
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
-from rerank_integrations.core.index.effort import Effort, search_device
+from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
-from rerank_integrations.core.index.growth import compile_now, start_compiling_early
-from rerank_integrations.core.index.ids import id_list
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
+from rerank_integrations.core.index.model_record import model_record, recorded_model, require_model
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.recorded import model_record, recorded_model, require_model
 from rerank_integrations.core.index.refusals import is_file
 from rerank_integrations.core.index.schema import read_meta
+from rerank_integrations.core.index.search_options import Effort, search_device
+from rerank_integrations.core.index.validation import id_list
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.models import TokenEncoder, as_colbert_model
+from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.options import portable
-from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.rerank import require_count, require_text
+from rerank_integrations.core.ranking import require_count, require_text
 from rerank_integrations.core.token_vectors import encode_queries
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
@@ -565,3 +565,30 @@ def _caller() -> str:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def as_index(index: str | os.PathLike[str] | Mapping[str, Any] | ColBERTIndex) -> ColBERTIndex:
+    """Return `index` itself, or the index at that path opened for reading.
+
+    Parameters
+    ----------
+    index
+        A mapping has a ``path`` and a ``model``: a name, a path, or arguments of `ColBERTModel`. An index that was made
+        with a model in a folder does not open by its path alone.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is none of these.
+    """
+    if isinstance(index, ColBERTIndex):
+        return index
+    if isinstance(index, str | os.PathLike):
+        return ColBERTIndex.open(index, read_only=True)
+    if isinstance(index, Mapping) and set(index) == {"path", "model"}:
+        model = index["model"]
+        encoder = ColBERTModel(**model) if isinstance(model, Mapping) else model
+        return ColBERTIndex.open(index["path"], encoder, read_only=True)
+    raise InvalidInputError(
+        f"index is of type {type(index).__name__}; expected a path, a ColBERTIndex, or a mapping of path and model"
+    )

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index.as_index import as_index
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
@@ -26,11 +25,11 @@ from rerank_integrations.core.index.colbert_ai import (
 )
 from rerank_integrations.core.index.colbert_ai.codec import require_dim
 from rerank_integrations.core.index.colbert_ai.write import require_vacant
-from rerank_integrations.core.index.colbert_index import ColBERTIndex
+from rerank_integrations.core.index.colbert_index import ColBERTIndex, as_index
+from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.rewriting import PLAID_TOKENS
 from rerank_integrations.core.index.schema import read_meta, stored_passage
 from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part, Selection, Snapshot

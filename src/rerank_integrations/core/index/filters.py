@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from rerank_integrations.core.index.storable import plain_scalar, remedy, shown
+from rerank_integrations.core.index.validation import plain_scalar, remedy, shown
 from rerank_integrations.errors import InvalidInputError
 
 Sql: TypeAlias = tuple[str, list[Any]]

@@ -28,18 +28,17 @@ from rerank_integrations.core.index.colbert_ai import (
     read_collection,
 )
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
+from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
-from rerank_integrations.core.index.folders import Folders
+from rerank_integrations.core.index.model_record import model_record
 from rerank_integrations.core.index.plaid.rules import codec_problem
-from rerank_integrations.core.index.recorded import model_record
-from rerank_integrations.core.index.rewriting import PLAID_TOKENS
+from rerank_integrations.core.index.segment_folders import Folders
 from rerank_integrations.core.index.segments import SegmentRecord, insert_segment
-from rerank_integrations.core.index.storable import metadata_json
+from rerank_integrations.core.index.validation import metadata_json
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.errors import IndexFormatError, ModelMismatchError, RerankError
 
 if TYPE_CHECKING:
-    # Its module imports numba and faiss, which importing this package must not.
     from rerank_integrations.core.index.plaid.codec import Codec, Codes
 
 _LOGGER = logging.getLogger(__name__)
@@ -168,8 +167,7 @@ def _require_fitting(theirs: ColbertAIIndex, encoder: TokenEncoder) -> None:
 
 def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
     """Read and check all tokens, and choose the unit of the scales by them."""
-    from rerank_integrations.core.index.plaid.codec import Codec
-    from rerank_integrations.core.index.plaid.lengths import vector_lengths
+    from rerank_integrations.core.index.plaid.codec import Codec, vector_lengths
 
     with np.errstate(over="ignore"):
         centroids = theirs.codec.centroids.astype(np.float16).astype(np.float32)
@@ -254,7 +252,7 @@ def _pieces(chunk: Chunk, known: dict[int, str]) -> Iterator[_Piece]:
 
 def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written:
     from rerank_integrations.core.index.plaid.codec import joined
-    from rerank_integrations.core.index.plaid.storing import write_compressed
+    from rerank_integrations.core.index.plaid.records import write_compressed
 
     codes = joined([_codes(codec, piece) for piece in pieces])
     pids = np.concatenate([piece.pids for piece in pieces])
@@ -263,8 +261,7 @@ def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written
 
 
 def _codes(codec: Codec, piece: _Piece) -> Codes:
-    from rerank_integrations.core.index.plaid.codec import Codes
-    from rerank_integrations.core.index.plaid.lengths import vector_lengths
+    from rerank_integrations.core.index.plaid.codec import Codes, vector_lengths
 
     lengths = vector_lengths(codec.centroids, codec.codebook, piece.codes, piece.residuals)
     scales = np.rint(1 / (np.maximum(lengths, 1e-6) * codec.step))

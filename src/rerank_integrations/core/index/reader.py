@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from rerank_integrations.core.forking import forks_held_off
+from rerank_integrations.core.concurrency.forks import forks_held_off
+from rerank_integrations.core.concurrency.lanes import turns
 from rerank_integrations.core.index.catalog import Catalog, Commit, Connection, commit_seen
-from rerank_integrations.core.index.effort import Effort
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
-from rerank_integrations.core.index.ids import sql_ids
-from rerank_integrations.core.index.plaid.pool import turns
 from rerank_integrations.core.index.schema import read_meta, stored_columns, stored_passage
+from rerank_integrations.core.index.search_options import Effort
 from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
+from rerank_integrations.core.index.validation import sql_ids
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.rerank import best_first
+from rerank_integrations.core.ranking import best_first
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import Checksums, checksum_problems, map_array
-from rerank_integrations.core.index.folders import SEGMENTS, Folders
 from rerank_integrations.core.index.plaid.rules import code_problem, segment_problem
+from rerank_integrations.core.index.segment_folders import SEGMENTS, Folders
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 

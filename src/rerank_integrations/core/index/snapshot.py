@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.forking import cached_property
+from rerank_integrations.core.concurrency.forks import cached_property
 from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
 from rerank_integrations.core.index.schema import recorded_dim
 from rerank_integrations.core.index.segments import (

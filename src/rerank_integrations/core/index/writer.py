@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from rerank_integrations.core.index import growth
 from rerank_integrations.core.index.catalog import Catalog
-from rerank_integrations.core.index.folders import Folders
-from rerank_integrations.core.index.ids import sql_ids
+from rerank_integrations.core.index.compaction import (
+    commit_rewrite,
+    must_compress,
+    outgrown,
+    rewrite,
+    start_compiling_early,
+    train,
+)
 from rerank_integrations.core.index.lock import WriterLock
-from rerank_integrations.core.index.rewriting import commit_rewrite, rewrite
 from rerank_integrations.core.index.schema import read_meta
+from rerank_integrations.core.index.segment_folders import Folders
 from rerank_integrations.core.index.segments import (
     SegmentRecord,
     forget_unused,
@@ -27,7 +32,7 @@ from rerank_integrations.core.index.segments import (
     segment_records,
     write_floats,
 )
-from rerank_integrations.core.index.storable import metadata_json
+from rerank_integrations.core.index.validation import metadata_json, sql_ids
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.token_vectors import encode_documents
@@ -146,7 +151,7 @@ class Writer:
             _check_dim(connection, dim)
         if codec is None:
             return write_floats(self._folders, vectors, dim)
-        from rerank_integrations.core.index.plaid.storing import write_compressed
+        from rerank_integrations.core.index.plaid.records import write_compressed
 
         # As float16 first: the same passage has the same codes, whether it was stored before or after the change.
         tokens = np.concatenate([np.empty((0, dim), np.float16), *(passage.astype(np.float16) for passage in vectors)])
@@ -175,16 +180,16 @@ class Writer:
             records = segment_records(connection)
             passages, tokens = (sum(getattr(record, key) for record in records) for key in ("passages", "tokens"))
             meta = read_meta(connection, self._path)
-            growth.start_compiling_early(connection, meta, passages, tokens)
+            start_compiling_early(connection, meta, passages, tokens)
             current = self._current_codec(connection)
             if current is None:
-                due = growth.must_compress(passages, tokens, finished=finished)
+                due = must_compress(passages, tokens, finished=finished)
             else:
-                due = growth.outgrown(current.tokens, tokens)
+                due = outgrown(current.tokens, tokens)
             if not due:
                 return
             try:
-                codec = growth.train(connection, self._path, records, int(meta["nbits"]), show_progress)
+                codec = train(connection, self._path, records, int(meta["nbits"]), show_progress)
             except FileNotFoundError as error:
                 raise IndexFormatError(f"{self._path} is damaged: {error}") from error
         from rerank_integrations.core.index.plaid.records import insert_codec, write_codec

@@ -2,9 +2,8 @@
 
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.models.colbert import ColBERTModel, TokenEncoder, as_colbert_model
-from rerank_integrations.core.models.copies import LoadedModel
 from rerank_integrations.core.models.cross_encoder import CrossEncoderModel, as_cross_encoder_model
-from rerank_integrations.core.models.registry import loaded_models, unload_all
+from rerank_integrations.core.models.pool import LoadedModel, loaded_models, unload_all
 
 __all__ = [
     "ColBERTModel",

@@ -9,15 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from rerank_integrations.core.checks import require_texts, seconds, whole_number
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.batching import token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.notices import UNLIMITED, TruncationNotice, length_remedy
 from rerank_integrations.core.models.options import LoadOptions, portable
-from rerank_integrations.core.models.registry import Share
-from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.numeric import seconds, whole_number
+from rerank_integrations.core.models.pool import Share
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -319,7 +318,7 @@ class ColBERTModel:
 
 
 def _load(options: LoadOptions) -> Any:
-    from rerank_integrations.core.models.encoder import LoadedEncoder
+    from rerank_integrations.core.models.loaded_colbert import LoadedEncoder
 
     return LoadedEncoder(options)
 

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rerank_integrations.core.models.batching import token_budget_batches
+from rerank_integrations.core.checks import require_texts, seconds, whole_number
+from rerank_integrations.core.models.batching import PairCut, token_budget_batches
 from rerank_integrations.core.models.checkpoint import fingerprint
 from rerank_integrations.core.models.notices import TruncationNotice, length_remedy
 from rerank_integrations.core.models.options import LoadOptions, portable
-from rerank_integrations.core.models.pair_lengths import PairCut
-from rerank_integrations.core.models.registry import Share
-from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.numeric import seconds, whole_number
+from rerank_integrations.core.models.pool import Share
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -266,7 +264,7 @@ class CrossEncoderModel:
 
 
 def _load(options: LoadOptions) -> Any:
-    from rerank_integrations.core.models.pair_scorer import LoadedPairScorer
+    from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
 
     return LoadedPairScorer(options)
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rerank_integrations.core.forking import forks_held_off
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.models.checkpoint import code_hint
 from rerank_integrations.core.models.hub import hub_arguments, offline_note
 from rerank_integrations.core.models.options import LoadOptions

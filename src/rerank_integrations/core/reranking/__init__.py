@@ -3,10 +3,9 @@
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
 from rerank_integrations.core.reranking.cascade import Cascade
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
-from rerank_integrations.core.reranking.cross_encoder_scorer import CrossEncoderScorer
-from rerank_integrations.core.reranking.passages import rerank
-from rerank_integrations.core.reranking.plain_scorer import CandidateScorer, PlainScorer
+from rerank_integrations.core.reranking.rerank import rerank
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
+from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
 from rerank_integrations.core.reranking.threshold import ThresholdFit, fit_threshold
 
 __all__ = [

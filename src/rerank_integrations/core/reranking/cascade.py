@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rerank_integrations.core.cancel import GivenUpError, OutOfTimeError, within
-from rerank_integrations.core.numeric import is_number
-from rerank_integrations.core.rerank import require_cut
+from rerank_integrations.core.checks import is_number
+from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeError, within
+from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked
 from rerank_integrations.core.reranking.reranker import Reranker, require_query
 from rerank_integrations.errors import InvalidInputError

@@ -3,23 +3,120 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from rerank_integrations.core.cancel import check_wanted
+import numpy as np
+
+from rerank_integrations.core.checks import whole_number
+from rerank_integrations.core.concurrency.cancel import check_wanted
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.index.held import held_hits, recorded_document_length
+from rerank_integrations.core.index.schema import read_meta
+from rerank_integrations.core.index.search_options import search_device
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.notices import UNLIMITED
-from rerank_integrations.core.numeric import whole_number
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
-from rerank_integrations.core.reranking.vector_cache import VectorCache
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
-from rerank_integrations.errors import InvalidInputError, ModelMismatchError
+from rerank_integrations.core.types import Hit
+from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
+
+
+def held_hits(index: ColBERTIndex, query: Floats, ids: Sequence[str]) -> dict[str, Hit]:
+    """Return, by id, the hits of those `ids` that `index` holds, scored from its stored vectors.
+
+    Parameters
+    ----------
+    query
+        The query's token vectors by the index's model; float32, *Shape:* (tokens, dim).
+
+    Raises
+    ------
+    IndexClosedError
+        If the index was closed.
+    ModelMismatchError
+        If the index now holds vectors of another model.
+    """
+    index._require_open()
+    if not ids:
+        return {}
+    model = index.model
+    hits = index._reader.rerank(query, list(dict.fromkeys(ids)), None, model.fingerprint, search_device(model))
+    return {hit.id: hit for hit in hits}
+
+
+def recorded_document_length(index: ColBERTIndex) -> int | None:
+    """Return the ``document_length`` of the model that made the index; ``None`` for the checkpoint's own."""
+    index._require_open()
+    with index._catalog.read() as connection:
+        recorded = read_meta(connection, index.path)["model"]
+    try:
+        length = json.loads(recorded).get("document_length")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise IndexFormatError(f"{index.path} is damaged: the model that it records is {recorded[:100]!r}") from error
+    return length if isinstance(length, int) else None
+
+
+# What an entry takes beside its vectors: its key, the array's header, the dictionary's slot.
+_OVERHEAD = 384
+
+
+class VectorCache:
+    """Keeps the vectors that were used last; any number of threads may use it.
+
+    Parameters
+    ----------
+    max_bytes
+        How much all entries may take together; 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[bytes, Floats] = OrderedDict()
+        self._held = 0
+
+    def get(self, text: str) -> Floats | None:
+        """Return the vectors of `text`, or ``None`` if they are not here."""
+        key = _key(text)
+        with forks_held_off(), self._lock:
+            found = self._entries.get(key)
+            if found is not None:
+                self._entries.move_to_end(key)
+            return found
+
+    def put(self, text: str, vectors: Floats) -> None:
+        """Keep the vectors of `text`; those unused for longest go. What is larger than the whole is not kept."""
+        size = _size(vectors)
+        if size > self._max_bytes:
+            return
+        # Always a copy: a view would keep its whole batch alive, and an encoder may write into an array of its own.
+        kept = np.array(vectors, dtype=np.float32, order="C")
+        key = _key(text)
+        with forks_held_off(), self._lock:
+            old = self._entries.pop(key, None)
+            self._held += size - (0 if old is None else _size(old))
+            self._entries[key] = kept
+            while self._held > self._max_bytes:
+                _, gone = self._entries.popitem(last=False)
+                self._held -= _size(gone)
+
+
+def _size(vectors: Floats) -> int:
+    return 4 * vectors.size + _OVERHEAD
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
 
 CACHE_BYTES = 128 * 2**20
 _SCALES = {"sum": "maxsim_sum", "mean": "maxsim_mean"}

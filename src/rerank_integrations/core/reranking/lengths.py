@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rerank_integrations.core.forking import cached_property, forks_held_off
+from rerank_integrations.core.concurrency.forks import cached_property, forks_held_off
 from rerank_integrations.core.reranking.candidates import Candidate
 from rerank_integrations.errors import InvalidInputError, TextTooLongError
 

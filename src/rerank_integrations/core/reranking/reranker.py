@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
-from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.rerank import best_first, require_count, require_cut, require_text
+from rerank_integrations.core.ranking import best_first, require_count, require_cut, require_text
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
-from rerank_integrations.core.reranking.cross_encoder_scorer import CrossEncoderScorer
-from rerank_integrations.core.reranking.plain_scorer import CandidateScorer, PlainScorer
+from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
 from rerank_integrations.errors import InvalidInputError
 
 # Candidates scored in one go: enough for full batches, their vectors (some 60 KB each) no burden.

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rerank_integrations.core.models.validate import require_texts
-from rerank_integrations.core.numeric import is_number
+from rerank_integrations.core.checks import is_number, require_texts
 from rerank_integrations.core.reranking.candidates import Candidate
 from rerank_integrations.core.reranking.reranker import as_candidate_scorer, require_query, score_in_groups
 from rerank_integrations.errors import InvalidInputError

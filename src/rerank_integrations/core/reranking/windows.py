@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rerank_integrations.core.numeric import whole_number
+from rerank_integrations.core.checks import whole_number
 from rerank_integrations.errors import InvalidInputError
 
 Span = tuple[int, int]

@@ -5,24 +5,153 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import sync_path
 from rerank_integrations.core.index.colbert_ai.codec import ColbertAICodec, require_codec, require_tokens
-from rerank_integrations.core.index.colbert_ai.inverted import InvertedLists
+from rerank_integrations.core.index.colbert_ai.collection import (
+    COLLECTION_JSON,
+    COLLECTION_TSV,
+    DOCID_METADATA_MAP,
+    PID_DOCID_MAP,
+)
 from rerank_integrations.core.index.colbert_ai.read import AVG_RESIDUAL, BUCKETS, CENTROIDS, METADATA
-from rerank_integrations.core.index.colbert_ai.text_files import CollectionFiles, storable_rows
 from rerank_integrations.core.index.refusals import cause
+from rerank_integrations.core.index.validation import metadata_json
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexExistsError, IndexWriteError, InvalidInputError
+
+_NOT_IN_TSV = re.compile(r"[\t\r\n]")
+
+
+class Row(NamedTuple):
+    """A passage that can be stored; `metadata` is JSON text."""
+
+    id: str
+    text: str
+    metadata: str
+
+
+def storable_rows(passages: Sequence[Passage], taken: set[str]) -> list[Row]:
+    """Return a row for each passage.
+
+    Raises
+    ------
+    InvalidInputError
+        If one cannot be stored, or its id is among `taken` or comes twice.
+    """
+    rows = [Row(passage.id, passage.text, metadata_json(passage)) for passage in passages]
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in taken or row.id in seen:
+            raise InvalidInputError(f"passage id {row.id!r} comes twice; expected ids that are unique in the index")
+        seen.add(row.id)
+    return rows
+
+
+class CollectionFiles:
+    """``collection.tsv`` for colbert-ai, and the three files that RAGatouille keeps, open for writing in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        self._tsv = self._open(folder / COLLECTION_TSV)
+        self._texts = _JsonLines(self._open(folder / COLLECTION_JSON), "[", "]")
+        self._ids = _JsonLines(self._open(folder / PID_DOCID_MAP), "{", "}")
+        self._metadata = _JsonLines(self._open(folder / DOCID_METADATA_MAP), "{", "}")
+
+    def write(self, rows: Sequence[Row], first_pid: int) -> None:
+        """Append passages, the first of which has the number `first_pid`."""
+        for pid, row in enumerate(rows, first_pid):
+            self._tsv.write(f"{pid}\t{_NOT_IN_TSV.sub(' ', row.text)}\n")
+            self._texts.write(_json(row.text))
+            self._ids.write(f'"{pid}": {_json(row.id)}')
+            if row.metadata != "{}":
+                self._metadata.write(f"{_json(row.id)}: {row.metadata}")
+
+    def finish(self) -> None:
+        """Write the ends, and close."""
+        for lines in (self._texts, self._ids, self._metadata):
+            lines.end()
+        self._stack.close()
+
+    def discard(self) -> None:
+        """Close, whatever was written; a second time it is nothing."""
+        # What the buffers still hold may not fit on a full disk.
+        with contextlib.suppress(OSError):
+            self._stack.close()
+
+    def _open(self, path: Path) -> TextIO:
+        return self._stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
+
+
+class _JsonLines:
+    def __init__(self, stream: TextIO, start: str, end: str) -> None:
+        self._stream = stream
+        self._before = start + "\n"
+        self._start = self._before
+        self._end = end
+
+    def write(self, item: str) -> None:
+        self._stream.write(self._before + item)
+        self._before = ",\n"
+
+    def end(self) -> None:
+        self._stream.write((self._start if self._before == self._start else "\n") + self._end + "\n")
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+class InvertedLists:
+    """Collects chunks of tokens, in the order of the passages.
+
+    Parameters
+    ----------
+    centroids
+        How many there are.
+    """
+
+    def __init__(self, centroids: int) -> None:
+        self._centroids = centroids
+        self._chunks: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+
+    def add(self, codes: NDArray[np.int32], lengths: NDArray[np.int32], first_pid: int) -> None:
+        """Take in the tokens of consecutive passages; of a passage's tokens with one centroid a single entry stays."""
+        pids = np.repeat(np.arange(first_pid, first_pid + len(lengths), dtype=np.int64), lengths)
+        pairs = np.unique(codes.astype(np.int64) << 32 | pids)
+        counts = np.bincount(pairs >> 32, minlength=self._centroids)
+        self._chunks.append((counts, (pairs & 0xFFFFFFFF).astype(np.int32)))
+
+    def build(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the lists one after the other, each ascending, and the length of each; forgets the chunks.
+
+        Behind the last list there are zeros where colbert-ai, which reads lists as rows of the longest one's length,
+        would otherwise have to copy everything when it opens the index.
+        """
+        lengths = np.zeros(self._centroids, np.int64)
+        for counts, _ in self._chunks:
+            lengths += counts
+        offsets = np.cumsum(lengths) - lengths
+        total, longest = int(lengths.sum()), int(lengths.max())
+        lists = np.zeros(total + (longest if offsets[-1] + longest > total else 0), np.int32)
+        ends = offsets.copy()
+        for counts, pids in self._chunks:
+            starts = np.cumsum(counts) - counts
+            lists[np.repeat(ends - starts, counts) + np.arange(len(pids))] = pids
+            ends += counts
+        self._chunks.clear()
+        return lists, lengths
+
 
 # What colbert-ai itself puts in a chunk at most.
 MAX_CHUNK_PASSAGES = 25_000

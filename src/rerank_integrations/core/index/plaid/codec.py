@@ -6,6 +6,7 @@ space, where a query goes once. Follows ColBERTv2's residual compression (Santha
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +14,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.forking import cached_property
-from rerank_integrations.core.index.plaid.clustering import NearestCentroid, nearest, train_centroids
-from rerank_integrations.core.index.plaid.codebooks import normal_codebook, random_rotation
+from rerank_integrations.core.concurrency.forks import cached_property
+from rerank_integrations.core.concurrency.lanes import in_parts
+from rerank_integrations.core.index.plaid.clustering import NearestCentroid, kmeans, nearest, train_centroids
+from rerank_integrations.core.index.plaid.jit import compiled
 from rerank_integrations.core.index.plaid.kernels import nearest_codewords
-from rerank_integrations.core.index.plaid.pool import in_parts
 from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 
+_SAMPLES = 1 << 16
+_ITERATIONS = 40
+
+
+@functools.cache
+def normal_codebook(nbits: int) -> Floats:
+    """Return 256 codewords for standard normal vectors of 8 / `nbits` dimensions; always the same ones.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32, *Shape:* (256, 8 / nbits); read-only.
+    """
+    size = 8 // nbits
+    samples = np.random.default_rng(0).standard_normal((_SAMPLES, size)).astype(np.float32)
+    codewords = np.ascontiguousarray(kmeans(samples, 256, _ITERATIONS))
+    codewords.setflags(write=False)
+    return codewords
+
+
+def random_rotation(dim: int, padded: int) -> Floats:
+    """Return a fixed random map of *Shape:* (dim, padded) that keeps every dot product.
+
+    A random orthogonal matrix of `padded` dimensions, less the rows that only padding would use.
+    """
+    normal = np.random.default_rng(1).standard_normal((padded, padded))
+    orthogonal, upper = np.linalg.qr(normal)
+    # Signs of the diagonal make the distribution uniform (Mezzadri, 2007, arXiv:math-ph/0609050).
+    rotation: Floats = np.ascontiguousarray((orthogonal * np.sign(np.diag(upper)))[:dim], dtype=np.float32)
+    return rotation
+
+
 _BLOCK = 1 << 15
+# Tokens whose lengths are computed in one part.
+_MEASURED_TOKENS = 1 << 14
 # Residuals of tokens to come may be longer than those of the sample.
 _HEADROOM = 1.5
 
@@ -208,3 +243,30 @@ def _scales(tokens: Floats, residual: Floats, coded: Floats) -> Floats:
     faithful = np.einsum("ij,ij->i", residual, tokens) / np.where(np.abs(along) < 1e-6, 1, along)
     scales: Floats = np.clip(faithful, 0.5 * least, 1.5 * least)
     return scales
+
+
+def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> Floats:
+    """Return the length of each token's centroid and residual together, float32, *Shape:* (tokens,)."""
+    lengths = np.empty(len(codes), dtype=np.float32)
+
+    def measure(start: int, end: int) -> None:
+        # Copies: for other integers, or arrays that cannot be written, the loop would be compiled once more.
+        some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
+        _measure(centroids, codebook, some, rest, lengths[start:end])
+
+    in_parts(measure, len(codes), _MEASURED_TOKENS)
+    return lengths
+
+
+@compiled
+def _measure(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
+    size = codebook.shape[1]
+    for token in range(len(codes)):
+        centroid = codes[token]
+        square = 0.0
+        for place in range(residuals.shape[1]):
+            word = residuals[token, place]
+            for i in range(size):
+                value = centroids[centroid, place * size + i] + codebook[word, i]
+                square += value * value
+        lengths[token] = np.sqrt(square)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rerank_integrations.core.index.plaid.codebooks import random_rotation
-from rerank_integrations.core.index.plaid.codec import Codec
+from rerank_integrations.core.index.plaid.codec import Codec, random_rotation
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.segments import PlaidSegment
 from rerank_integrations.core.index.snapshot import Group, Part

@@ -19,7 +19,7 @@ import sys
 import threading
 from pathlib import Path
 
-from rerank_integrations.core.forking import forks_held_off
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index.plaid.code_folder import is_complete, mark_complete, writable_folder
 
 _LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.models.compute import side_by_side
+from rerank_integrations.core.concurrency.cores import side_by_side
 from rerank_integrations.core.models.graphs.conversion import kept_graph, session_kind
 from rerank_integrations.core.models.graphs.probes import Probe, load_probes, relative_error
 from rerank_integrations.core.models.graphs.session import GraphSession

@@ -1,0 +1,1 @@
+"""How work runs: lanes and cores, BLAS threads, forks, cancellation, async."""

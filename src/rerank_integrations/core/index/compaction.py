@@ -1,0 +1,289 @@
+"""New segments out of the passages of old ones: joined, freed of dead passages, or compressed."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
+from rerank_integrations.core.index.schema import read_meta, recorded_dim
+from rerank_integrations.core.index.segment_folders import Folders
+from rerank_integrations.core.index.segments import (
+    FloatSegment,
+    PlaidSegment,
+    Segment,
+    SegmentRecord,
+    check_segment,
+    forget_unused,
+    insert_segment,
+    open_segment,
+    require_fitting,
+    write_segment,
+)
+from rerank_integrations.core.index.validation import sql_ids
+from rerank_integrations.errors import IndexFormatError
+
+if TYPE_CHECKING:
+    from rerank_integrations.core.index.plaid.codec import Codec
+
+
+_LOGGER = logging.getLogger(__name__)
+
+# Past either, exact search takes longer than users wait: for twice as many tokens a tenth of a second in float32, half
+# of that in bfloat16.
+_EXACT_PASSAGES = 1 << 12
+_EXACT_TOKENS = 1 << 17
+# Fewer tokens make no use of centroids.
+_LEAST_TOKENS = 1 << 12
+# A long upsert is compressed at its end, with centroids of all of it, but no later than here: 1 GB at 128 dimensions.
+_WAITING_TOKENS = 1 << 22
+# Centroids serve a corpus until it is this much larger than the one that they were trained on.
+_OUTGROWN = 4
+# The search loops are compiled while the last three quarters of what compresses an index are encoded.
+_EARLY = 4
+# As many tokens a centroid as k-means needs, but no more than 256 MB of float16 at 128 dimensions.
+_TOKENS_A_CENTROID = 64
+_SAMPLE_TOKENS = 1 << 20
+
+
+def must_compress(passages: int, tokens: int, *, finished: bool) -> bool:
+    """Whether an exact index of this size is to become a PLAID index, now or when its upsert has `finished`."""
+    if not finished:
+        return tokens >= _WAITING_TOKENS
+    return tokens >= _LEAST_TOKENS and (passages >= _EXACT_PASSAGES or tokens >= _EXACT_TOKENS)
+
+
+def start_compiling_early(
+    connection: sqlite3.Connection, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
+) -> None:
+    """Have the loops compiled by another process if the index is compressed, or well on its way to be."""
+    # A catalog that does not say so is damaged, which is not for this to find.
+    if not meta.get("nbits", "").isdecimal():
+        return
+    compressed = connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
+    if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
+        start_compiling(int(meta["nbits"]))
+
+
+def compile_now(catalog: Catalog, index_path: Path) -> None:
+    """Have the loops compiled by another process, and wait for it."""
+    with catalog.read() as connection:
+        nbits = read_meta(connection, index_path).get("nbits", "")
+    if nbits.isdecimal():
+        require_compiled(int(nbits))
+
+
+def outgrown(trained_on: int, tokens: int) -> bool:
+    """Whether an index of `tokens` tokens is to train new centroids."""
+    return tokens >= _OUTGROWN * trained_on
+
+
+def train(
+    connection: sqlite3.Connection,
+    index_path: Path,
+    records: Sequence[SegmentRecord],
+    nbits: int,
+    show_progress: bool | None,
+) -> Codec:
+    """Train a codec on a sample of the tokens of an index, decompressed where they are not float16.
+
+    Its memory is bounded by the sample: 2^20 tokens as float16, and one cell of the clustering as float32.
+    """
+    from rerank_integrations.core.index.plaid.codec import centroid_count, train_codec
+
+    tokens = sum(record.tokens for record in records)
+    _LOGGER.info("training centroids for %d tokens of %s", tokens, index_path)
+    sample = _sample(connection, index_path, records, _TOKENS_A_CENTROID * centroid_count(tokens))
+    return train_codec(sample, tokens, nbits, show_progress=show_progress)
+
+
+def _sample(
+    connection: sqlite3.Connection, index_path: Path, records: Sequence[SegmentRecord], most: int
+) -> NDArray[np.float16]:
+    total = sum(record.tokens for record in records)
+    wanted = min(_SAMPLE_TOKENS, most)
+    generator = np.random.default_rng(0)
+    pieces = []
+    for record in records:
+        count = min(record.tokens, -(-record.tokens * wanted // total))
+        rows = np.sort(generator.choice(record.tokens, count, replace=False))
+        pieces.append(_vectors(connection, index_path, open_segment(index_path, record), rows))
+    return np.concatenate(pieces)
+
+
+def _vectors(
+    connection: sqlite3.Connection, index_path: Path, segment: Segment, rows: NDArray[np.int64]
+) -> NDArray[np.float16]:
+    dim = recorded_dim(read_meta(connection, index_path))
+    if isinstance(segment, FloatSegment):
+        require_fitting(index_path, segment, None, dim)
+        return segment.tokens[rows]
+    from rerank_integrations.core.index.plaid.codec import Codes
+    from rerank_integrations.core.index.plaid.records import codec_records, open_codec
+
+    record = next(record for record in codec_records(connection) if record.name == segment.codec)
+    codec = open_codec(index_path, record)
+    require_fitting(index_path, segment, codec, dim)
+    codes = Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows])
+    return codec.decode(codes).astype(np.float16)
+
+
+# What one rewritten segment holds, and so what a rewrite holds in memory: 64 MB of float16 at 128 dimensions ...
+FLOAT_TOKENS = 1 << 18
+# ... or 74 MB of 2-bit codes.
+PLAID_TOKENS = 1 << 21
+
+S = TypeVar("S", FloatSegment, PlaidSegment)
+Written = tuple[SegmentRecord, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Piece(Generic[S]):
+    """Some passages of one segment: their ordinals and catalog numbers, int64."""
+
+    segment: S
+    ordinals: NDArray[np.int64]
+    pids: NDArray[np.int64]
+
+    def lengths(self) -> NDArray[np.int32]:
+        offsets = self.segment.offsets
+        return (offsets[self.ordinals + 1] - offsets[self.ordinals]).astype(np.int32)
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of the passages' tokens, passage after passage."""
+        lengths = self.lengths()
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows: NDArray[np.int64] = np.repeat(self.segment.offsets[self.ordinals], lengths) + within
+        return rows
+
+
+def rewrite(
+    connection: sqlite3.Connection, folders: Folders, records: Sequence[SegmentRecord], codec: Codec | None
+) -> Iterator[Written]:
+    """Write what is alive of segments of one kind anew; `commit_rewrite` puts it in their place.
+
+    Parameters
+    ----------
+    codec
+        What made the segments, or what is to compress them; ``None`` for float16 ones that stay so.
+
+    Yields
+    ------
+    tuple
+        The record of a new segment, and the catalog numbers of its passages in order.
+
+    Raises
+    ------
+    IndexFormatError
+        If a segment is damaged: a copy gets a checksum of its own, so damage would look sound ever after.
+    IndexWriteError
+        If the disk is full.
+    """
+    dim = recorded_dim(read_meta(connection, folders.path))
+    segments = [_open_sound(folders.path, record, codec if record.codec else None, dim) for record in records]
+    alive = _alive(connection, [record.name for record in records])
+    floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
+    compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
+    if codec is None:
+        yield from _each(floats, FLOAT_TOKENS, lambda pieces: _write_floats(folders, pieces))
+        return
+    yield from _each(floats, PLAID_TOKENS, lambda pieces: _compress(folders, codec, pieces))
+    yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(folders, codec, pieces))
+
+
+def commit_rewrite(connection: sqlite3.Connection, written: Sequence[Written]) -> None:
+    """Let the passages be where `rewrite` has put them."""
+    for record, pids in written:
+        insert_segment(connection, record)
+        connection.executemany(
+            "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
+            [(record.name, place, pid) for place, pid in enumerate(pids.tolist())],
+        )
+    forget_unused(connection)
+
+
+def _alive(connection: sqlite3.Connection, names: list[str]) -> dict[str, list[tuple[int, int]]]:
+    alive: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    query = (
+        "SELECT segment, ordinal, pid FROM passages WHERE segment IN (SELECT value FROM json_each(?)) "
+        "ORDER BY segment, ordinal"
+    )
+    for name, ordinal, pid in connection.execute(query, (sql_ids(names),)):
+        alive[name].append((ordinal, pid))
+    return alive
+
+
+def _piece(segment: S, alive: dict[str, list[tuple[int, int]]]) -> _Piece[S]:
+    places = np.array(alive[segment.name], dtype=np.int64).reshape(-1, 2)
+    return _Piece(segment, places[:, 0], places[:, 1])
+
+
+def _each(
+    pieces: Sequence[_Piece[S]], most: int, write: Callable[[list[_Piece[S]]], SegmentRecord]
+) -> Iterator[Written]:
+    """Write pieces together up to `most` tokens a segment (a longer passage has one to itself)."""
+    waiting: list[_Piece[S]] = []
+    size = 0
+    for piece in _cut(pieces, most):
+        tokens = int(piece.lengths().sum())
+        if waiting and size + tokens > most:
+            yield write(waiting), np.concatenate([one.pids for one in waiting])
+            waiting, size = [], 0
+        waiting.append(piece)
+        size += tokens
+    if waiting:
+        yield write(waiting), np.concatenate([one.pids for one in waiting])
+
+
+def _cut(pieces: Sequence[_Piece[S]], most: int) -> Iterator[_Piece[S]]:
+    """Cut pieces at every eighth of `most` tokens, so that segments fill up well."""
+    for piece in pieces:
+        slots = np.cumsum(piece.lengths(), dtype=np.int64) // max(1, most // 8)
+        for part in np.split(np.arange(len(slots)), np.flatnonzero(np.diff(slots)) + 1):
+            if len(part):
+                yield _Piece(piece.segment, piece.ordinals[part], piece.pids[part])
+
+
+def _lengths(pieces: Sequence[_Piece[S]]) -> NDArray[np.int32]:
+    return np.concatenate([piece.lengths() for piece in pieces])
+
+
+def _write_floats(folders: Folders, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+    tokens = np.concatenate([piece.segment.tokens[piece.rows()] for piece in pieces])
+    return write_segment(folders, {"tokens": tokens}, _lengths(pieces), None)
+
+
+def _compress(folders: Folders, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
+    from rerank_integrations.core.index.plaid.codec import joined
+    from rerank_integrations.core.index.plaid.records import write_compressed
+
+    codes = joined([codec.encode(piece.segment.tokens[piece.rows()]) for piece in pieces])
+    return write_compressed(folders, codec, codes, _lengths(pieces))
+
+
+def _write_codes(folders: Folders, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
+    from rerank_integrations.core.index.plaid.codec import Codes, joined
+    from rerank_integrations.core.index.plaid.records import write_compressed
+
+    taken = []
+    for piece in pieces:
+        rows: NDArray[Any] = piece.rows()
+        segment = piece.segment
+        taken.append(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
+    return write_compressed(folders, codec, joined(taken), _lengths(pieces))
+
+
+def _open_sound(path: Path, record: SegmentRecord, codec: Codec | None, dim: int) -> Segment:
+    problems = list(check_segment(path, record, codec, dim))
+    if problems:
+        raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
+    return open_segment(path, record)

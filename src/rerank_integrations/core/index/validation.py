@@ -1,0 +1,143 @@
+"""Checks of ids, texts and metadata before they are stored."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rerank_integrations.core.types import Passage
+from rerank_integrations.errors import InvalidInputError
+
+
+def id_list(ids: Iterable[str]) -> list[str]:
+    """Return the different `ids` in the order of their first mention.
+
+    Raises
+    ------
+    InvalidInputError
+        If `ids` is one string, no iterable, or holds something that is not a string.
+    """
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidInputError(f"ids is {ids!r}; expected a list of strings")
+    wanted = list(ids)
+    for item in wanted:
+        if not isinstance(item, str):
+            raise InvalidInputError(f"id is {item!r}; expected a string")
+    return list(dict.fromkeys(wanted))
+
+
+def sql_ids(ids: Sequence[str]) -> str:
+    """Return `ids` as one SQL parameter, for ``IN (SELECT value FROM json_each(?))``."""
+    # SQLite ends a JSON string at a NUL, so "a\0b" would mean "a"; no stored id holds one.
+    return json.dumps([item for item in ids if "\0" not in item])
+
+
+# SQLite's JSON functions give up at 1000 levels, and a filter reads every row.
+_MAX_DEPTH = 100
+# Beyond, a whole number would be infinite for a filter, and in the end of more digits than Python reads.
+_LARGEST = sys.float_info.max
+# Characters of a value that an error names.
+_SHOWN = 60
+
+
+def metadata_json(passage: Passage) -> str:
+    """Return the metadata of `passage` as JSON text, from which the same metadata is read again.
+
+    But for tuples, which come back as lists, mappings, which come back as dictionaries, and values of classes derived
+    from `str`, `int` and `float`, which come back as the plain value that they equal.
+
+    Raises
+    ------
+    InvalidInputError
+        If its id, text or metadata cannot be stored.
+    """
+    _require_unicode(passage.id, f"passage id {passage.id!r}")
+    _require_unicode(passage.text, f"text of passage {passage.id!r}")
+    if "\0" in passage.id:
+        raise InvalidInputError(f"passage id {passage.id!r} holds a NUL character; expected none")
+    what = f"metadata of passage {passage.id!r}"
+    written = json.dumps(_plain(passage.metadata, what, ()), ensure_ascii=False, allow_nan=False)
+    _require_unicode(written, what)
+    # Filters run in SQLite, for which a string ends at a NUL. A backslash of the text's own is written as two.
+    if "\\u0000" in written.replace("\\\\", ""):
+        raise InvalidInputError(f"{what} holds a NUL character; expected none")
+    return written
+
+
+def plain_scalar(value: Any) -> Any:
+    """Return `value` as metadata stores it, and filters compare it: as a plain string, number, bool or ``None``.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these. A NumPy number is none, unless it is a Python `float` too.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    # By the class itself: a derived one may show itself otherwise.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError
+
+
+def shown(value: Any) -> str:
+    """Return `value` as an error names it, with its type, shortened."""
+    kind = f"of type {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:
+        # Whole numbers of too many digits have none, nor have broken objects.
+        return f"a value {kind}"
+    return f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '...'} ({kind})"
+
+
+def remedy(value: Any) -> str:
+    """Return how to make something of `value` that can be stored and compared."""
+    remedies = {
+        "isoformat": "isoformat()", "item": "item()", "tolist": "tolist()", "hex": "hex", "value": "value",
+        "isdisjoint": "sorted()",
+    }  # fmt: skip
+    return next((text for name, text in remedies.items() if hasattr(value, name)), "str()")
+
+
+def _plain(value: Any, what: str, at: tuple[str | int, ...]) -> Any:
+    if len(at) == _MAX_DEPTH:
+        raise InvalidInputError(f"{what} is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {_key(key, what, at): _plain(item, what, (*at, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, what, (*at, number)) for number, item in enumerate(value)]
+    try:
+        plain = plain_scalar(value)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{what} has {shown(value)}{_place(at)}; expected strings, numbers, bools, None, lists and dictionaries of "
+            f"them: convert it, for instance by {remedy(value)}"
+        ) from error
+    if isinstance(plain, int | float) and not abs(plain) <= _LARGEST:
+        raise InvalidInputError(f"{what} has {shown(value)}{_place(at)}; expected a finite number, or None")
+    return plain
+
+
+def _key(key: Any, what: str, at: tuple[str | int, ...]) -> str:
+    # JSON would make a string of it, and one key of 1 and "1".
+    if not isinstance(key, str):
+        raise InvalidInputError(f"{what} has the key {shown(key)}{_place(at)}; expected a string")
+    return str.__str__(key)
+
+
+def _place(at: tuple[str | int, ...]) -> str:
+    return f" at {'.'.join(map(str, at))!r}" if at else ""
+
+
+def _require_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{what} is not valid Unicode: {error}") from error

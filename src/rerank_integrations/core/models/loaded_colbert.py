@@ -1,0 +1,258 @@
+"""A loaded multi-vector encoder: token counts, token vectors, character spans; safe under threads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from rerank_integrations.core.concurrency.cancel import check_wanted
+from rerank_integrations.core.concurrency.cores import in_parallel, lane_for, on_compute_thread, side_by_side
+from rerank_integrations.core.concurrency.forks import forks_held_off
+from rerank_integrations.core.maxsim import Floats
+from rerank_integrations.core.models.checkpoint import (
+    require_checkpoint,
+    require_filled,
+    require_multi_vector,
+    unloaded_parameters,
+)
+from rerank_integrations.core.models.graphs import serve_as_graph
+from rerank_integrations.core.models.loading import (
+    COUNT_AT_ONCE,
+    load_guarded,
+    position_limit,
+    require_tokenizer,
+    st_kwargs,
+    token_spans,
+    usable_device,
+)
+from rerank_integrations.core.models.memory import weights_of
+from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.errors import CheckpointError
+
+Task: TypeAlias = Literal["query", "document"]
+
+
+class EncodedText(NamedTuple):
+    """One text's kept tokens.
+
+    `vectors` are float32 unit rows, *Shape:* (tokens kept, dim); `tokens` as the tokenizer writes them; `spans` in
+    characters of the text, (0, 0) for markers; `read_to` is the character at which a text that was cut ends.
+    """
+
+    vectors: Floats
+    tokens: list[str]
+    spans: list[tuple[int, int]]
+    read_to: int | None
+
+
+class LoadedEncoder:
+    """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
+
+    def __init__(self, options: LoadOptions) -> None:
+        require_checkpoint(options)
+        self._device: Any = usable_device(options)
+        self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
+        require_tokenizer(options, self._model.tokenizer)
+        self._transformer = self._model[0]
+        # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
+        load_guarded(options, lambda: self._model.preprocess([""], task="query"))
+        if not options.is_starter:
+            # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
+            fresh = unloaded_parameters(self._transformer.auto_model) or []
+            require_filled(options, [name for name in fresh if "pooler" not in name])
+        self._positions = position_limit(self._transformer)
+        # As the checkpoint has them: while a batch is read the transformer carries the caller's lengths.
+        self._query_length = self._transformer.query_length
+        self._document_length = self._transformer.document_length
+        self._expansion = self._transformer.query_expansion
+        # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
+        # documents to the query's length (sentence-transformers 6.2).
+        self._tokenizer_lock = threading.RLock()
+        self.dim = _dimension(options, self._model)
+        self._multiplied = multiplied_weights(self._transformer.auto_model)
+        self.graph: Path | None = None
+        if options.is_graph:
+            self.graph = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
+        self.weights = weights_of(self._model, self.graph, options)
+
+    def _both_ways(self, texts: list[str]) -> list[dict[str, Any]]:
+        return [self._model.preprocess(texts, task=task) for task in ("document", "query")]
+
+    def prompt(self, task: Task) -> str:
+        """Return the marker and prompt that the checkpoint puts before every text."""
+        prompts = self._model.prompts
+        names = ("query",) if task == "query" else ("document", "passage", "corpus")
+        return next((prompts[name] for name in names if prompts.get(name)), None) or ""
+
+    def limit(self, task: Task, length: int | None) -> int:
+        """Return how many tokens, markers included, are read: `length`, or else the checkpoint's own."""
+        if length is None and task == "document":
+            length = self._document_length
+        elif length is None:
+            fixed = self._expansion is not None and self._expansion["strategy"] == "fixed"
+            length = self._expansion["length"] if fixed else self._query_length
+        # The task's length rules: in PyLate saves max_seq_length is what their last call set, often the query's.
+        known = [number for number in (length or self._transformer.max_seq_length, self._positions) if number]
+        return int(min(known)) if known else 512
+
+    def count_tokens(self, texts: list[str], task: Task) -> list[int]:
+        """Return each text's length in tokens, markers included, before any cut."""
+        prompt = self.prompt(task)
+        counts: list[int] = []
+        for start in range(0, len(texts), COUNT_AT_ONCE):
+            chunk = [prompt + text for text in texts[start : start + COUNT_AT_ONCE]]
+            with forks_held_off(), self._tokenizer_lock:
+                encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
+            counts += [len(ids) for ids in encoded["input_ids"]]
+        return counts
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
+
+    def side_by_side(self, task: Task) -> int:
+        """Return how many batches are computed at once: a graph takes all cores for one."""
+        return side_by_side() if task == "document" and self._device == "cpu" and self.graph is None else 1
+
+    def encode(self, batches: list[list[str]], task: Task, limit: int) -> Iterator[list[Floats]]:
+        """Yield each batch encoded, in order: float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
+        read = (self._read(texts, task, limit) for texts in batches)
+        if len(batches) > 1 and self.side_by_side(task) > 1:
+            return in_parallel(functools.partial(self._rows, features, task) for features in read)
+        return (
+            on_compute_thread(self._lane(features, task), functools.partial(self._rows, features, task))
+            for features in read
+        )
+
+    def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
+        """Encode one text, and tell where in it each kept token stands."""
+        features = self._read([text], task, limit)
+        ids = features["input_ids"].numpy()
+        lane = self._lane(features, task)
+        vectors, mask = on_compute_thread(lane, functools.partial(self._compute, features, task))
+        keep = mask[0]
+        tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
+        spans = self._spans(text, task, limit)
+        cut = self.count_tokens([text], task)[0] > limit
+        read_to = max(end for _, end in spans) if cut else None
+        spans += [(0, 0)] * (len(keep) - len(spans))
+        kept = [span for span, is_kept in zip(spans, keep, strict=False) if is_kept]
+        return EncodedText(_unit_rows(vectors[0][keep]), tokens, kept, read_to)
+
+    def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
+        prompt = self.prompt(task)
+        with forks_held_off(), self._tokenizer_lock:
+            encoded = self._model.tokenizer(
+                prompt + text, truncation=True, max_length=limit, return_offsets_mapping=True
+            )
+        return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
+
+    def _read(self, texts: list[str], task: Task, limit: int) -> dict[str, Any]:
+        check_wanted()
+        with forks_held_off(), self._tokenizer_lock, self._reading(task, limit):
+            features: dict[str, Any] = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
+        return features
+
+    def _lane(self, features: dict[str, Any], task: Task) -> str:
+        if task == "document" or self._device != "cpu":
+            return task
+        return lane_for(task, features["input_ids"].numel() * self._multiplied)
+
+    def _rows(self, features: dict[str, Any], task: Task) -> list[Floats]:
+        vectors, mask = self._compute(features, task)
+        return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
+
+    def _compute(self, features: dict[str, Any], task: Task) -> tuple[Any, Any]:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        with torch.inference_mode():
+            output = self._model(batch_to_device(features, self._device), task=task)
+            vectors = output["token_embeddings"].float().cpu().numpy()
+            return vectors, output["attention_mask"].bool().cpu().numpy()
+
+    @contextlib.contextmanager
+    def _reading(self, task: Task, limit: int) -> Iterator[None]:
+        # Lengths belong to the caller, the transformer to all callers: set them only under the tokenizer's lock.
+        transformer = self._transformer
+        try:
+            if task == "document":
+                transformer.document_length = limit
+            elif self._expansion is None:
+                transformer.query_length = limit
+            else:
+                _set_expansion(transformer, self._expansion, limit)
+            yield
+        finally:
+            transformer.query_expansion = None
+            transformer.query_length = self._query_length
+            transformer.document_length = self._document_length
+            transformer.query_expansion = self._expansion
+
+
+def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without the blanks that some tokenizers count in, be they the prompt's or the text's."""
+    if end <= max(start, 0):
+        return 0, 0
+    start = max(start, 0)
+    piece = text[start:end]
+    if not piece.strip():
+        return start, end
+    return end - len(piece.lstrip()), start + len(piece.rstrip())
+
+
+def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> None:
+    fixed = expansion["strategy"] == "fixed"
+    # Cleared first: the setters refuse a query length below the expansion's.
+    transformer.query_expansion = None
+    transformer.query_length = None if fixed else limit
+    width = limit if fixed else min(limit, expansion["length"])
+    transformer.query_expansion = {**expansion, "length": width}
+
+
+def load_multi_vector(options: LoadOptions, device: str) -> Any:
+    """Load a checkpoint as a `sentence_transformers.MultiVectorEncoder`, in evaluation mode."""
+    from sentence_transformers import MultiVectorEncoder
+
+    if options.is_starter:
+        from rerank_integrations import starter
+
+        model = MultiVectorEncoder(
+            modules=starter.colbert_modules(model_kwargs=dict(options.model_kwargs or {})), device=device
+        )
+    else:
+        require_multi_vector(options)
+        model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
+    return model.to(options.resolved_dtype()).eval()
+
+
+def multiplied_weights(encoder: Any) -> float:
+    """Return how many weights each token is multiplied by, all but the words' vectors; infinity if that is not told."""
+    try:
+        words = encoder.get_input_embeddings()
+        weights = sum(weight.numel() for weight in encoder.parameters())
+    except (AttributeError, NotImplementedError):
+        return math.inf
+    return float(weights - (0 if words is None else words.weight.numel()))
+
+
+def _dimension(options: LoadOptions, model: Any) -> int:
+    dim = model.get_embedding_dimension()
+    if not dim:
+        raise CheckpointError(f"{options.name_or_path!r} does not tell the dimension of its token vectors")
+    return int(dim)
+
+
+def _unit_rows(vectors: Any) -> Floats:
+    # Again in float32: a row normalised in bfloat16 is of length 1 only within 0.4 %.
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows: Floats = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+    return rows

@@ -1,0 +1,79 @@
+"""The only order, tie rule, cut and threshold of the package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_integrations.core.checks import is_number, whole_number
+from rerank_integrations.errors import InvalidInputError
+
+
+def score_of_best(scores: Sequence[NDArray[np.float64]], count: int) -> float:
+    """Return the score that the best `count` of several arrays reach; minus infinity if there are no more."""
+    everyone = scores[0] if len(scores) == 1 else np.concatenate([np.empty(0), *scores])
+    if len(everyone) <= count:
+        return -np.inf
+    place = len(everyone) - count
+    return float(np.partition(everyone, place)[place])
+
+
+def best_first(
+    scores: Sequence[float],
+    tie_keys: Sequence[int] | Sequence[str],
+    *,
+    top_n: int | None = None,
+    threshold: float | None = None,
+    keys: Sequence[tuple[float, ...]] | None = None,
+) -> list[tuple[int, float]]:
+    """Order positions by falling score, then by rising tie key; apply the threshold, then the cut.
+
+    Parameters
+    ----------
+    keys
+        What to order by in place of the scores, where these are rounded; the threshold is on the scores.
+
+    Raises
+    ------
+    InvalidInputError
+        If a score is NaN, since no order holds with it.
+    """
+    for place, score in enumerate(scores):
+        if math.isnan(score):
+            raise InvalidInputError(f"the score of passage number {place} is NaN; expected a number")
+    kept = [place for place, score in enumerate(scores) if threshold is None or score >= threshold]
+    if keys is None:
+        kept.sort(key=lambda place: (-scores[place], tie_keys[place]))
+    else:
+        kept.sort(key=lambda place: (tuple(-number for number in keys[place]), tie_keys[place]))
+    return [(place, float(scores[place])) for place in kept[:top_n]]
+
+
+def require_text(value: str, name: str) -> None:
+    """Raise `InvalidInputError` unless `value` is a string with more than white space in it."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{name} is of type {type(value).__name__}; expected str")
+    if not value.strip():
+        raise InvalidInputError(f"{name} is {value!r}; expected some text")
+
+
+def require_count(value: int, name: str) -> int:
+    """Return `value` as a Python int, or raise `InvalidInputError` unless it is a whole number of at least 0."""
+    return whole_number(value, name)
+
+
+def require_cut(top_n: int | None, threshold: float | None) -> tuple[int | None, float | None]:
+    """Return both as Python numbers; raise `InvalidInputError` unless they are a count and a number, or ``None``."""
+    return None if top_n is None else require_count(top_n, "top_n"), require_threshold(threshold)
+
+
+def require_threshold(value: float | None) -> float | None:
+    """Return `value` as a Python float, or raise `InvalidInputError` unless it is ``None`` or a number."""
+    if value is None:
+        return None
+    if not is_number(value):
+        raise InvalidInputError(f"threshold is {value!r}; expected a number or None")
+    return float(value)

@@ -1,0 +1,78 @@
+"""`rerank`: passages in, hits out, with no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rerank_integrations.core.ranking import require_cut
+from rerank_integrations.core.reranking.candidates import Candidate
+from rerank_integrations.core.reranking.cascade import Cascade
+from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
+from rerank_integrations.core.types import Hit, Passage, PassageLike, iter_passages, to_passage
+from rerank_integrations.errors import InvalidInputError
+
+
+def rerank(
+    query: str,
+    passages: Iterable[PassageLike],
+    scorer: Any,
+    *,
+    top_n: int | None = None,
+    threshold: float | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    strict: bool = False,
+) -> list[Hit]:
+    """Score `passages` against `query` and return them best first, as new `Hit`s.
+
+    Parameters
+    ----------
+    query
+        Must hold more than white space.
+    passages
+        Strings, mappings, `Passage`s or `Hit`s; none of them is changed.
+    scorer
+        A `ColBERTModel`, a `CrossEncoderModel`, a `ColBERTScorer` (which scores what an index holds from its stored
+        vectors), a `Cascade`, or anything with ``score(query, texts)``.
+    top_n
+        How many to keep; ``None`` keeps all.
+    threshold
+        Keep only scores of at least this (inclusive); not with a `Cascade`, whose stages differ in scale.
+    window, stride
+        In tokens, for one of the two models: a longer text is scored by overlapping windows, and the best one counts.
+    strict
+        Whether a text that would be cut is an error.
+
+    Returns
+    -------
+    list of Hit
+        Best first. Passages of equal score keep the order they came in. ``note`` says how each was scored.
+
+    Raises
+    ------
+    InvalidInputError
+        For an empty query, a negative `top_n`, a score that is not a number, or `strict` with a scorer that does not
+        say what it cuts.
+    TextTooLongError
+        If `strict`, for a text that the model would cut.
+    """
+    given = list(iter_passages(passages))
+    items = [to_passage(item) for item in given]
+    candidates = [_candidate(item, passage) for item, passage in zip(given, items, strict=True)]
+    if isinstance(scorer, Cascade):
+        if threshold is not None or window is not None or stride is not None or strict:
+            raise InvalidInputError("threshold, window, stride or strict with a Cascade; expected them in its stages")
+        top_n, _ = require_cut(top_n, None)
+        ranked = scorer.rank(query, candidates)[:top_n]
+    else:
+        ready = as_candidate_scorer(scorer, window=window, stride=stride)
+        ranked = Reranker(ready, top_n=top_n, threshold=threshold, strict=strict).rank(query, candidates)
+    return [
+        Hit(items[one.place].id, one.score, rank, items[one.place].text, dict(items[one.place].metadata), one.note)
+        for rank, one in enumerate(ranked, start=1)
+    ]
+
+
+def _candidate(given: PassageLike, passage: Passage) -> Candidate:
+    return Candidate(passage.id, passage.text, given.score if isinstance(given, Hit) else None)
