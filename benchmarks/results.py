@@ -1,10 +1,10 @@
-"""The starter models beside BM25, a pooled vector and one another, and ``docs/results.md`` made of it.
+"""The starter models beside BM25, a pooled vector and one another, and ``docs/reference/results.md`` made of it.
 
     python benchmarks/results.py [--data ../shared/data/eval] [--kept FOLDER] [--quick] [--write]
 
 Every preset of ``rerank-integrations evaluate`` on each collection, and the ColBERT that training started from. Results
-are kept (``--kept``), so that it goes on where it was stopped. ``--write`` writes docs/results.md. ``--quick`` takes
-fifty queries of cranfield and the pipelines that take seconds.
+are kept (``--kept``), so that it goes on where it was stopped. ``--write`` writes docs/reference/results.md. ``--quick``
+takes fifty queries of cranfield and the pipelines that take seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def page(sections: Sequence[str], machines: Sequence[str], command: str) -> str:
-    """Return the whole of docs/results.md."""
+    """Return the whole of docs/reference/results.md."""
     return f"""# Results
 
 Written by `{command}`, which measured each figure, on: {"; ".join(machines)}.
@@ -109,7 +109,7 @@ def main() -> None:
     if arguments.write:
         command = shlex.join(["python", "benchmarks/results.py", *sys.argv[1:]])
         written = page(sections, list(dict.fromkeys(machines)), command)
-        (ROOT / "docs" / "results.md").write_text(written, encoding="utf-8")
+        (ROOT / "docs" / "reference" / "results.md").write_text(written, encoding="utf-8")
     print("; ".join(dict.fromkeys(machines)))
     print(" ".join(line))
 

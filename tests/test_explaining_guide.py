@@ -1,4 +1,4 @@
-"""What docs/explaining.md says is so."""
+"""What docs/how-to/explaining.md says is so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from guides import run_guide
 
 
 def test_the_guide(tmp_path: Path, cross_encoder_dir: Path) -> None:
-    names = run_guide("explaining.md", tmp_path, cross_encoder_dir)
+    names = run_guide("how-to/explaining.md", tmp_path, cross_encoder_dir)
     told, model = names["explanation"], names["model"]
     assert told == model.explain(names["query"], names["text"])
     assert told.score == model.score(names["query"], [names["text"]])[0]

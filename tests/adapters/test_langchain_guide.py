@@ -1,4 +1,4 @@
-"""What docs/langchain.md says is so."""
+"""What docs/tutorials/langchain.md says is so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from guides import run_guide
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
-    return run_guide("langchain.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    return run_guide("tutorials/langchain.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
 
 
 def ids(documents: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What docs/coming_from.md says of LlamaIndex's own rerankers."""
+"""What docs/how-to/coming_from.md says of LlamaIndex's own rerankers."""
 
 from __future__ import annotations
 

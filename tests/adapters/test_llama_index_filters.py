@@ -56,7 +56,7 @@ LISTS = [
     ("tags", OP.ALL, ["blue"]),
     ("tags", OP.ALL, ["blue", "none"]),
 ]
-# A list of nothing but blanks counts as empty here, not there; see docs/llama_index.md.
+# A list of nothing but blanks counts as empty here, not there; see docs/tutorials/llama_index.md.
 EMPTY = [
     ("mixed", OP.IS_EMPTY, None),
     ("city", OP.IS_EMPTY, None),

@@ -1,4 +1,4 @@
-"""What docs/llama_index.md says is so."""
+"""What docs/tutorials/llama_index.md says is so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama_index.core.schema import MetadataMode
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
-    return run_guide("llama_index.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    return run_guide("tutorials/llama_index.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
 
 
 def ids(found: Any) -> list[str]:

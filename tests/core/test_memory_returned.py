@@ -67,7 +67,7 @@ def test_memory_goes_back_to_the_operating_system(
 ) -> None:
     write = write_multi_vector if kind == "colbert" else write_cross_encoder
     tiny, large = write(tmp_path / "tiny"), write(tmp_path / "large", sizes=LARGE)
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(1 << 20))  # docs/memory.md says what glibc keeps without it
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(1 << 20))  # docs/how-to/memory.md says what glibc keeps without it
     before, loaded, unloaded, at_last = json.loads(run(RESIDENT, kind, str(tiny), str(large), dtype, backend))
     weights = 35e6 * (4 if dtype == "float32" else 2)
     assert loaded - before > 0.9 * weights

@@ -28,7 +28,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[ColBERTIndex]:
 
 
 def decompressed(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Every passage's vectors by its id, from the files as docs/index-format.md tells of them."""
+    """Every passage's vectors by its id, from the files as docs/reference/index-format.md tells of them."""
     found: dict[str, NDArray[np.float64]] = {}
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as catalog:
         places = catalog.execute("SELECT id, segment, ordinal FROM passages").fetchall()

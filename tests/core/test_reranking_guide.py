@@ -1,4 +1,4 @@
-"""What docs/reranking.md says is so."""
+"""What docs/how-to/reranking.md says is so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rerank_integrations.core.metadata import RERANKING_KEYS
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
-    names = run_guide("reranking.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    names = run_guide("how-to/reranking.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
     yield names
     names["index"].close()
 
@@ -44,7 +44,7 @@ def test_cascades(guide: Any) -> None:
 
 
 def test_the_table_has_every_key(guide: Any) -> None:
-    text = (DOCS / "reranking.md").read_text(encoding="utf-8")
+    text = (DOCS / "how-to" / "reranking.md").read_text(encoding="utf-8")
     table = text[text.index("## Notes") : text.index("## What is scored")]
     named = [key for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
     assert named == list(RERANKING_KEYS)

@@ -1,4 +1,4 @@
-"""What docs/evaluation.md shows runs as it stands."""
+"""What docs/how-to/evaluation.md shows runs as it stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from rerank_integrations.evaluation import keep_result, load_dataset, measure_retriever
 
-DOC = Path(__file__).parents[2] / "docs" / "evaluation.md"
+DOC = Path(__file__).parents[2] / "docs" / "how-to" / "evaluation.md"
 
 
 def run_block(section: str, folder: Path) -> str:

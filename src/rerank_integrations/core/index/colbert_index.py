@@ -287,7 +287,10 @@ class ColBERTIndex:
             writer.compact()
 
     def warm_up(self) -> None:
-        """Do now what else a first search does: load the model, have the search loops compiled (docs/plaid.md)."""
+        """Load the model and have the search loops compiled now, which a first search does otherwise.
+
+        docs/explanation/plaid.md says what a first search waits for.
+        """
         self._require_open()
         compile_now(self._catalog, self._path)
         self.search("0", 1)

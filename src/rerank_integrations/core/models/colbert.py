@@ -71,7 +71,7 @@ class ColBERTModel:
         to 8 bits as they come. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is float32.
     backend
         ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
-        as a graph, converted at the first use and kept in the cache folder (docs/backends.md).
+        as a graph, converted at the first use and kept in the cache folder (docs/how-to/backends.md).
     batch_size
         A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     idle_timeout

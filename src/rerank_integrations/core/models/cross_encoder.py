@@ -41,7 +41,7 @@ class CrossEncoderModel:
     name_or_path
         A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
         of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
-        for the one that needs no hub (extra ``[starter]``). docs/models.md lists families.
+        for the one that needs no hub (extra ``[starter]``). docs/reference/models.md lists families.
     device, dtype, backend, batch_size, idle_timeout
         As for `ColBERTModel`.
     revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
