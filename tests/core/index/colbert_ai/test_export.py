@@ -1,4 +1,4 @@
-"""Exporting indexes to colbert-ai's format; test_colbert_ai_interop has colbert-ai search them."""
+"""Exporting indexes to colbert-ai's format; test_interop has colbert-ai search them."""
 
 from __future__ import annotations
 

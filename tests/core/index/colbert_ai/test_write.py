@@ -1,4 +1,4 @@
-"""Writing index folders in colbert-ai's format; test_colbert_ai_interop opens them with colbert-ai itself."""
+"""Writing index folders in colbert-ai's format; test_interop opens them with colbert-ai itself."""
 
 from __future__ import annotations
 

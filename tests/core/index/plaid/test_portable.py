@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import row_encoder
 from row_encoder import RowEncoder, numbered
 
 from rerank_integrations import ColBERTIndex
@@ -18,7 +19,7 @@ COUNT = 4200
 QUERIES = [str(number) for number in range(0, COUNT, 600)]
 ASK = """
 import json, sys
-from test_plaid_portable import answers
+from test_portable import answers
 print(json.dumps(answers(sys.argv[1])))
 """
 PLAIN = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
@@ -33,7 +34,7 @@ def answers(path: str) -> list[list[tuple[str, float]]]:
 def plain_answers(path: str, cache: Path) -> Any:
     # In a process of its own, as numba reads its settings once.
     here = Path(__file__).parent
-    folders = [str(here), str(here.parent / "support"), os.environ.get("PYTHONPATH", "")]
+    folders = [str(here), str(Path(row_encoder.__file__).parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "NUMBA_CACHE_DIR": str(cache), **PLAIN}
     command = [sys.executable, "-c", ASK, path]
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)

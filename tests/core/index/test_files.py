@@ -398,7 +398,7 @@ def test_open_or_create_refuses_what_would_not_be_the_same(tmp_path: Path, encod
             with pytest.raises(InvalidInputError, match="nbits"):
                 ColBERTIndex.open_or_create(path, encoder, nbits=nbits)  # type: ignore[arg-type]
         if is_open:
-            with pytest.raises(IndexLockedError, match=r"test_index_files.py:\d+.*close\(\).*'batch_size': 3"):
+            with pytest.raises(IndexLockedError, match=r"test_files.py:\d+.*close\(\).*'batch_size': 3"):
                 ColBERTIndex.open_or_create(path, other)
             assert index.upsert(["still open"])
             index.close()
@@ -438,7 +438,7 @@ def test_a_lock_of_this_process_says_who_has_it(tmp_path: Path, encoder: ToyEnco
             lambda: ColBERTIndex.open(path),
             lambda: ColBERTIndex.create(path, encoder, overwrite=True),
         ):
-            with pytest.raises(IndexLockedError, match=r"very process.*index_files\.py:\d+.*open_or_create") as told:
+            with pytest.raises(IndexLockedError, match=r"very process.*test_files\.py:\d+.*open_or_create") as told:
                 again()
             assert "elsewhere" not in str(told.value)
         assert index.upsert(["still open"])

@@ -391,7 +391,7 @@ def test_an_index_does_not_record_a_time_out(tmp_path: Path) -> None:
 
 
 def test_the_page_about_memory_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parents[2] / "docs" / "how-to" / "memory.md"
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "memory.md"
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     unload_all()
     exec("".join(blocks), {})

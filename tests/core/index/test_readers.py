@@ -302,7 +302,7 @@ for call in (lambda index: index.search("text"), lambda index: index.verify()):
 
 WRITER = """
 import sys, itertools
-from test_index_readers import *
+from test_readers import *
 with ColBERTIndex.open(Path(sys.argv[1]), ToyEncoder()) as index:
     print("open", flush=True)
     for number in itertools.count(1):
@@ -318,7 +318,7 @@ with ColBERTIndex.open(Path(sys.argv[1]), ToyEncoder()) as index:
 
 READER = """
 import sys
-from test_index_readers import *
+from test_readers import *
 print(json.dumps(read_until(Path(sys.argv[1]), int(sys.argv[2]))))
 """
 
