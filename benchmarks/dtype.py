@@ -22,7 +22,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from rerank_integrations import ColBERTModel
-from rerank_integrations.core.models.options import resolve_dtype
+from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 
 
 def passages(count: int) -> list[str]:

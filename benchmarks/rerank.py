@@ -36,7 +36,7 @@ FILES = ("eval/squad_dev", "eval/cranfield", "eval/scifact", "scale/foldoc.corpu
 
 
 def machine() -> str:
-    from rerank_integrations.core.models.options import resolve_dtype
+    from rerank_integrations.core.models.checkpoints.options import resolve_dtype
     from rerank_integrations.evaluation.measuring import origin
 
     made = origin()

@@ -18,8 +18,8 @@ from mixture import mixture, taught_mixture
 from sentence_transformers import CrossEncoder, MultiVectorEncoder
 
 from rerank_integrations import ColBERTModel, starter
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loaded_cross_encoder import load_pair_model
-from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.training import Fitting, train_colbert, train_cross_encoder
 
 UNTRAINED = Path(__file__).with_name("untrained.safetensors")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
 
 class RerankError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -78,3 +84,15 @@ class TruncationWarning(UserWarning):
 
 class FidelityWarning(UserWarning):
     """A converted graph strays from torch on this processor, so something slower computes in its place."""
+
+
+# The package's own files, and the module whose frames lie between them where a context manager is used.
+_INTERNAL = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Issue a warning that names the innermost line outside this package: the line that the user wrote."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

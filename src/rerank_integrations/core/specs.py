@@ -17,7 +17,7 @@ from rerank_integrations.core.models import (
     as_colbert_model,
     as_cross_encoder_model,
 )
-from rerank_integrations.core.models.options import portable
+from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 

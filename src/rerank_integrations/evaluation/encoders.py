@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rerank_integrations.core.concurrency.cores import lane_for, on_compute_thread
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
-from rerank_integrations.core.models.options import STARTER, resolve_device, resolve_dtype
+from rerank_integrations.core.models.checkpoints.options import STARTER, resolve_device, resolve_dtype
 
 
 def full_name(model: str) -> str:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.core.models.checkpoint import hub_commit, reading_fingerprint
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.files import hub_commit, reading_fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import InvalidInputError, MissingExtraError, RerankError
 from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.encoders import PooledEncoder, full_name

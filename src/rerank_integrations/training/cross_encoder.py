@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models import ColBERTModel
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loaded_cross_encoder import load_pair_model
-from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
 from rerank_integrations.training.pairs import Example

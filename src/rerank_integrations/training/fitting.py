@@ -81,7 +81,7 @@ def head_parameters(model: Any) -> list[str]:
 
 def training_arguments(kind: type, model: Any, fitting: Fitting, folder: Path) -> Any:
     """Return the arguments of a sentence-transformers trainer, of the class `kind`."""
-    from rerank_integrations.core.models.options import resolve_device, resolve_dtype
+    from rerank_integrations.core.models.checkpoints.options import resolve_device, resolve_dtype
 
     device = resolve_device(None)
     # The loss stands around the model, so its names are longer in front.

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.core.models.checkpoint import reading_fingerprint
+from rerank_integrations.core.models.checkpoints.files import reading_fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, resolve_device
 from rerank_integrations.core.models.loading import load_guarded, position_limit
-from rerank_integrations.core.models.options import LoadOptions, resolve_device
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
 from rerank_integrations.training.fitting import Fitting
 from rerank_integrations.training.folder import FitFolder

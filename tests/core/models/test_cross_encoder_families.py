@@ -32,8 +32,8 @@ from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer
 
 from rerank_integrations import CheckpointError, CrossEncoderModel, InvalidInputError, TruncationWarning
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
-from rerank_integrations.core.models.options import LoadOptions
 
 TRADITIONAL = "國家圖書館於週一閉館，讀者可於線上預約書籍；憑證件（身分證或護照）入館。"
 TEXTS = [

@@ -27,8 +27,8 @@ from rerank_integrations import (
     InvalidInputError,
     RerankError,
 )
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loading import load_guarded
-from rerank_integrations.core.models.options import LoadOptions
 
 COMMIT = "a" * 40
 TEXTS = ["a text", "another one"]

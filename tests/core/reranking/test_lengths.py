@@ -26,7 +26,7 @@ from rerank_integrations import (
     TextTooLongError,
     rerank,
 )
-from rerank_integrations.core.models.batching import pair_cut, text_room
+from rerank_integrations.core.models.lengths import pair_cut, text_room
 from rerank_integrations.core.reranking.lengths import Lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning")

@@ -28,7 +28,7 @@ from rerank_integrations.core.index.validation import id_list
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model
-from rerank_integrations.core.models.options import portable
+from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.ranking import require_count, require_text
 from rerank_integrations.core.token_vectors import encode_queries
 from rerank_integrations.core.types import Hit, Passage, PassageLike

@@ -18,7 +18,7 @@ from rerank_integrations.core.concurrency.cores import on_compute_thread
 from rerank_integrations.core.index.segments import FloatSegment
 from rerank_integrations.core.index.snapshot import Part, Places
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
-from rerank_integrations.core.models.options import resolve_dtype
+from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 # Fewer are scored sooner than another thread is asked; more would hold too much memory (2 bytes a number).

@@ -16,7 +16,7 @@ from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
-from rerank_integrations.core.models.options import portable
+from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError, ModelMismatchError
 
 _OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")

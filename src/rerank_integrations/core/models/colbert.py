@@ -12,10 +12,9 @@ from tqdm import tqdm
 from rerank_integrations.core.checks import require_texts, seconds, whole_number
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
-from rerank_integrations.core.models.batching import token_budget_batches
-from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.notices import UNLIMITED, TruncationNotice, length_remedy
-from rerank_integrations.core.models.options import LoadOptions, portable
+from rerank_integrations.core.models.checkpoints.files import fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, portable
+from rerank_integrations.core.models.lengths import UNLIMITED, TruncationNotice, length_remedy, token_budget_batches
 from rerank_integrations.core.models.pool import Share
 from rerank_integrations.errors import InvalidInputError
 

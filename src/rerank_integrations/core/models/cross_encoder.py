@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rerank_integrations.core.checks import require_texts, seconds, whole_number
-from rerank_integrations.core.models.batching import PairCut, token_budget_batches
-from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.notices import TruncationNotice, length_remedy
-from rerank_integrations.core.models.options import LoadOptions, portable
+from rerank_integrations.core.models.checkpoints.files import fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, portable
+from rerank_integrations.core.models.lengths import PairCut, TruncationNotice, length_remedy, token_budget_batches
 from rerank_integrations.core.models.pool import Share
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError

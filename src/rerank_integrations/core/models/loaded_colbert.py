@@ -16,12 +16,13 @@ from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.concurrency.cores import in_parallel, lane_for, on_compute_thread, side_by_side
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.models.checkpoint import (
+from rerank_integrations.core.models.checkpoints.files import (
     require_checkpoint,
     require_filled,
     require_multi_vector,
     unloaded_parameters,
 )
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs import serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -31,9 +32,8 @@ from rerank_integrations.core.models.loading import (
     st_kwargs,
     token_spans,
     usable_device,
+    weights_of,
 )
-from rerank_integrations.core.models.memory import weights_of
-from rerank_integrations.core.models.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 Task: TypeAlias = Literal["query", "document"]

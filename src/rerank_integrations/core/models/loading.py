@@ -8,12 +8,14 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.models.checkpoint import code_hint
-from rerank_integrations.core.models.hub import hub_arguments, offline_note
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.files import code_hint
+from rerank_integrations.core.models.checkpoints.hub import hub_arguments, offline_note
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
+from rerank_integrations.core.models.pool import Weights
 from rerank_integrations.errors import CheckpointError, InsufficientMemoryError, InvalidInputError, RerankError
 
 logger = logging.getLogger(__name__)
@@ -178,3 +180,12 @@ def position_limit(transformer: Any) -> int | None:
         return None
     offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
     return int(positions) - offset
+
+
+def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
+    """Return what the parameters and buffers of a torch module are and take, with the files of its `graph`."""
+    held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
+    size = sum(one.numel() * one.element_size() for one in held)
+    if graph is None:
+        return Weights(str(options.resolved_dtype()).removeprefix("torch."), size, "torch")
+    return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()), options.backend)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import functools
+import gc
 import logging
 import math
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.models.memory import give_back
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,14 @@ class IdleWatch:
             left = max(0.0, self._next - time.monotonic())
             with contextlib.suppress(queue.Empty):
                 going = self._calls.get(timeout=min(left, _LONGEST_S))
+
+
+class Weights(NamedTuple):
+    """The number format of a loaded model's weights, their size in bytes, and what computes with them."""
+
+    dtype: str
+    bytes: int
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -174,10 +185,33 @@ class LoadedCopy:
         return max(max(self.last_call, since) + timeout for since, timeout in users)
 
 
+def trim_memory(device: str) -> None:
+    """Return to the operating system, and to others on `device`, what nothing here refers to any more."""
+    # sentence-transformers' models refer to themselves, so that counting references alone does not free them.
+    gc.collect()
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+    # torch.cuda, torch.mps and torch.xpu keep freed memory for themselves; torch.cpu has no such function.
+    kind = getattr(sys.modules.get("torch"), device.partition(":")[0], None)
+    empty_cache = getattr(kind, "empty_cache", None)
+    if empty_cache is not None:
+        empty_cache()
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's ``malloc_trim``; ``None`` where the C library is another."""
+    if sys.platform != "linux":
+        return None
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
+
+
 def free(copies: Iterable[LoadedCopy]) -> None:
     """Release weights that no call uses any more; garbage is collected once for all of them."""
     for device in {device for copy in copies if (device := copy.let_go()) is not None}:
-        give_back(device)
+        trim_memory(device)
 
 
 Key: TypeAlias = "tuple[str, ...]"

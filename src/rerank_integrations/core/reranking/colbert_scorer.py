@@ -21,7 +21,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.search_options import search_device
 from rerank_integrations.core.maxsim import Floats, maxsim_many
-from rerank_integrations.core.models.notices import UNLIMITED
+from rerank_integrations.core.models.lengths import UNLIMITED
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows

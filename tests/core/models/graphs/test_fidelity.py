@@ -17,10 +17,10 @@ import pytest
 from corpus import ENGLISH, QUERIES
 
 from rerank_integrations import CrossEncoderModel, FidelityWarning, loaded_models
-from rerank_integrations.core.models.graphs.module import faithful_session
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs.probes import Probe, load_probes, relative_error, save_probes
-from rerank_integrations.core.models.graphs.session import Arrays, GraphSession
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.graphs.serving import faithful_session
+from rerank_integrations.core.models.graphs.sessions import Arrays, GraphSession
 
 TEXTS = ENGLISH[:8]
 
@@ -179,7 +179,7 @@ def test_openvino_is_loaded_without_what_reports_its_use() -> None:
     pytest.importorskip("openvino_telemetry", reason="OpenVINO's usage reports are not installed")
     code = """
 import sys
-from rerank_integrations.core.models.graphs.openvino_session import _openvino
+from rerank_integrations.core.models.graphs.sessions import _openvino
 _openvino().Core()
 assert "openvino.tools.ovc" in sys.modules and "openvino_telemetry" not in sys.modules
 import openvino_telemetry

@@ -20,12 +20,10 @@ from filelock import FileLock
 
 from rerank_integrations.core.cache import cache_folder
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.models.checkpoint import fingerprint
-from rerank_integrations.core.models.graphs.onnx_session import OnnxSession
-from rerank_integrations.core.models.graphs.openvino_session import OpenVINOSession
+from rerank_integrations.core.models.checkpoints.files import fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs.probes import EXPANDED, TEXTS, Probe, compute_probes, save_probes
-from rerank_integrations.core.models.graphs.session import GraphSession
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.graphs.sessions import GraphSession, OnnxSession, OpenVINOSession
 from rerank_integrations.errors import CheckpointError, MissingExtraError, RerankError
 
 _MANIFEST = "files.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.models.graphs.session import GraphSession
+from rerank_integrations.core.models.graphs.sessions import GraphSession
 
 QUERIES = (
     "what do bees eat",

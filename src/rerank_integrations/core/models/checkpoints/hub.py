@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 # Seconds within which a hub that is there answers; a user's HF_HUB_ETAG_TIMEOUT rules instead.

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rerank_integrations.core.concurrency.cores import side_by_side
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs.conversion import kept_graph, session_kind
 from rerank_integrations.core.models.graphs.probes import Probe, load_probes, relative_error
-from rerank_integrations.core.models.graphs.session import GraphSession
-from rerank_integrations.core.models.notices import warn_user
-from rerank_integrations.core.models.options import LoadOptions
-from rerank_integrations.errors import FidelityWarning, RerankError
+from rerank_integrations.core.models.graphs.sessions import GraphSession
+from rerank_integrations.errors import FidelityWarning, RerankError, warn_user
 
 # Largest relative error on the probes. In float32, sums in another order give some 1e-5; kernels that are wrong, 1.
 _MAX_ERROR = 0.01

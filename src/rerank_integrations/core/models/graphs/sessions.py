@@ -1,23 +1,139 @@
-"""Graphs in OpenVINO."""
+"""Sessions that run an encoder's graph: the interface, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from rerank_integrations.core.models.graphs.session import Arrays, GraphSession, threads
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
 
 # Activations that share a scale, in 8 bits: of one token, so that a score does not depend on the batch.
 _GROUP = 64
 # Weights worth rounding: below, the saving is nothing and the loss the same.
 _LEAST = 4096
+
+Arrays: TypeAlias = Mapping[str, "npt.NDArray[np.int64]"]
+
+
+class GraphSession(ABC):
+    """A graph that is ready to run; any number of threads may run it.
+
+    Parameters
+    ----------
+    path
+        The graph: what `write` wrote, or an ONNX file in float32.
+    dtype
+        What to compute in, as the user names it.
+    callers
+        How many threads run it at once; each gets its share of the cores.
+
+    Raises
+    ------
+    InvalidInputError
+        If this processor does not compute in `dtype`.
+    """
+
+    extra: ClassVar[str]
+    """The extra that brings the library, and the name of the backend."""
+    library: ClassVar[str]
+    """The distribution whose version the graph depends on."""
+    filename: ClassVar[str]
+    """The file that `write` writes; others may lie beside it."""
+    has_precisions: ClassVar[bool]
+    """Whether a graph, however its weights are stored, can also be computed in float32."""
+
+    inputs: tuple[str, ...]
+    """The names of the inputs, each int64, *Shape:* (texts, tokens)."""
+
+    @abstractmethod
+    def __init__(self, path: Path, dtype: str, callers: int = 1) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
+        """Write the graph into `folder`, from an ONNX file in float32; with 8-bit weights if wanted."""
+
+    @abstractmethod
+    def run(self, arrays: Arrays) -> Any:
+        """Return the output in float32, an array of the caller's own."""
+
+
+def threads() -> int:
+    """Return how many threads a graph computes with: as torch, the physical cores that this process may use."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+class OnnxSession(GraphSession):
+    """A graph in ONNX Runtime; in 8 bits, a matrix product has one scale for all activations of a batch."""
+
+    extra = "onnx"
+    library = "onnxruntime"
+    filename = "model.onnx"
+    has_precisions = False
+
+    def __init__(self, path: Path, dtype: str, callers: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError(self.extra, "backend='onnx'") from error
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = max(1, threads() // callers)
+        # Warnings tell of constants that were folded; errors are raised.
+        settings.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        self.inputs = tuple(each.name for each in self._session.get_inputs())
+
+    @classmethod
+    def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
+        """Write the graph; in 8 bits, the weights of every matrix product by columns."""
+        if not int8:
+            shutil.copytree(source.parent, folder, dirs_exist_ok=True)
+            return
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        model = onnx.load(str(source))
+        # The exporter has inferred the shapes; without this mark the quantizer logs advice to do it.
+        model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+        with _unlogged():
+            quantize_dynamic(
+                model,
+                str(folder / cls.filename),
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=True,
+            )
+
+    def run(self, arrays: Arrays) -> Any:
+        """Return the output in float32."""
+        return self._session.run(None, dict(arrays))[0]
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    # The quantizer logs every tensor by the functions of `logging`, which set the root logger up if nobody has.
+    root = logging.getLogger()
+    handler, level = logging.NullHandler(), root.level
+    root.addHandler(handler)
+    root.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 class OpenVINOSession(GraphSession):

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.models.hub import absent_checkpoint, hub_arguments, is_hub_name
-from rerank_integrations.core.models.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.hub import absent_checkpoint, hub_arguments, is_hub_name
+from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
 _PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}

@@ -1,9 +1,11 @@
-"""Batches by token budget."""
+"""Lengths of texts in tokens: what is cut, the warning of it, and batches by token budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+from rerank_integrations.errors import TruncationWarning, warn_user
 
 
 class PairCut(NamedTuple):
@@ -60,3 +62,45 @@ def token_budget_batches(
         batch.append(position)
     if batch:
         yield batch
+
+
+# So many tokens a tokenizer takes as a limit that is none.
+UNLIMITED = 2**31 - 1
+
+
+def length_remedy(name: str, limit: int, most: int, otherwise: str) -> str:
+    """Return what helps against texts that are cut to `limit` tokens, where the model can read `most`.
+
+    Parameters
+    ----------
+    name
+        The argument that sets the limit.
+    otherwise
+        What helps in any case.
+    """
+    if most >= UNLIMITED:
+        return f"raise {name}, or {otherwise}"
+    if limit < most:
+        return f"raise {name} (this model reads up to {most} tokens), or {otherwise}"
+    return f"this model reads no more than {most}: {otherwise}"
+
+
+class TruncationNotice:
+    """Warns the first time that a model cuts texts of a kind, with the counts of that call."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, object] = {}
+
+    def check(self, kind: str, lengths: Sequence[int], limit: int, remedy: str) -> None:
+        """Warn (`TruncationWarning`) if some of `lengths` (tokens) exceed `limit`, once a `kind`."""
+        cut = [length for length in lengths if length > limit]
+        if not cut:
+            return
+        # One step of the interpreter's, so that no thread comes between, and nothing is locked where a process forks.
+        turn = object()
+        if self._said.setdefault(kind, turn) is not turn:
+            return
+        warn_user(
+            f"{len(cut)} of {len(lengths)} {kind} were cut to {limit} tokens (the longest has {max(cut)}); {remedy}",
+            TruncationWarning,
+        )
