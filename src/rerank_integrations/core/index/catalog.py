@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from rerank_integrations.core.concurrency.forks import before_each_fork, forks_held_off
 from rerank_integrations.core.index import row_checksums
+from rerank_integrations.core.index.records import CodecRecord, SegmentRecord, codec_record, segment_record
 from rerank_integrations.core.index.refusals import is_there, lacking_for_read
 from rerank_integrations.core.index.schema import (
     FORMAT_VERSION,
@@ -401,6 +403,80 @@ def commit_seen(connection: Connection) -> Commit:
     if number is not None and number < 0:
         raise IndexFormatError(f"the catalog is damaged: its generation is {facts['generation']!r}")
     return Commit(connection.identity, facts.get("index_id"), number)
+
+
+def segment_records(connection: sqlite3.Connection) -> list[SegmentRecord]:
+    """Return what the catalog says of each segment, in the order of their making.
+
+    Raises
+    ------
+    IndexFormatError
+        If what it says of one is damaged.
+    """
+    query = "SELECT name, passages, tokens, codec, checksums FROM segments ORDER BY number"
+    return [segment_record(*row) for row in connection.execute(query)]
+
+
+def codec_records(connection: sqlite3.Connection) -> list[CodecRecord]:
+    """Return the codecs that the catalog names, the newest last.
+
+    Raises
+    ------
+    IndexFormatError
+        If what it says of one is damaged.
+    """
+    query = "SELECT name, tokens, centroids, step, whole, checksums FROM codecs ORDER BY number"
+    return [codec_record(*row) for row in connection.execute(query)]
+
+
+def insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> None:
+    """Name a segment in the catalog."""
+    connection.execute(
+        "INSERT INTO segments (name, passages, tokens, codec, checksums) VALUES (?, ?, ?, ?, ?)",
+        (record.name, record.passages, record.tokens, record.codec, json.dumps(record.checksums)),
+    )
+
+
+def forget_unused(connection: sqlite3.Connection) -> None:
+    """Take the segments without a passage, and the codecs without a segment but the newest, off the catalog.
+
+    Their names go to the log of folders that may be removed. While a name leads nowhere, by damage, whatever seems
+    unused may be what it meant, and stays.
+    """
+    if not unnamed_segments(connection):
+        _forget(connection, "segments", "name NOT IN (SELECT segment FROM passages)")
+    if not connection.execute(
+        "SELECT 1 FROM segments WHERE codec IS NOT NULL AND codec NOT IN (SELECT name FROM codecs) LIMIT 1"
+    ).fetchone():
+        _forget(
+            connection,
+            "codecs",
+            "name NOT IN (SELECT codec FROM segments WHERE codec IS NOT NULL) "
+            "AND number < (SELECT max(number) FROM codecs)",
+        )
+
+
+def unnamed_segments(connection: sqlite3.Connection) -> list[str]:
+    """Return the segments that passages point to and the catalog does not name: none, but for damage."""
+    # From one name to the next by the index, not over all passages.
+    query = """WITH RECURSIVE used(name) AS (
+            SELECT min(segment) FROM passages
+            UNION ALL SELECT (SELECT min(segment) FROM passages WHERE segment > name) FROM used WHERE name IS NOT NULL
+        ) SELECT name FROM used WHERE name IS NOT NULL AND name NOT IN (SELECT name FROM segments)"""
+    return [name for (name,) in connection.execute(query)]
+
+
+def _forget(connection: sqlite3.Connection, table: str, unused: str) -> None:
+    connection.execute(f"INSERT OR REPLACE INTO folders SELECT name, 1 FROM {table} WHERE {unused}")
+    connection.execute(f"DELETE FROM {table} WHERE {unused}")
+
+
+def insert_codec(connection: sqlite3.Connection, record: CodecRecord) -> None:
+    """Name a codec in the catalog; it is the current one from now."""
+    connection.execute(
+        "INSERT INTO codecs (name, tokens, centroids, step, whole, checksums) VALUES (?, ?, ?, ?, ?, ?)",
+        (record.name, record.tokens, record.centroids, record.step, record.whole, json.dumps(record.checksums)),
+    )
 
 
 def _identity(path: Path) -> FileIdentity | None:

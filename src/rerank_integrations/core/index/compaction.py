@@ -8,33 +8,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.catalog import Catalog, codec_records, forget_unused, insert_segment
+from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
+from rerank_integrations.core.index.records import SegmentRecord
 from rerank_integrations.core.index.schema import read_meta, recorded_dim
 from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.segments import (
-    FloatSegment,
-    PlaidSegment,
-    Segment,
-    SegmentRecord,
+from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment, Segment
+from rerank_integrations.core.index.validation import sql_ids
+from rerank_integrations.core.index.vector_files import (
     check_segment,
-    forget_unused,
-    insert_segment,
+    open_codec,
     open_segment,
     require_fitting,
+    write_compressed,
     write_segment,
 )
-from rerank_integrations.core.index.validation import sql_ids
 from rerank_integrations.errors import IndexFormatError
-
-if TYPE_CHECKING:
-    from rerank_integrations.core.index.plaid.codec import Codec
-
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -127,8 +122,6 @@ def _vectors(
     if isinstance(segment, FloatSegment):
         require_fitting(index_path, segment, None, dim)
         return segment.tokens[rows]
-    from rerank_integrations.core.index.plaid.codec import Codes
-    from rerank_integrations.core.index.plaid.records import codec_records, open_codec
 
     record = next(record for record in codec_records(connection) if record.name == segment.codec)
     codec = open_codec(index_path, record)
@@ -263,16 +256,13 @@ def _write_floats(folders: Folders, pieces: Sequence[_Piece[FloatSegment]]) -> S
 
 
 def _compress(folders: Folders, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
-    from rerank_integrations.core.index.plaid.codec import joined
-    from rerank_integrations.core.index.plaid.records import write_compressed
+    from rerank_integrations.core.index.plaid.codec import encode
 
-    codes = joined([codec.encode(piece.segment.tokens[piece.rows()]) for piece in pieces])
+    codes = joined([encode(codec, piece.segment.tokens[piece.rows()]) for piece in pieces])
     return write_compressed(folders, codec, codes, _lengths(pieces))
 
 
 def _write_codes(folders: Folders, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
-    from rerank_integrations.core.index.plaid.codec import Codes, joined
-    from rerank_integrations.core.index.plaid.records import write_compressed
 
     taken = []
     for piece in pieces:

@@ -9,13 +9,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
     ColbertAICodec,
@@ -31,14 +32,11 @@ from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.schema import read_meta, stored_passage
-from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment
-from rerank_integrations.core.index.snapshot import Group, Part, Selection, Snapshot
+from rerank_integrations.core.index.segments import FloatSegment, Group, Part, PlaidSegment, Selection
+from rerank_integrations.core.index.snapshot import Snapshot
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
-
-if TYPE_CHECKING:
-    from rerank_integrations.core.index.plaid.codec import Codec
 
 Rows = NDArray[np.int64]
 
@@ -67,8 +65,6 @@ class _Source:
         if isinstance(segment, FloatSegment):
             found: Floats = segment.tokens[rows].astype(np.float32)
         else:
-            from rerank_integrations.core.index.plaid.codec import Codes
-
             assert self.codec is not None
             found = self.codec.decode(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
         return _unit(found)

@@ -10,14 +10,16 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.array_rules import codec_problem
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, insert_codec, insert_segment
+from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.colbert_ai import (
     Chunk,
     ColbertAICodec,
@@ -31,15 +33,12 @@ from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.model_record import model_record
-from rerank_integrations.core.index.plaid.rules import codec_problem
+from rerank_integrations.core.index.records import SegmentRecord
 from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.segments import SegmentRecord, insert_segment
 from rerank_integrations.core.index.validation import metadata_json
+from rerank_integrations.core.index.vector_files import write_codec, write_compressed
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.errors import IndexFormatError, ModelMismatchError, RerankError
-
-if TYPE_CHECKING:
-    from rerank_integrations.core.index.plaid.codec import Codec, Codes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ def _require_fitting(theirs: ColbertAIIndex, encoder: TokenEncoder) -> None:
 
 def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
     """Read and check all tokens, and choose the unit of the scales by them."""
-    from rerank_integrations.core.index.plaid.codec import Codec, vector_lengths
+    from rerank_integrations.core.index.plaid.codec import vector_lengths
 
     with np.errstate(over="ignore"):
         centroids = theirs.codec.centroids.astype(np.float16).astype(np.float32)
@@ -199,7 +198,6 @@ def _write_all(
     passages: Collection,
     show_progress: bool | None,
 ) -> None:
-    from rerank_integrations.core.index.plaid.records import insert_codec, write_codec
 
     codec, codec_record = write_codec(folders, codec)
     with _bar(theirs, "importing", show_progress) as bar:
@@ -251,8 +249,6 @@ def _pieces(chunk: Chunk, known: dict[int, str]) -> Iterator[_Piece]:
 
 
 def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written:
-    from rerank_integrations.core.index.plaid.codec import joined
-    from rerank_integrations.core.index.plaid.records import write_compressed
 
     codes = joined([_codes(codec, piece) for piece in pieces])
     pids = np.concatenate([piece.pids for piece in pieces])
@@ -261,7 +257,7 @@ def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written
 
 
 def _codes(codec: Codec, piece: _Piece) -> Codes:
-    from rerank_integrations.core.index.plaid.codec import Codes, vector_lengths
+    from rerank_integrations.core.index.plaid.codec import vector_lengths
 
     lengths = vector_lengths(codec.centroids, codec.codebook, piece.codes, piece.residuals)
     scales = np.rint(1 / (np.maximum(lengths, 1e-6) * codec.step))

@@ -9,21 +9,19 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.index import row_checksums, segments
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, commit_seen
+from rerank_integrations.core.index import row_checksums
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, codec_records, commit_seen, segment_records
+from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.refusals import lacking_for_read
 from rerank_integrations.core.index.row_checksums import any_text, content_crc, place_crc
 from rerank_integrations.core.index.schema import FORMAT_VERSION, read_meta, recorded_dim, stored_passage
-from rerank_integrations.core.index.segments import check_segment, open_segment, segment_records
+from rerank_integrations.core.index.segment_folders import CODECS, SEGMENTS
+from rerank_integrations.core.index.vector_files import check_codec, check_segment, open_codec, open_segment
 from rerank_integrations.errors import IndexFormatError
-
-if TYPE_CHECKING:
-    # Its module imports numba, which an exact index has no use for.
-    from rerank_integrations.core.index.plaid.codec import Codec
 
 # How many damaged passages a message names; it counts the others.
 _NAMED = 20
@@ -86,8 +84,7 @@ def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str,
     """Count what the catalog and the files hold."""
     passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
     size = sum(_sizes(path))
-    # Named here, since the module of codecs imports numba.
-    vectors = sum(sum(_sizes(path / folder)) for folder in (segments.FOLDER, "codecs"))
+    vectors = sum(sum(_sizes(path / folder)) for folder in (SEGMENTS, CODECS))
     codec = connection.execute("SELECT centroids FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
     return IndexStats(
         passages=passages,
@@ -178,8 +175,6 @@ def _file_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
     dim = recorded_dim(read_meta(connection, path))
     codecs: dict[str, Codec] = {}
     if connection.execute("SELECT count(*) FROM codecs").fetchone()[0]:
-        from rerank_integrations.core.index.plaid.records import check_codec, codec_records, open_codec
-
         for codec in codec_records(connection):
             problems = list(check_codec(path, codec))
             yield from problems

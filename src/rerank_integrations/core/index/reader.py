@@ -17,7 +17,8 @@ from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_filter
 from rerank_integrations.core.index.schema import read_meta, stored_columns, stored_passage
 from rerank_integrations.core.index.search_options import Effort
-from rerank_integrations.core.index.snapshot import Selection, Snapshot, narrowed, take_snapshot
+from rerank_integrations.core.index.segments import Selection
+from rerank_integrations.core.index.snapshot import Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.index.validation import sql_ids
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import best_first

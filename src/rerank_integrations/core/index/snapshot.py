@@ -7,90 +7,35 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.concurrency.forks import cached_property
-from rerank_integrations.core.index.catalog import Commit, Connection, commit_seen
-from rerank_integrations.core.index.schema import recorded_dim
-from rerank_integrations.core.index.segments import (
-    FloatSegment,
-    PlaidSegment,
-    Segment,
-    SegmentRecord,
-    open_segment,
-    require_fitting,
+from rerank_integrations.core.index.catalog import (
+    Commit,
+    Connection,
+    codec_records,
+    commit_seen,
     segment_records,
     unnamed_segments,
 )
+from rerank_integrations.core.index.codecs import Codec
+from rerank_integrations.core.index.records import SegmentRecord
+from rerank_integrations.core.index.schema import recorded_dim
+from rerank_integrations.core.index.segments import (
+    DEAD,
+    FloatSegment,
+    Group,
+    Part,
+    Places,
+    PlaidSegment,
+    S,
+    Segment,
+    Selection,
+)
+from rerank_integrations.core.index.vector_files import open_codec, open_segment, require_fitting
 from rerank_integrations.errors import IndexFormatError
-
-if TYPE_CHECKING:
-    # Its module imports numba and faiss, which an exact index has no use for.
-    from rerank_integrations.core.index.plaid.codec import Codec
-
-S = TypeVar("S", FloatSegment, PlaidSegment)
-Places: TypeAlias = NDArray[np.int32]
-
-DEAD = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Part(Generic[S]):
-    """Passages of one segment that may be found.
-
-    Parameters
-    ----------
-    pids
-        The catalog number of each passage of the segment, `DEAD` for replaced and deleted ones; int64.
-    places
-        The ordinals of those that may be found, rising; int32.
-    tokens
-        How many tokens those have.
-    """
-
-    segment: S
-    pids: NDArray[np.int64]
-    places: Places
-    tokens: int
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """The segments that one codec made."""
-
-    codec: Codec
-    parts: tuple[Part[PlaidSegment], ...]
-
-    @cached_property
-    def found(self) -> int:
-        """How many passages may be found."""
-        return sum(len(part.places) for part in self.parts)
-
-    @cached_property
-    def found_tokens(self) -> int:
-        """How many tokens those have."""
-        return sum(part.tokens for part in self.parts)
-
-    @cached_property
-    def passages(self) -> int:
-        """How many passages the segments hold, dead ones too."""
-        return sum(len(part.segment.offsets) - 1 for part in self.parts)
-
-    @cached_property
-    def tokens(self) -> int:
-        """How many tokens those have."""
-        return sum(int(part.segment.offsets[-1]) for part in self.parts)
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What may be found of a snapshot."""
-
-    floats: tuple[Part[FloatSegment], ...]
-    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +161,6 @@ def _codecs(
 ) -> list[Codec]:
     if not wanted:
         return []
-    from rerank_integrations.core.index.plaid.records import codec_records, open_codec
 
     codecs = [
         known.get(record.name) or open_codec(index_path, record)

@@ -8,12 +8,19 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.catalog import (
+    Catalog,
+    codec_records,
+    forget_unused,
+    insert_codec,
+    insert_segment,
+    segment_records,
+)
+from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.compaction import (
     commit_rewrite,
     must_compress,
@@ -23,24 +30,16 @@ from rerank_integrations.core.index.compaction import (
     train,
 )
 from rerank_integrations.core.index.lock import WriterLock
+from rerank_integrations.core.index.records import SegmentRecord
 from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.segments import (
-    SegmentRecord,
-    forget_unused,
-    insert_segment,
-    segment_records,
-    write_floats,
-)
 from rerank_integrations.core.index.validation import metadata_json, sql_ids
+from rerank_integrations.core.index.vector_files import open_codec, write_codec, write_compressed, write_floats
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.token_vectors import encode_documents
 from rerank_integrations.core.types import Passage, PassageLike, iter_passages, to_passage
 from rerank_integrations.errors import IndexFormatError, IndexWriteError, InvalidInputError, RerankError
-
-if TYPE_CHECKING:
-    from rerank_integrations.core.index.plaid.codec import Codec
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -151,12 +150,12 @@ class Writer:
             _check_dim(connection, dim)
         if codec is None:
             return write_floats(self._folders, vectors, dim)
-        from rerank_integrations.core.index.plaid.records import write_compressed
+        from rerank_integrations.core.index.plaid.codec import encode
 
         # As float16 first: the same passage has the same codes, whether it was stored before or after the change.
         tokens = np.concatenate([np.empty((0, dim), np.float16), *(passage.astype(np.float16) for passage in vectors)])
         lengths = np.array([len(passage) for passage in vectors], dtype=np.int32)
-        return write_compressed(self._folders, codec, codec.encode(tokens), lengths)
+        return write_compressed(self._folders, codec, encode(codec, tokens), lengths)
 
     def _current_codec(self, connection: sqlite3.Connection) -> Codec | None:
         row = connection.execute("SELECT name FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
@@ -167,7 +166,6 @@ class Writer:
         return self._codec
 
     def _codec_named(self, connection: sqlite3.Connection, name: str) -> Codec:
-        from rerank_integrations.core.index.plaid.records import codec_records, open_codec
 
         record = next(record for record in codec_records(connection) if record.name == name)
         try:
@@ -192,7 +190,6 @@ class Writer:
                 codec = train(connection, self._path, records, int(meta["nbits"]), show_progress)
             except FileNotFoundError as error:
                 raise IndexFormatError(f"{self._path} is damaged: {error}") from error
-        from rerank_integrations.core.index.plaid.records import insert_codec, write_codec
 
         floats = [segment for segment in records if segment.codec is None]
         with self._swept():

@@ -14,7 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.plaid.codec import Codec, Codes, random_rotation
+from rerank_integrations.core.index.codecs import Codec, Codes
+from rerank_integrations.core.index.plaid.codec import random_rotation
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.plaid.torch_stages import TorchQuery, Uploads
 from rerank_integrations.core.index.segments import PlaidSegment

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.array_rules import MAX_CENTROIDS
 from rerank_integrations.core.index.colbert_ai.codec import (
     ColbertAICodec,
     require_array,
@@ -22,7 +23,6 @@ from rerank_integrations.core.index.colbert_ai.codec import (
 )
 from rerank_integrations.core.index.colbert_ai.json_files import brief, count, read_json
 from rerank_integrations.core.index.colbert_ai.tensors import load_pair, load_tensor
-from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
 from rerank_integrations.core.index.refusals import is_file
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 

@@ -16,8 +16,7 @@ from rerank_integrations.core.index.plaid.kernels import approximate, best_centr
 from rerank_integrations.core.index.plaid.simd import at_address
 from rerank_integrations.core.index.plaid.stored_tokens import PASSAGES, ROW, carray, segment_row, tokens_at
 from rerank_integrations.core.index.plaid.token_kernels import nearly
-from rerank_integrations.core.index.segments import PlaidSegment
-from rerank_integrations.core.index.snapshot import Group, Part
+from rerank_integrations.core.index.segments import Group, Part, PlaidSegment
 
 # What a row of the table has after `stored_tokens.segment_row`.
 _PLACES, _COUNT, _STARTS, _LISTED, _LISTED_BYTES = range(ROW, ROW + 5)

@@ -7,22 +7,20 @@ space, where a query goes once. Follows ColBERTv2's residual compression (Santha
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.concurrency.forks import cached_property
 from rerank_integrations.core.concurrency.lanes import in_parts
+from rerank_integrations.core.index.array_rules import MAX_CENTROIDS
+from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.plaid.clustering import NearestCentroid, kmeans, nearest, train_centroids
 from rerank_integrations.core.index.plaid.jit import compiled
 from rerank_integrations.core.index.plaid.kernels import nearest_codewords
-from rerank_integrations.core.index.plaid.rules import MAX_CENTROIDS
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.errors import IndexFormatError
 
 _SAMPLES = 1 << 16
 _ITERATIONS = 40
@@ -63,152 +61,62 @@ _MEASURED_TOKENS = 1 << 14
 _HEADROOM = 1.5
 
 
-@dataclass(frozen=True)
-class Codes:
-    """Compressed tokens.
-
-    Parameters
-    ----------
-    centroids
-        Uint16, *Shape:* (tokens,).
-    residuals
-        Uint8, *Shape:* (tokens, bytes).
-    scales
-        Uint8 or uint16, *Shape:* (tokens,): in units of the codec's `step`.
-    """
-
-    centroids: NDArray[np.uint16]
-    residuals: NDArray[np.uint8]
-    scales: NDArray[Any]
+# The search for the nearest centroid is prepared once per open codec.
+_NEAREST: weakref.WeakKeyDictionary[Codec, NearestCentroid] = weakref.WeakKeyDictionary()
 
 
-def joined(codes: Sequence[Codes]) -> Codes:
-    """Put codes one after the other; at least one of them."""
-    return Codes(
-        np.concatenate([one.centroids for one in codes]),
-        np.concatenate([one.residuals for one in codes]),
-        np.concatenate([one.scales for one in codes]),
+def encode(codec: Codec, tokens: NDArray[np.float16] | Floats) -> Codes:
+    """Compress token vectors of *Shape:* (tokens, dim)."""
+    nearest_centroid = _nearest_centroid(codec)
+    codes = Codes(
+        np.empty(len(tokens), dtype=np.uint16),
+        np.empty((len(tokens), codec.residual_bytes), dtype=np.uint8),
+        np.empty(len(tokens), dtype=codec.scale_type),
     )
+    for start in range(0, len(tokens), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        rotated = codec.rotate(tokens[rows])
+        centroids = nearest_centroid.find(rotated)
+        codes.centroids[rows] = centroids
+        codes.residuals[rows], scales = _residuals(codec, rotated, codec.centroids[centroids])
+        top = np.iinfo(codec.scale_type).max
+        codes.scales[rows] = np.clip(np.rint(scales / codec.step), 0, top)
+    return codes
 
 
-@dataclass(frozen=True, eq=False)
-class Codec:
-    """How tokens are compressed; immutable.
+def _nearest_centroid(codec: Codec) -> NearestCentroid:
+    search = _NEAREST.get(codec)
+    if search is None:
+        # Another thread's is the same.
+        search = _NEAREST[codec] = NearestCentroid(codec.centroids)
+    return search
 
-    Parameters
-    ----------
-    name
-        Of its folder; what segments refer to.
-    centroids
-        Rotated; float32 of float16 precision, *Shape:* (centroids, padded dim).
-    codebook
-        What each byte stands for; float32, *Shape:* (256, dimensions a byte).
-    rotation
-        Float32, *Shape:* (dim, padded dim).
-    step
-        The unit of the scales.
-    whole
-        Whether the scale is the whole vector's, as in an index that colbert-ai made, which divides by the length; else
-        it is the residual's, and chosen so that a token's product with itself stays as it was.
-    tokens
-        How many tokens the index held when it was trained.
-    """
 
-    name: str
-    centroids: Floats
-    codebook: Floats
-    rotation: Floats
-    step: float
-    whole: bool
-    tokens: int
+def _residuals(codec: Codec, tokens: Floats, centre: Floats) -> tuple[NDArray[np.uint8], Floats]:
+    residual = tokens - centre
+    if codec.whole:
+        places, coded = _codewords(codec, residual)
+        return places, 1 / np.maximum(np.linalg.norm(centre + coded, axis=1), 1e-6)
+    lengths = np.linalg.norm(residual, axis=1)
+    unit = residual * (np.sqrt(residual.shape[1]) / np.maximum(lengths, 1e-12))[:, None]
+    places, coded = _codewords(codec, unit)
+    return places, _scales(tokens, residual, coded)
 
-    @property
-    def nbits(self) -> int:
-        """Bits a dimension."""
-        return 8 // int(self.codebook.shape[1])
 
-    @property
-    def scale_type(self) -> type[np.uint8] | type[np.uint16]:
-        """The dtype of the scales: whole vectors need finer ones."""
-        return np.uint16 if self.whole else np.uint8
+def _codewords(codec: Codec, residual: Floats) -> tuple[NDArray[np.uint8], Floats]:
+    require_compiled(codec.nbits)
+    size = codec.codebook.shape[1]
+    pieces = np.ascontiguousarray(residual).reshape(-1, size)
+    places = np.empty(len(pieces), dtype=np.uint8)
+    columns = np.ascontiguousarray(codec.codebook.T).reshape(-1)
+    half_norms = (0.5 * (codec.codebook**2).sum(axis=1)).astype(np.float32)
+    numbers = np.arange(16, dtype=np.float32)
 
-    @property
-    def residual_bytes(self) -> int:
-        """Bytes of a residual."""
-        return int(self.rotation.shape[1] // self.codebook.shape[1])
+    def find(start: int, end: int) -> None:
+        nearest_codewords(pieces[start:end], columns, half_norms, numbers, places[start:end])
 
-    @cached_property
-    def longest_centroid(self) -> float:
-        """Return the largest length of a centroid."""
-        return float(np.linalg.norm(self.centroids, axis=1).max())
-
-    def rotate(self, vectors: NDArray[np.float16] | Floats) -> Floats:
-        """Return vectors in the space of the centroids, float32, *Shape:* (vectors, padded dim)."""
-        rotated: Floats = np.asarray(vectors, dtype=np.float32) @ self.rotation
-        return rotated
-
-    def encode(self, tokens: NDArray[np.float16] | Floats) -> Codes:
-        """Compress token vectors of *Shape:* (tokens, dim)."""
-        codes = Codes(
-            np.empty(len(tokens), dtype=np.uint16),
-            np.empty((len(tokens), self.residual_bytes), dtype=np.uint8),
-            np.empty(len(tokens), dtype=self.scale_type),
-        )
-        for start in range(0, len(tokens), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            rotated = self.rotate(tokens[rows])
-            centroids = self._nearest.find(rotated)
-            codes.centroids[rows] = centroids
-            codes.residuals[rows], scales = self._residuals(rotated, self.centroids[centroids])
-            top = np.iinfo(self.scale_type).max
-            codes.scales[rows] = np.clip(np.rint(scales / self.step), 0, top)
-        return codes
-
-    def decode(self, codes: Codes) -> Floats:
-        """Return what the codes stand for, float32, *Shape:* (tokens, dim).
-
-        Raises
-        ------
-        IndexFormatError
-            If a token names a centroid that does not exist.
-        """
-        if codes.centroids.max(initial=0) >= len(self.centroids):
-            raise IndexFormatError(f"a token names a centroid that the codec {self.name} does not have")
-        residual = self.codebook[codes.residuals].reshape(len(codes.centroids), self.centroids.shape[1])
-        scales = (codes.scales.astype(np.float32) * np.float32(self.step))[:, None]
-        centre = self.centroids[codes.centroids]
-        rotated = (centre + residual) * scales if self.whole else centre + residual * scales
-        decoded: Floats = rotated @ self.rotation.T
-        return decoded
-
-    @cached_property
-    def _nearest(self) -> NearestCentroid:
-        return NearestCentroid(self.centroids)
-
-    def _residuals(self, tokens: Floats, centre: Floats) -> tuple[NDArray[np.uint8], Floats]:
-        residual = tokens - centre
-        if self.whole:
-            places, coded = self._codewords(residual)
-            return places, 1 / np.maximum(np.linalg.norm(centre + coded, axis=1), 1e-6)
-        lengths = np.linalg.norm(residual, axis=1)
-        unit = residual * (np.sqrt(residual.shape[1]) / np.maximum(lengths, 1e-12))[:, None]
-        places, coded = self._codewords(unit)
-        return places, _scales(tokens, residual, coded)
-
-    def _codewords(self, residual: Floats) -> tuple[NDArray[np.uint8], Floats]:
-        require_compiled(self.nbits)
-        size = self.codebook.shape[1]
-        pieces = np.ascontiguousarray(residual).reshape(-1, size)
-        places = np.empty(len(pieces), dtype=np.uint8)
-        columns = np.ascontiguousarray(self.codebook.T).reshape(-1)
-        half_norms = (0.5 * (self.codebook**2).sum(axis=1)).astype(np.float32)
-        numbers = np.arange(16, dtype=np.float32)
-
-        def find(start: int, end: int) -> None:
-            nearest_codewords(pieces[start:end], columns, half_norms, numbers, places[start:end])
-
-        in_parts(find, len(pieces), _BLOCK)
-        return places.reshape(len(residual), -1), self.codebook[places].reshape(residual.shape)
+    in_parts(find, len(pieces), _BLOCK)
+    return places.reshape(len(residual), -1), codec.codebook[places].reshape(residual.shape)
 
 
 def train_codec(sample: NDArray[np.float16], tokens: int, nbits: int, *, show_progress: bool | None) -> Codec:

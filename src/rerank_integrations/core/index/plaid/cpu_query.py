@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.lanes import in_parts
+from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.plaid import kernels, token_kernels
 from rerank_integrations.core.index.plaid.candidates import finalists, part_table
-from rerank_integrations.core.index.plaid.codec import Codec
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.stored_tokens import Query, segment_row
 from rerank_integrations.core.index.plaid.warming import require_compiled
-from rerank_integrations.core.index.segments import PlaidSegment
-from rerank_integrations.core.index.snapshot import Group, Places
+from rerank_integrations.core.index.segments import Group, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.search_options import Effort
-from rerank_integrations.core.index.segments import PlaidSegment
-from rerank_integrations.core.index.snapshot import Group, Part, Places
+from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 from rerank_integrations.errors import IndexFormatError

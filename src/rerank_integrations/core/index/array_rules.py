@@ -28,15 +28,13 @@ codes below the number of centroids (`kernels.require_rows`) and listed passages
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    # Its module imports numba, which opening an exact index has no use for.
-    from rerank_integrations.core.index.plaid.codec import Codec
-    from rerank_integrations.core.index.segments import PlaidSegment
+from rerank_integrations.core.index.codecs import Codec
+from rerank_integrations.core.index.segments import PlaidSegment
 
 MAX_CENTROIDS = 1 << 16
 _MAX_PASSAGE_TOKENS = 1 << 24
