@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from pydantic import Field, PrivateAttr
+from typing_extensions import Unpack
 
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
-from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import (
+    CandidateScorer,
     Cascade,
     ColBERTScorer,
     Ranked,
     Reranker,
     as_candidate_scorer,
 )
-from rerank_integrations.core.reranking.cascade import numbered_stages
-from rerank_integrations.core.reranking.colbert_scorer import CACHE_BYTES
-from rerank_integrations.core.reranking.components import KeptScorer, reranker_of, reranking_parts, stage_list
+from rerank_integrations.core.reranking.components import (
+    CachedReranker,
+    load_model_and_index,
+    number_stages,
+    require_known_arguments,
+    require_stages,
+)
+from rerank_integrations.core.reranking.options import (
+    CACHE_BYTES,
+    ColBERTRerankArguments,
+    ColBERTRerankOptions,
+    ColBERTScale,
+    RerankArguments,
+    RerankOptions,
+)
 from rerank_integrations.core.specs import (
     ColBERTLike,
     CrossEncoderLike,
@@ -39,7 +52,7 @@ from rerank_integrations.langchain._convert import PairScorer, TextFn, candidate
 
 
 class _Reranker(Compressor):
-    """What both rerankers share: they differ in their scorer alone."""
+    """The base of both rerankers, which differ in their scorer alone."""
 
     model: Any = Field(frozen=True)
     top_n: int | None = 3
@@ -50,7 +63,22 @@ class _Reranker(Compressor):
     max_candidates: int | None = None
     text_fn: Any = None
 
-    _kept: KeptScorer = PrivateAttr()
+    _parts: ClassVar[tuple[str, ...]] = ("model",)
+    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = staticmethod(as_candidate_scorer)
+    _options_type: ClassVar[type[RerankOptions]] = RerankOptions
+    _cached: CachedReranker = PrivateAttr()
+
+    def __init__(self, **fields: Any) -> None:
+        require_known_arguments(type(self).__name__, fields, type(self).model_fields)
+        text_reader(fields["text_fn"])
+        # Before pydantic sees the values, which would convert some of a wrong kind.
+        cached = CachedReranker(self._make_scorer, self._parts_of(fields), self._options_type.from_component(fields))
+        super().__init__(**fields)
+        self._cached = cached
+
+    @classmethod
+    def _parts_of(cls, fields: Mapping[str, Any]) -> list[Any]:
+        return [fields[name] for name in cls._parts]
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
@@ -58,7 +86,7 @@ class _Reranker(Compressor):
         return {"model": model_spec(self.model)}
 
     def score(self, query: str, texts: list[str]) -> list[float]:
-        """Return one score a text, in their order, as reranking gives them; higher is better."""
+        """Return one score per text, in their order, as reranking gives them; higher is better."""
         return self._reranker().score(query, texts)
 
     def _named(self) -> str:
@@ -68,9 +96,10 @@ class _Reranker(Compressor):
         return self._reranker().rank_many(queries, [candidates(each, self.text_fn) for each in documents])
 
     def _reranker(self) -> Reranker:
-        # Options may have been set since.
-        kept = self._kept = self._kept.of(self)
-        return reranker_of(self, kept)
+        fields = dict(self)
+        # Options may have been set since the last call.
+        self._cached = self._cached.matching(self._parts_of(fields), self._options_type.from_component(fields))
+        return self._cached.reranker
 
 
 class ColBERTRerank(_Reranker):
@@ -111,8 +140,12 @@ class ColBERTRerank(_Reranker):
     """
 
     index: ColBERTIndex | None = Field(default=None, frozen=True)
-    scale: str = "sum"
+    scale: ColBERTScale = "sum"
     cache_bytes: int = CACHE_BYTES
+
+    _parts: ClassVar[tuple[str, ...]] = ("model", "index")
+    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = ColBERTScorer
+    _options_type: ClassVar[type[RerankOptions]] = ColBERTRerankOptions
 
     def __init__(
         self,
@@ -120,35 +153,12 @@ class ColBERTRerank(_Reranker):
         model: ColBERTLike | None = None,
         index: IndexLike | None = None,
         top_n: int | None = 3,
-        score_threshold: float | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        strict: bool = False,
-        scale: str = "sum",
-        max_candidates: int | None = None,
         text_fn: TextFn | None = None,
-        cache_bytes: int = CACHE_BYTES,
         device: str | None = None,
+        **options: Unpack[ColBERTRerankArguments],
     ) -> None:
-        text_reader(text_fn)
-        loaded, opened = reranking_parts(on_device(model, device), index)
-        parts = {"model": loaded, "index": opened}
-        kept = KeptScorer(ColBERTScorer, parts, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
-        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
-        super().__init__(  # type: ignore[call-arg]
-            model=loaded,
-            index=opened,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            window=window,
-            stride=stride,
-            strict=strict,
-            scale=scale,
-            max_candidates=max_candidates,
-            text_fn=text_fn,
-            cache_bytes=cache_bytes,
-        )
-        self._kept = kept
+        loaded, opened = load_model_and_index(model, index, device)
+        super().__init__(model=loaded, index=opened, top_n=top_n, text_fn=text_fn, **options)
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
@@ -179,33 +189,16 @@ class CrossEncoderRerank(_Reranker):
     def __init__(
         self,
         *,
-        model: CrossEncoderLike,
+        model: CrossEncoderLike | BaseCrossEncoder,
         top_n: int | None = 3,
-        score_threshold: float | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        strict: bool = False,
-        max_candidates: int | None = None,
         text_fn: TextFn | None = None,
         device: str | None = None,
+        **options: Unpack[RerankArguments],
     ) -> None:
-        text_reader(text_fn)
         if isinstance(model, BaseCrossEncoder) and not isinstance(model, CrossEncoderModel):
             model = PairScorer(model)
         loaded = load_cross_encoder(on_device(model, device))
-        kept = KeptScorer(as_candidate_scorer, {"model": loaded}, window=window, stride=stride)
-        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
-        super().__init__(
-            model=loaded,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            window=window,
-            stride=stride,
-            strict=strict,
-            max_candidates=max_candidates,
-            text_fn=text_fn,
-        )
-        self._kept = kept
+        super().__init__(model=loaded, top_n=top_n, text_fn=text_fn, **options)
 
 
 class CascadeRerank(Compressor):
@@ -229,17 +222,22 @@ class CascadeRerank(Compressor):
     def __init__(
         self, *, stages: Iterable[_Reranker], top_n: int | None = None, time_budget: float | None = None
     ) -> None:
-        require_cut(top_n, None)
-        given = stage_list(stages)
-        Cascade(numbered_stages(given, _Reranker), top_n=top_n, time_budget=time_budget)
-        super().__init__(stages=given, top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
+        components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank")
+        # Before pydantic sees the values, which would convert some of a wrong kind.
+        _cascade(components, top_n, time_budget)
+        super().__init__(stages=components, top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
 
     def _named(self) -> str:
         return " > ".join(stage._named() for stage in self.stages)
 
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
-        cascade = Cascade(numbered_stages(self.stages, _Reranker), top_n=self.top_n, time_budget=self.time_budget)
+        cascade = _cascade(self.stages, self.top_n, self.time_budget)
         return [
             cascade.rank_stages(query, [candidates(given, stage.text_fn) for stage in self.stages])
             for query, given in zip(queries, documents, strict=True)
         ]
+
+
+def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:
+    named = [(type(component).__name__, component._reranker()) for component in components]
+    return Cascade(number_stages(named), top_n=top_n, time_budget=time_budget)

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
+from typing_extensions import Unpack
 
 from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
-from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import (
+    CandidateScorer,
     Cascade,
     ColBERTScorer,
     Ranked,
     Reranker,
     as_candidate_scorer,
 )
-from rerank_integrations.core.reranking.cascade import numbered_stages
-from rerank_integrations.core.reranking.colbert_scorer import CACHE_BYTES
-from rerank_integrations.core.reranking.components import KeptScorer, reranker_of, reranking_parts, stage_list
+from rerank_integrations.core.reranking.components import (
+    CachedReranker,
+    load_model_and_index,
+    number_stages,
+    require_known_arguments,
+    require_stages,
+)
+from rerank_integrations.core.reranking.options import (
+    CACHE_BYTES,
+    ColBERTRerankArguments,
+    ColBERTRerankOptions,
+    ColBERTScale,
+    RerankArguments,
+    RerankOptions,
+)
 from rerank_integrations.core.specs import (
     ColBERTLike,
     CrossEncoderLike,
@@ -39,7 +52,7 @@ from rerank_integrations.llama_index._postprocessor import Postprocessor
 
 
 class _Reranker(Postprocessor):
-    """What both rerankers share: they differ in their scorer alone."""
+    """The base of both rerankers, which differ in their scorer alone."""
 
     model: Any = Field(frozen=True, description="The model that scores; written as its name or arguments.")
     score_threshold: float | None = Field(default=None, description="Keep only nodes of at least this score.")
@@ -51,7 +64,23 @@ class _Reranker(Postprocessor):
         default=MetadataMode.NONE, description="Which metadata is part of the scored text."
     )
 
-    _kept: KeptScorer = PrivateAttr()
+    _parts: ClassVar[tuple[str, ...]] = ("model",)
+    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = staticmethod(as_candidate_scorer)
+    _options_type: ClassVar[type[RerankOptions]] = RerankOptions
+    _cached: CachedReranker = PrivateAttr()
+
+    def __init__(self, **fields: Any) -> None:
+        require_known_arguments(type(self).__name__, fields, type(self).model_fields)
+        mode = as_metadata_mode(fields["metadata_mode"])
+        manager = fields["callback_manager"] or CallbackManager()
+        # Before pydantic sees the values, which would convert some of a wrong kind.
+        cached = CachedReranker(self._make_scorer, self._parts_of(fields), self._options_type.from_component(fields))
+        super().__init__(**{**fields, "metadata_mode": mode, "callback_manager": manager})
+        self._cached = cached
+
+    @classmethod
+    def _parts_of(cls, fields: Mapping[str, Any]) -> list[Any]:
+        return [fields[name] for name in cls._parts]
 
     @field_serializer("model")
     def _serialize_model(self, model: Any) -> Any:
@@ -68,9 +97,10 @@ class _Reranker(Postprocessor):
         return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
 
     def _reranker(self) -> Reranker:
-        # Options may have been set since.
-        kept = self._kept = self._kept.of(self)
-        return reranker_of(self, kept)
+        fields = dict(self)
+        # Options may have been set since the last call.
+        self._cached = self._cached.matching(self._parts_of(fields), self._options_type.from_component(fields))
+        return self._cached.reranker
 
 
 class ColBERTRerank(_Reranker):
@@ -116,10 +146,14 @@ class ColBERTRerank(_Reranker):
     """
 
     index: Any = Field(default=None, frozen=True, description="The index whose vectors are used; written as its path.")
-    scale: str = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
+    scale: ColBERTScale = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
     cache_bytes: int = Field(default=CACHE_BYTES, description="Bytes of vectors kept of nodes not in the index.")
 
-    def __init__(  # noqa: PLR0913 - LlamaIndex's names beside ours
+    _parts: ClassVar[tuple[str, ...]] = ("model", "index")
+    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = ColBERTScorer
+    _options_type: ClassVar[type[RerankOptions]] = ColBERTRerankOptions
+
+    def __init__(
         self,
         model: ColBERTLike | None = None,
         index: IndexLike | None = None,
@@ -128,38 +162,21 @@ class ColBERTRerank(_Reranker):
         metadata_mode: MetadataModeLike = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
         *,
-        score_threshold: float | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        strict: bool = False,
-        scale: str = "sum",
-        max_candidates: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
         device: str | None = None,
         tokenizer: str | None = None,
+        **options: Unpack[ColBERTRerankArguments],
     ) -> None:
-        loaded, opened = reranking_parts(on_device(model, device), index)
+        loaded, opened = load_model_and_index(model, index, device)
         require_tokenizer_of(loaded, tokenizer)
-        mode = as_metadata_mode(metadata_mode)
-        parts = {"model": loaded, "index": opened}
-        kept = KeptScorer(ColBERTScorer, parts, window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
-        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
-        super().__init__(  # type: ignore[call-arg]
+        super().__init__(
             model=loaded,
             index=opened,
             top_n=top_n,
             keep_retrieval_score=keep_retrieval_score,
-            metadata_mode=mode,
-            callback_manager=callback_manager or CallbackManager(),
-            score_threshold=score_threshold,
-            window=window,
-            stride=stride,
-            strict=strict,
-            scale=scale,
-            max_candidates=max_candidates,
-            cache_bytes=cache_bytes,
+            metadata_mode=metadata_mode,
+            callback_manager=callback_manager,
+            **options,
         )
-        self._kept = kept
 
     @classmethod
     def class_name(cls) -> str:
@@ -203,35 +220,22 @@ class CrossEncoderRerank(_Reranker):
         metadata_mode: MetadataModeLike = MetadataMode.NONE,
         callback_manager: CallbackManager | None = None,
         *,
-        score_threshold: float | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        strict: bool = False,
-        max_candidates: int | None = None,
         device: str | None = None,
         cross_encoder_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool | None = None,
+        **options: Unpack[RerankArguments],
     ) -> None:
         extra = dict(cross_encoder_kwargs or {})
         if trust_remote_code is not None:
             extra["trust_remote_code"] = trust_remote_code
-        loaded = load_cross_encoder(with_arguments(on_device(model, device), extra))
-        mode = as_metadata_mode(metadata_mode)
-        kept = KeptScorer(as_candidate_scorer, {"model": loaded}, window=window, stride=stride)
-        Reranker(kept.scorer, top_n=top_n, threshold=score_threshold, max_candidates=max_candidates, strict=strict)
         super().__init__(
-            model=loaded,
+            model=load_cross_encoder(with_arguments(on_device(model, device), extra)),
             top_n=top_n,
             keep_retrieval_score=keep_retrieval_score,
-            metadata_mode=mode,
-            callback_manager=callback_manager or CallbackManager(),
-            score_threshold=score_threshold,
-            window=window,
-            stride=stride,
-            strict=strict,
-            max_candidates=max_candidates,
+            metadata_mode=metadata_mode,
+            callback_manager=callback_manager,
+            **options,
         )
-        self._kept = kept
 
     @classmethod
     def class_name(cls) -> str:
@@ -266,11 +270,11 @@ class CascadeRerank(Postprocessor):
         keep_retrieval_score: bool = False,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        require_cut(top_n, None)
-        built = [_stage(stage) for stage in stage_list(stages)]
-        Cascade(numbered_stages(built, _Reranker), top_n=top_n, time_budget=time_budget)
+        components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank", _component)
+        # Before pydantic sees the values, which would convert some of a wrong kind.
+        _cascade(components, top_n, time_budget)
         super().__init__(  # type: ignore[call-arg]
-            stages=built,
+            stages=components,
             top_n=top_n,
             time_budget=time_budget,
             keep_retrieval_score=keep_retrieval_score,
@@ -290,12 +294,17 @@ class CascadeRerank(Postprocessor):
         return " > ".join(stage._named() for stage in self.stages)
 
     def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
-        cascade = Cascade(numbered_stages(self.stages, _Reranker), top_n=self.top_n, time_budget=self.time_budget)
+        cascade = _cascade(self.stages, self.top_n, self.time_budget)
         return cascade.rank_stages(query, [candidates(nodes, stage.metadata_mode) for stage in self.stages])
 
 
-def _stage(stage: Any) -> Any:
-    """Return the component that ``to_dict`` wrote, or what is one already."""
-    known = {kind.class_name(): kind for kind in (ColBERTRerank, CrossEncoderRerank)}
-    kind = known.get(stage.get("class_name", "")) if isinstance(stage, Mapping) else None
+def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:
+    named = [(type(component).__name__, component._reranker()) for component in components]
+    return Cascade(number_stages(named), top_n=top_n, time_budget=time_budget)
+
+
+def _component(stage: Any) -> Any:
+    """Return the component that ``to_dict`` wrote, or `stage` itself."""
+    kinds = {kind.class_name(): kind for kind in (ColBERTRerank, CrossEncoderRerank)}
+    kind = kinds.get(stage.get("class_name", "")) if isinstance(stage, Mapping) else None
     return stage if kind is None else kind.from_dict(dict(stage))

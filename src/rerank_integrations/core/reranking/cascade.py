@@ -117,26 +117,6 @@ class Cascade:
         return [self.rank(query, given) for query, given in zip(queries, candidates, strict=True)]
 
 
-def numbered_stages(components: Sequence[Any], kind: type[Any]) -> list[Stage]:
-    """Return the stages that a framework's components stand for, under names that differ.
-
-    Raises
-    ------
-    InvalidInputError
-        If one of them is not of `kind`, a reranker of one stage.
-    """
-    named: list[Stage] = []
-    for component in components:
-        if not isinstance(component, kind):
-            raise InvalidInputError(
-                f"a stage is of type {type(component).__name__}; expected ColBERTRerank or CrossEncoderRerank"
-            )
-        name = type(component).__name__
-        count = sum(stage.name.split()[0] == name for stage in named)
-        named.append(Stage(f"{name} {count + 1}" if count else name, component._reranker()))
-    return named
-
-
 def require_budget(seconds: float | None) -> float | None:
     """Return `seconds` as a Python float; raise `InvalidInputError` unless it is ``None`` or a number above 0."""
     if seconds is None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.checks import whole_number
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import ColBERTIndex
@@ -24,7 +23,8 @@ from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.lengths import UNLIMITED
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
-from rerank_integrations.core.reranking.windows import Span, Windows, best_window, require_windows
+from rerank_integrations.core.reranking.options import CACHE_BYTES, ColBERTRerankOptions, ColBERTScale, ScoreScale
+from rerank_integrations.core.reranking.windows import Span, Windows, best_window
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
@@ -118,8 +118,7 @@ def _key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-CACHE_BYTES = 128 * 2**20
-_SCALES = {"sum": "maxsim_sum", "mean": "maxsim_mean"}
+_SCALES: dict[ColBERTScale, ScoreScale] = {"sum": "maxsim_sum", "mean": "maxsim_mean"}
 
 
 @dataclass(frozen=True)
@@ -176,25 +175,24 @@ class ColBERTScorer:
         *,
         window: int | None = None,
         stride: int | None = None,
-        scale: str = "sum",
+        scale: ColBERTScale = "sum",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        if not isinstance(scale, str) or scale not in _SCALES:
-            raise InvalidInputError(f"scale is {scale!r}; expected 'sum' or 'mean'")
+        options = ColBERTRerankOptions(window=window, stride=stride, scale=scale, cache_bytes=cache_bytes)
         if not isinstance(index, ColBERTIndex | None):
             raise InvalidInputError(f"index is of type {type(index).__name__}; expected an open ColBERTIndex or None")
-        self._windows = require_windows(window, stride)
+        self._windows = options.windows
         self._lengths = Lengths(model)
         if self._windows is not None and not self._lengths.told:
             raise InvalidInputError(
                 f"window is {window} with a model of type {type(model).__name__}, which does not say where its tokens "
                 "are; expected a ColBERTModel"
             )
-        self._cache_bytes = whole_number(cache_bytes, "cache_bytes")
+        self._cache_bytes = options.cache_bytes
         self._cache = VectorCache(self._cache_bytes)
         self._model = model
         self._index = index
-        self._scale = scale
+        self._scale = options.scale
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where things are, no vectors.
@@ -203,7 +201,7 @@ class ColBERTScorer:
         return functools.partial(ColBERTScorer, **options), (self._model, self._index)
 
     @property
-    def scale(self) -> str:
+    def scale(self) -> ScoreScale:
         """``maxsim_sum`` or ``maxsim_mean``."""
         return _SCALES[self._scale]
 

@@ -1,30 +1,38 @@
-"""What a reranking component is made of: its model, its index, its scorer, its stages."""
+"""What reranking components of every framework share: how they load their parts, cache their reranker, list stages."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.reranking import CandidateScorer, Reranker
-from rerank_integrations.core.specs import ColBERTLike, IndexLike, load_colbert
+from rerank_integrations.core.reranking.cascade import Stage
+from rerank_integrations.core.reranking.options import RerankOptions
+from rerank_integrations.core.reranking.reranker import Reranker
+from rerank_integrations.core.reranking.scorers import CandidateScorer
+from rerank_integrations.core.specs import ColBERTLike, IndexLike, load_colbert, on_device
 from rerank_integrations.errors import InvalidInputError
 
+Component = TypeVar("Component")
 
-def reranking_parts(model: ColBERTLike | None, index: IndexLike | None) -> tuple[Any, ColBERTIndex | None]:
-    """Return the model and the open index that a ColBERT reranker works with; loads no weights.
 
-    Without `model`, the index's own. An index given as a path is opened read-only, with `model` if given.
+def load_model_and_index(
+    model: ColBERTLike | None, index: IndexLike | None, device: str | None
+) -> tuple[Any, ColBERTIndex | None]:
+    """Return the model and the open index that a ColBERT reranker works with; load no weights.
+
+    Without `model`, the index's own is used. An index given as a path is opened read-only, with `model` if given.
 
     Raises
     ------
     InvalidInputError
-        If both are ``None``, or one is of a wrong kind.
+        If both are ``None``, one is of a wrong kind, or `device` is not the model's.
     ModelMismatchError
         If the index at a path was built with another model.
     """
+    model = on_device(model, device)
     if index is None:
         if model is None:
             raise InvalidInputError("model and index are both None; expected a model, an index, or both")
@@ -38,52 +46,93 @@ def reranking_parts(model: ColBERTLike | None, index: IndexLike | None) -> tuple
     return loaded, as_index(index)
 
 
-class KeptScorer:
-    """A scorer, and what it was made of: a component's options may be set after it was constructed.
+class CachedReranker:
+    """A component's reranker, stored with what it was built from, because a component's fields may be set later.
 
     Parameters
     ----------
-    make
-        The scorer's class, or a function that makes one.
+    make_scorer
+        The scorer's class, or a function that makes a scorer.
     parts
-        Its positional arguments, model and index, under the names of the component's fields.
+        Its positional arguments: a model, for some an index too.
     options
-        Its other arguments, under these names too.
-    """
-
-    def __init__(self, make: Callable[..., CandidateScorer], parts: Mapping[str, Any], **options: Any) -> None:
-        self._make = make
-        self._parts = parts
-        self._options = options
-        self.scorer = make(*parts.values(), **options)
-
-    def of(self, component: Any) -> KeptScorer:
-        """Return itself if it is made of what `component` holds, or else another, which starts with an empty cache."""
-        parts = {name: getattr(component, name) for name in self._parts}
-        options = {name: getattr(component, name) for name in self._options}
-        same = all(parts[name] is part for name, part in self._parts.items()) and options == self._options
-        return self if same else KeptScorer(self._make, parts, **options)
-
-
-def reranker_of(component: Any, kept: KeptScorer) -> Reranker:
-    """Return the reranker of a component's own options."""
-    return Reranker(
-        kept.scorer,
-        top_n=component.top_n,
-        threshold=component.score_threshold,
-        max_candidates=component.max_candidates,
-        strict=component.strict,
-    )
-
-
-def stage_list(stages: Any) -> list[Any]:
-    """Return the stages of a cascade as a list.
+        The options of the scorer and of the reranker.
 
     Raises
     ------
     InvalidInputError
-        If `stages` is one reranker, or nothing with an order.
+        For an option of a wrong kind, or one that the scorer cannot do.
+    """
+
+    def __init__(
+        self,
+        make_scorer: Callable[..., CandidateScorer],
+        parts: Sequence[object],
+        options: RerankOptions,
+        scorer: CandidateScorer | None = None,
+    ) -> None:
+        self._make_scorer = make_scorer
+        self._parts = tuple(parts)
+        self._options = options
+        self._scorer = make_scorer(*parts, **options.scorer_arguments()) if scorer is None else scorer
+        self.reranker = Reranker.with_options(self._scorer, options)
+
+    def matching(self, parts: Sequence[object], options: RerankOptions) -> CachedReranker:
+        """Return itself if it was built from these, else a new one.
+
+        A new one has the same scorer, with its cached vectors, unless that depends on what has changed.
+        """
+        same_scorer = (
+            all(ours is theirs for ours, theirs in zip(self._parts, parts, strict=True))
+            and self._options.scorer_arguments() == options.scorer_arguments()
+        )
+        if same_scorer and self._options == options:
+            return self
+        return CachedReranker(self._make_scorer, parts, options, self._scorer if same_scorer else None)
+
+
+def require_known_arguments(component: str, arguments: Mapping[str, object], known: Mapping[str, object]) -> None:
+    """Raise `TypeError`, as Python does for a misspelt keyword, if `arguments` has a name that is not in `known`."""
+    for name in arguments:
+        if name not in known:
+            raise TypeError(f"{component}.__init__() got an unexpected keyword argument {name!r}")
+
+
+def require_stages(
+    stages: object, kind: type[Component], expected: str, read: Callable[[Any], Any] | None = None
+) -> list[Component]:
+    """Return the components of a cascade as a list.
+
+    Parameters
+    ----------
+    stages
+        A sequence or an iterator.
+    kind
+        The class of the components that may be stages.
+    expected
+        The words for them in an error.
+    read
+        Called with each stage first, as to construct one that was serialised.
+
+    Raises
+    ------
+    InvalidInputError
+        If `stages` is one component, or has no order, or holds something else than a component of `kind`.
     """
     if isinstance(stages, str) or not isinstance(stages, Sequence | Iterator):
         raise InvalidInputError(f"stages is one {type(stages).__name__}; expected a list of rerankers")
-    return list(stages)
+    components = list(stages) if read is None else [read(stage) for stage in stages]
+    for component in components:
+        if not isinstance(component, kind):
+            raise InvalidInputError(f"a stage is of type {type(component).__name__}; expected {expected}")
+    return components
+
+
+def number_stages(rerankers: Sequence[tuple[str, Reranker]]) -> list[Stage]:
+    """Return the named rerankers as stages; a name's second use becomes ``"<name> 2"``, and so on."""
+    stages: list[Stage] = []
+    uses: dict[str, int] = {}
+    for name, reranker in rerankers:
+        uses[name] = uses.get(name, 0) + 1
+        stages.append(Stage(name if uses[name] == 1 else f"{name} {uses[name]}", reranker))
+    return stages

@@ -8,6 +8,7 @@ from typing import Any
 from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking.candidates import Candidate
 from rerank_integrations.core.reranking.cascade import Cascade
+from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
 from rerank_integrations.core.types import Hit, Passage, PassageLike, iter_passages, to_passage
 from rerank_integrations.errors import InvalidInputError
@@ -66,8 +67,9 @@ def rerank(
         top_n, _ = require_cut(top_n, None)
         ranked = scorer.rank(query, candidates)[:top_n]
     else:
+        options = RerankOptions(top_n=top_n, threshold=threshold, window=window, stride=stride, strict=strict)
         ready = as_candidate_scorer(scorer, window=window, stride=stride)
-        ranked = Reranker(ready, top_n=top_n, threshold=threshold, strict=strict).rank(query, candidates)
+        ranked = Reranker.with_options(ready, options).rank(query, candidates)
     return [
         Hit(items[one.place].id, one.score, rank, items[one.place].text, dict(items[one.place].metadata), one.note)
         for rank, one in enumerate(ranked, start=1)

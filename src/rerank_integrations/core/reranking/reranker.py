@@ -8,9 +8,10 @@ from typing import Any
 
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
-from rerank_integrations.core.ranking import best_first, require_count, require_cut, require_text
+from rerank_integrations.core.ranking import best_first, require_text
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
+from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -49,14 +50,21 @@ class Reranker:
         max_candidates: int | None = None,
         strict: bool = False,
     ) -> None:
-        if not isinstance(strict, bool):
-            raise InvalidInputError(f"strict is {strict!r}; expected True or False")
-        if strict:
-            scorer.require_whole([], [])
+        self._options = RerankOptions(top_n=top_n, threshold=threshold, max_candidates=max_candidates, strict=strict)
         self._scorer = scorer
-        self._top_n, self._threshold = require_cut(top_n, threshold)
-        self._max_candidates = None if max_candidates is None else require_count(max_candidates, "max_candidates")
-        self._strict = strict
+        self._require_strict_scorer()
+
+    @classmethod
+    def with_options(cls, scorer: CandidateScorer, options: RerankOptions) -> Reranker:
+        """Return a reranker with all of `options`; the scorer's own are those that `scorer` was constructed with."""
+        reranker = cls(scorer)
+        reranker._options = options
+        reranker._require_strict_scorer()
+        return reranker
+
+    def _require_strict_scorer(self) -> None:
+        if self._options.strict:
+            self._scorer.require_whole([], [])
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
         """Return the candidates that are kept, best first; equal ones in the order they came.
@@ -81,8 +89,8 @@ class Reranker:
             )
         for query in queries:
             require_query(query)
-        given = [list(each[: self._max_candidates]) if self._top_n != 0 else [] for each in candidates]
-        if self._strict:
+        given = [list(each[: self._options.max_candidates]) if self._options.top_n != 0 else [] for each in candidates]
+        if self._options.strict:
             self._scorer.require_whole(queries, given)
         scored = score_in_groups(self._scorer, queries, given)
         return [self._ordered(each, scores) for each, scores in zip(given, scored, strict=True)]
@@ -101,8 +109,8 @@ class Reranker:
         order = best_first(
             [one.score for one in scores],
             range(len(scores)),
-            top_n=self._top_n,
-            threshold=self._threshold,
+            top_n=self._options.top_n,
+            threshold=self._options.threshold,
             keys=[one.order_key for one in scores],
         )
         scale = {"score_scale": self._scorer.scale} if order else {}
