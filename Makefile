@@ -10,13 +10,14 @@ PARALLEL = --numprocesses=logical --maxprocesses=4 --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(PINNED) $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench constraints clean
+.PHONY: help demo test check bench docs constraints clean
 
 help:
 	@echo "make demo   index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
 	@echo "make test   run the tests"
 	@echo "make check  lint, formatting, types, import contracts"
 	@echo "make bench  run every benchmark on a small sample"
+	@echo "make docs   build the documentation into site/, with warnings as errors"
 
 demo: $(VENV)/.with-all
 	@$(BIN)/rerank-integrations demo $${QUESTION:+"$$QUESTION"}
@@ -33,15 +34,21 @@ check: $(VENV)/.with-dev
 bench: $(VENV)/.with-dev
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" --quick; done
 
+# --group needs a newer pip than Python 3.10 to 3.12 bring.
+docs: $(VENV)/.with-dev
+	$(INSTALL) --upgrade 'pip>=25.1'
+	$(INSTALL) --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Resolves anew for every Python that is supported, from metadata alone.
 constraints: $(VENV)/.with-dev
 	$(INSTALL) uv
-	printf '%s\n' build editables hatchling uv | $(BIN)/uv pip compile pyproject.toml - --extra dev --extra colbert-ai \
+	printf '%s\n' build editables hatchling uv | $(BIN)/uv pip compile pyproject.toml - --extra dev --extra colbert-ai --group docs \
 		--universal --python-version 3.10 --no-annotate --custom-compile-command "make constraints" \
 		--quiet --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .venvs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed; give it by PYTHON=..." if sys.version_info < (3, 10) else 0)'

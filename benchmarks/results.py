@@ -3,8 +3,8 @@
     python benchmarks/results.py [--data ../shared/data/eval] [--kept FOLDER] [--quick] [--write]
 
 Every preset of ``rerank-integrations evaluate`` on each collection, and the ColBERT that training started from. Results
-are kept (``--kept``), so that it goes on where it was stopped. ``--write`` writes docs/reference/results.md. ``--quick``
-takes fifty queries of cranfield and the pipelines that take seconds.
+are kept (``--kept``), so that it goes on where it was stopped. ``--write`` writes docs/reference/results.md.
+``--quick`` takes fifty queries of cranfield and the pipelines that take seconds.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def cascade(framework, time_budget=None):
 
 
 def show(name, metadata):
-    """The keys are those of docs/how-to/reranking.md."""
+    """The keys are those of docs/reference/notes.md."""
     scores = ", ".join(f"{stage} {score:.3f}" for stage, score in metadata["rerank_scores"].items())
     print(f"  [{name}] was {metadata['retrieval_rank']} of {len(LIBRARY)}: {scores}")
 

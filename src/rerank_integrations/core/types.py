@@ -59,7 +59,7 @@ class Hit:
     rank
         1 for the best.
     note
-        Of a reranking, how the score came about: keys and meanings in docs/how-to/reranking.md. JSON-serialisable.
+        Of a reranking, how the score came about: keys and meanings in docs/reference/notes.md. JSON-serialisable.
     """
 
     id: str

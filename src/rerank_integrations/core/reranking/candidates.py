@@ -93,7 +93,7 @@ class Ranked:
     score
         Higher is better.
     note
-        How it was scored, by the keys of docs/how-to/reranking.md; JSON-serialisable.
+        How it was scored, by the keys of docs/reference/notes.md; JSON-serialisable.
     """
 
     place: int
