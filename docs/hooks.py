@@ -1,4 +1,4 @@
-"""Steps of building the site: the command line's own help becomes a part of its page, and no page loads from elsewhere."""
+"""Steps of building the site: the command line's help becomes a part of its page, and no page loads from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import posixpath
 from typing import Any
 
 MARK = "<!-- commands -->"
-# The theme's template loads this for searching in a site that is opened from a folder; the copy in assets does the same.
+# The theme's template loads this to search in a site that is opened from a folder. The copy in assets does the same.
 SHIM = "https://unpkg.com/iframe-worker/shim"
 SHIM_COPY = "assets/iframe-worker.js"
 
@@ -19,6 +19,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """Load the theme's one script from elsewhere out of the site's own folder."""
     return output.replace(SHIM, posixpath.relpath(SHIM_COPY, posixpath.dirname(page.url) or "."))
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do the same for the page of an address that leads nowhere, which is shown at any depth."""
+    return output_content.replace(SHIM, f"/{SHIM_COPY}")
 
 
 def commands() -> str:
