@@ -6,9 +6,11 @@ import json
 import pickle
 import re
 import string
+import time
 import unicodedata
 from html.parser import HTMLParser
 from io import BytesIO, TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from rerank_integrations import ColBERTModel, CrossEncoderModel, Explanation, Hit, InvalidInputError, Passage, explain
+from rerank_integrations.core.explanations.words import word_boundaries
 from rerank_integrations.core.models import TokenMatch
 
 pytestmark = pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning")
@@ -196,6 +199,35 @@ def test_accents_and_parts_of_emoji_stay_with_their_letters() -> None:
     told = explanation("a b c d e", text, list(zip("abcde", pieces, [0.5] * 5, strict=True)))
     found = [one.word for word in told.words() for one in word.matched]
     assert found == ["cafe\u0301", "cre\u0300me", "👩\u200d👧", "\u0928\u092e\u0938\u094d\u0924\u0947", "می\u200cخواهم"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("zipfile.ZipFile: don’t, 2.5 1'000", ["zipfile", ".", "ZipFile", ":", "don’t", ",", "2.5", "1'000"]),
+        ("snake_case file.The std::map", ["snake", "_", "case", "file", ".", "The", "std", ":", ":", "map"]),
+        ("CO₂ 10 m², x₁", ["CO₂", "10", "m²", ",", "x₁"]),
+        ("Kapitäns-Mütze süß Brand\u00adschutz", ["Kapitäns", "-", "Mütze", "süß", "Brand\u00adschutz"]),
+        ("猫在 コンピュータを使う ครับ", ["猫", "在", "コンピュータ", "を", "使", "う", "ค", "รั", "บ"]),
+        ('한국어 단어 ע"ד', ["한국어", "단어", 'ע"ד']),
+        ("🇩🇪🇫🇷 👍🏽zip ❤️ 1️⃣", ["🇩🇪", "🇫🇷", "👍🏽", "zip", "❤️", "1️⃣"]),
+        ("C'est\u202f: 10\u202f000", ["C'est", ":", "10", "000"]),
+    ],
+)
+def test_words_of_many_scripts(text: str, words: list[str]) -> None:
+    boundaries = word_boundaries(text)
+    pieces = [text[start:end] for start, end in pairwise(boundaries)]
+    assert [piece for piece in pieces if not piece.isspace()] == words
+    assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize("piece", ["🇩🇪", "🇩\u0301", "a\u0301", "👩\u200d", "'a", "中", "_.", "zip"])
+def test_finding_words_in_a_long_run_takes_linear_time(piece: str) -> None:
+    text = piece * 50_000
+    start = time.process_time()
+    boundaries = word_boundaries(text)
+    assert time.process_time() - start < 5
+    assert (boundaries[0], boundaries[-1]) == (0, len(text))
 
 
 def test_words_sum_to_what_is_explained(colbert: ColBERTModel) -> None:

@@ -1,61 +1,32 @@
-"""Which token of a text each query token matched, and what that adds to the score."""
+"""Explanation of a text's score: the matches of all query tokens, as data and in two views."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from rerank_integrations.core.explanations.words import WordMatch, word_matches
+from rerank_integrations.core.explanations.words import TokenMatch, WordMatch, word_matches
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@dataclass(frozen=True)
-class TokenMatch:
-    """The best match of one query token in a text.
-
-    Parameters
-    ----------
-    query_token, text_token
-        As the tokenizer writes them.
-    score
-        Cosine of the two token vectors; a passage's MaxSim score is the sum over the query's tokens.
-    start, end
-        Character span of the text token in the text; 0 and 0 for a marker that the text does not hold.
-    query_start, query_end
-        Character span of the query token in the query.
-    """
-
-    query_token: str
-    text_token: str
-    score: float
-    start: int
-    end: int
-    query_start: int = 0
-    query_end: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that `json.dumps` takes."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, eq=False)
 class Explanation(Sequence[TokenMatch]):
-    """Why a text has its MaxSim score: a sequence of `TokenMatch`, one for each token that stands in the query.
+    """Explanation of a text's MaxSim score: a sequence of `TokenMatch`, one for each token that stands in the query.
 
     Parameters
     ----------
     query, text
-        As given.
+        The texts as given.
     model
         The model's name.
     score
         The MaxSim score, as `ColBERTModel.score` gives it: over all tokens of the query, the checkpoint's markers and
         ``[MASK]`` expansion among them. Higher is better.
     matches
-        In the order of the query; none for a text without any token.
+        The token matches in the order of the query; none for a text without any token.
     read_to, query_read_to
         The character at which the model stopped reading, where the text or the query was cut; else ``None``.
     """
@@ -70,17 +41,17 @@ class Explanation(Sequence[TokenMatch]):
 
     @property
     def explained(self) -> float:
-        """The part of `score` that `matches` sum to; the rest is of markers and expansion."""
+        """The part of `score` that `matches` sum to; markers and expansion add the rest."""
         return sum(match.score for match in self.matches)
 
     @overload
-    def __getitem__(self, place: int) -> TokenMatch: ...
+    def __getitem__(self, index: int) -> TokenMatch: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[TokenMatch]: ...
+    def __getitem__(self, index: slice) -> list[TokenMatch]: ...
 
-    def __getitem__(self, place: int | slice) -> TokenMatch | list[TokenMatch]:
-        return list(self.matches[place]) if isinstance(place, slice) else self.matches[place]
+    def __getitem__(self, index: int | slice) -> TokenMatch | list[TokenMatch]:
+        return list(self.matches[index]) if isinstance(index, slice) else self.matches[index]
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -98,7 +69,7 @@ class Explanation(Sequence[TokenMatch]):
     def words(self) -> tuple[WordMatch, ...]:
         """Return the words of the query in order, each with the words of the text that its tokens matched.
 
-        Pieces of a word are put together. Where a script puts no spaces between words (Chinese, Japanese, Thai), each
+        The pieces of a word are joined. Where a script puts no spaces between words (Chinese, Thai, Hiragana), each
         piece of the tokenizer stands for a word.
         """
         return word_matches(self.query, self.text, self.matches)
@@ -118,16 +89,16 @@ class Explanation(Sequence[TokenMatch]):
         }
 
     def render(self) -> RenderableType:
-        """Return it for a `rich.console.Console`: a table of the words, and the text with those it matched marked.
+        """Return a view for a `rich.console.Console`: a table of the words, and the text with its matched words marked.
 
-        No control character of a text reaches the terminal, nor one that its encoding has not.
+        A control character of a text never reaches the terminal, nor does a character that its encoding lacks.
         """
         from rerank_integrations.core.explanations.terminal import TerminalView
 
         return TerminalView(self)
 
     def to_text(self, width: int = 100, *, colour: bool = False) -> str:
-        """Return what `render` shows, `width` columns wide; with ANSI colours if wanted.
+        """Return the view of `render` as a string, `width` columns wide, with ANSI colours if `colour` is true.
 
         Raises
         ------

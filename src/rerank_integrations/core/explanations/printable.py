@@ -1,18 +1,18 @@
-"""Texts of unknown origin made safe to show."""
+"""Safe display of texts from unknown sources."""
 
 from __future__ import annotations
 
 import unicodedata
 
-_STEERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_REPLACED = "\ufffd"
+_DIRECTION_CHARACTERS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_REPLACEMENT = "\ufffd"
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
     """Return `text` as a terminal may show it, character for character, so that spans still fit.
 
-    A control character (of an ANSI escape, too) becomes its picture, one that turns the direction of writing the
-    replacement character, one that `encoding` has not a question mark. Line feeds stay.
+    A control character (an ANSI escape begins with one) becomes its picture. A character that changes the direction of
+    writing becomes the replacement character, and one that `encoding` lacks a question mark. Line feeds stay.
     """
     return "".join(_shown(character, encoding) for character in text)
 
@@ -39,4 +39,4 @@ def _picture(character: str) -> str:
     category = unicodedata.category(character)
     if category in ("Zl", "Zp"):
         return " "
-    return _REPLACED if category in ("Cc", "Cs") or character in _STEERING else character
+    return _REPLACEMENT if category in ("Cc", "Cs") or character in _DIRECTION_CHARACTERS else character
