@@ -31,8 +31,6 @@ def write_report(out: str | Path, results: Sequence[Measured], rows: Sequence[Ro
     ------
     InvalidInputError
         If there are no results.
-    MissingExtraError
-        Without jinja2.
     """
     from rerank_integrations.evaluation.report.page import render
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from rerank_integrations.errors import MissingExtraError
 from rerank_integrations.evaluation.measuring import Measured
 from rerank_integrations.evaluation.report import tables
 from rerank_integrations.evaluation.report.bars import bars, stacked_stages
@@ -55,17 +54,9 @@ class Section:
 
 
 def render(data: Mapping[str, Any], results: Sequence[Measured], rows: Sequence[Row]) -> str:
-    """Return the page of results and their rows, which are in one order; it fetches nothing.
+    """Return the page of results and their rows, which are in one order; it fetches nothing."""
+    from jinja2 import Environment, StrictUndefined
 
-    Raises
-    ------
-    MissingExtraError
-        Without jinja2.
-    """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("evaluate", "the report") from error
     here = files(__package__)
     template = (here / "page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
