@@ -1,12 +1,10 @@
-"""The package as a whole: what importing it costs, its version, its size and its documentation."""
+"""The package as a whole: what importing it costs, its version and its size."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,34 +50,6 @@ def test_version_is_that_of_pyproject() -> None:
 def test_version_stands_in_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert rerank_integrations.__version__ in changelog
-
-
-def _undocumented(name: str, value: object) -> Iterator[str]:
-    if not (inspect.isclass(value) or inspect.isfunction(value)):
-        return
-    if not (value.__doc__ or "").strip():
-        yield name
-    if inspect.isclass(value):
-        for member_name, member in vars(value).items():
-            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
-            if inspect.isfunction(function) and not member_name.startswith("_") and not inspect.getdoc(function):
-                yield f"{name}.{member_name}"
-
-
-def test_every_public_name_exists_and_is_documented() -> None:
-    missing = [
-        each for name in rerank_integrations.__all__ for each in _undocumented(name, getattr(rerank_integrations, name))
-    ]
-    assert missing == []
-
-
-def test_all_is_complete() -> None:
-    public = {
-        name
-        for name, value in vars(rerank_integrations).items()
-        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
-    }
-    assert public == set(rerank_integrations.__all__)
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])

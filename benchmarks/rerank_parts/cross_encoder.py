@@ -9,8 +9,7 @@ from typing import Any
 from rich.table import Table
 from sentence_transformers import CrossEncoder
 
-from rerank_integrations import CrossEncoderModel, starter
-from rerank_integrations.core.reranking import Candidate, CrossEncoderScorer, Reranker
+from rerank_integrations import Candidate, CrossEncoderModel, CrossEncoderScorer, Reranker, starter
 from rerank_parts.bench import Bench, K, System
 from rerank_parts.data import Asked, mixed
 

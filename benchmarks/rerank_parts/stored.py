@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from rerank_integrations.core.reranking import Candidate, ColBERTScorer, Ranked, Reranker
+from rerank_integrations import Candidate, ColBERTScorer, Ranked, Reranker
 from rerank_parts.bench import DEPTH, Bench, K, System
 from rerank_parts.data import Asked
 

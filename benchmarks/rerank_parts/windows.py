@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from rerank_integrations import Passage
-from rerank_integrations.core.reranking import CandidateScorer, ColBERTScorer, CrossEncoderScorer, rerank
+from rerank_integrations import CandidateScorer, ColBERTScorer, CrossEncoderScorer, Passage, rerank
 from rerank_integrations.evaluation import load_dataset
 from rerank_parts.bench import Bench, K
 from rerank_parts.data import Pool, passages_of

@@ -1,14 +1,35 @@
 """Late-interaction retrieval and reranking for LangChain and LlamaIndex.
 
-The names here need no framework. Importing this package loads neither torch nor a model.
+Every name for use without a framework stands here. Importing this package loads neither torch nor a model.
 """
 
 from rerank_integrations.core.explain import explain
-from rerank_integrations.core.explanations import Explanation
-from rerank_integrations.core.index import ColBERTIndex, export_colbert, import_colbert
-from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, LoadedModel, loaded_models, unload_all
-from rerank_integrations.core.reranking import Cascade, ColBERTScorer, Reranker, ThresholdFit, fit_threshold, rerank
-from rerank_integrations.core.types import Hit, Passage
+from rerank_integrations.core.explanations import Explanation, MatchedWord, TokenMatch, WordMatch
+from rerank_integrations.core.index import ColBERTIndex, IndexStats, VerifyReport, export_colbert, import_colbert
+from rerank_integrations.core.models import (
+    ColBERTModel,
+    CrossEncoderModel,
+    LoadedModel,
+    TokenEncoder,
+    loaded_models,
+    unload_all,
+)
+from rerank_integrations.core.reranking import (
+    Candidate,
+    CandidateScorer,
+    Cascade,
+    ColBERTScorer,
+    CrossEncoderScorer,
+    PlainScorer,
+    Ranked,
+    Reranker,
+    Scored,
+    Stage,
+    ThresholdFit,
+    fit_threshold,
+    rerank,
+)
+from rerank_integrations.core.types import Hit, Passage, PassageLike, Scorer
 from rerank_integrations.errors import (
     CheckpointError,
     FidelityWarning,
@@ -32,12 +53,15 @@ from rerank_integrations.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Candidate",
+    "CandidateScorer",
     "Cascade",
     "CheckpointError",
     "ColBERTIndex",
     "ColBERTModel",
     "ColBERTScorer",
     "CrossEncoderModel",
+    "CrossEncoderScorer",
     "Explanation",
     "FidelityWarning",
     "Hit",
@@ -48,18 +72,30 @@ __all__ = [
     "IndexMovedError",
     "IndexReadError",
     "IndexReadOnlyError",
+    "IndexStats",
     "IndexWriteError",
     "InsufficientMemoryError",
     "InvalidInputError",
     "LoadedModel",
+    "MatchedWord",
     "MissingExtraError",
     "ModelMismatchError",
     "Passage",
+    "PassageLike",
+    "PlainScorer",
+    "Ranked",
     "RerankError",
     "Reranker",
+    "Scored",
+    "Scorer",
+    "Stage",
     "TextTooLongError",
     "ThresholdFit",
+    "TokenEncoder",
+    "TokenMatch",
     "TruncationWarning",
+    "VerifyReport",
+    "WordMatch",
     "explain",
     "export_colbert",
     "fit_threshold",

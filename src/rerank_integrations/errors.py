@@ -1,4 +1,29 @@
-"""The exceptions that this package raises on purpose: one base, one small family."""
+"""The exceptions and warnings that this package raises on purpose.
+
+::
+
+    RerankError
+    ├── InvalidInputError        (ValueError)
+    ├── MissingExtraError        (ImportError)
+    ├── CheckpointError
+    ├── InsufficientMemoryError  (MemoryError)
+    ├── ModelMismatchError
+    ├── TextTooLongError         (ValueError)
+    ├── IndexClosedError
+    ├── IndexExistsError         (FileExistsError)
+    ├── IndexFormatError
+    ├── IndexLockedError
+    ├── IndexMovedError
+    ├── IndexReadError           (OSError)
+    ├── IndexReadOnlyError
+    └── IndexWriteError          (OSError)
+
+    UserWarning
+    ├── FidelityWarning
+    └── TruncationWarning
+
+The class in parentheses is a second base, so that code which catches Python's own exception catches this one too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +35,7 @@ from pathlib import Path
 
 
 class RerankError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class InvalidInputError(RerankError, ValueError):
@@ -18,7 +43,7 @@ class InvalidInputError(RerankError, ValueError):
 
 
 class MissingExtraError(RerankError, ImportError):
-    """An optional dependency is absent; the message names the exact ``pip install`` command."""
+    """An optional dependency is missing; the message names the exact ``pip install`` command."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an extra: pip install 'rerank-integrations[{extra}]'")
@@ -26,64 +51,64 @@ class MissingExtraError(RerankError, ImportError):
         self._needed_for = needed_for
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        """Come through a pickle, as from another process: `args` holds the message alone."""
+        """Pickle the constructor's arguments, because `args` contains only the finished message."""
         return type(self), (self.extra, self._needed_for)
 
 
 class CheckpointError(RerankError):
-    """A checkpoint cannot be loaded, or would give scores that mean nothing."""
+    """A checkpoint cannot be loaded, or its scores would be meaningless."""
 
 
 class InsufficientMemoryError(RerankError, MemoryError):
-    """A model does not fit into the memory that is left; the checkpoint may be sound."""
+    """A model does not fit into the available memory; the checkpoint may be sound."""
 
 
-class IndexFormatError(RerankError):
-    """A path is not an index, or the index on it is damaged or of an unknown format."""
+class ModelMismatchError(RerankError):
+    """The index was built with another model, so its vectors cannot be compared with those of this one."""
 
 
-class IndexExistsError(RerankError, FileExistsError):
-    """An index stands where one was to be created, and ``overwrite`` was not asked for."""
-
-
-class IndexReadOnlyError(RerankError):
-    """A write was asked of an index that was opened with ``read_only=True``."""
+class TextTooLongError(RerankError, ValueError):
+    """A text is longer than the model reads, and ``strict`` forbids truncation; nothing was scored."""
 
 
 class IndexClosedError(RerankError):
     """The index was closed before this call."""
 
 
-class IndexWriteError(RerankError, OSError):
-    """The operating system refused a write (disk full, permissions); the last commit stands."""
+class IndexExistsError(RerankError, FileExistsError):
+    """An index already exists at the path, and ``overwrite`` is False."""
 
 
-class IndexReadError(RerankError, OSError):
-    """The operating system refused a read (open files, memory, permissions); the index itself may be sound."""
+class IndexFormatError(RerankError):
+    """The path is not an index, or the index is damaged or of an unknown format."""
+
+
+class IndexLockedError(RerankError):
+    """Another writer has locked the index."""
 
 
 class IndexMovedError(RerankError):
     """The folder of an open index was moved, replaced or removed; nothing was written or removed there."""
 
 
-class ModelMismatchError(RerankError):
-    """The index was built with another model, so its vectors cannot be compared."""
+class IndexReadError(RerankError, OSError):
+    """The operating system refused a read (open files, memory, permissions); the index itself may be sound."""
 
 
-class IndexLockedError(RerankError):
-    """Another writer holds the index."""
+class IndexReadOnlyError(RerankError):
+    """The index was opened with ``read_only=True`` and cannot be written."""
 
 
-class TextTooLongError(RerankError, ValueError):
-    """A text is longer than the model reads, and ``strict`` forbids to cut it; nothing was scored."""
-
-
-class TruncationWarning(UserWarning):
-    """Some texts were longer than the model reads, and were cut."""
+class IndexWriteError(RerankError, OSError):
+    """The operating system refused a write (disk full, permissions); the last commit is intact."""
 
 
 class FidelityWarning(UserWarning):
-    """A converted graph strays from torch on this processor, so something slower computes in its place."""
+    """A converted graph deviates from torch on this processor, so a slower backend computes in its place."""
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the model reads and were truncated."""
 
 
 # The package's own files, and the module whose frames lie between them where a context manager is used.

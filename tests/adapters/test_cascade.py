@@ -15,12 +15,12 @@ from rerank_integrations import (
     ColBERTModel,
     ColBERTScorer,
     CrossEncoderModel,
+    CrossEncoderScorer,
     InvalidInputError,
     Passage,
     Reranker,
     rerank,
 )
-from rerank_integrations.core.reranking import CrossEncoderScorer
 
 QUERY = QUERIES[0]
 PATIENCE = 30

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rerank_integrations import Hit
+from rerank_integrations import Hit, TokenMatch
 from rerank_integrations.cli.highlight import highlight, matched_spans
 from rerank_integrations.cli.output import write_hits
-from rerank_integrations.core.models import TokenMatch
 
 TEXT = "zipfile.ZipFile: read a file"
 

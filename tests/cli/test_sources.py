@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_integrations import InvalidInputError
 from rerank_integrations.cli.sources import MAX_WORDS, SourceFile, find_files, read_passages
-from rerank_integrations.errors import InvalidInputError
 
 LINES = st.lists(st.one_of(st.just(""), st.just("# A heading"), st.text("ab .!", max_size=40), st.just("word " * 200)))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_integrations import Ranked
 from rerank_integrations.core.metadata import (
     RERANKING_KEYS,
     is_reranking_key,
@@ -18,7 +19,6 @@ from rerank_integrations.core.metadata import (
     with_ranking,
     without_ranking,
 )
-from rerank_integrations.core.reranking import Ranked
 
 KEYS = st.sampled_from(["title", "year", *RERANKING_KEYS[:3], "previous_relevance_score", "truncated", "previous_x"])
 NOTE = {"retrieval_rank": 2, "retrieval_score": 0.5, "score_scale": "logit", "truncated": True}

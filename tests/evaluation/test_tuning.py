@@ -15,9 +15,8 @@ from row_encoder import RowEncoder, brute_force, numbered
 from scipy.stats import ttest_rel
 from toy import ToyEncoder
 
-from rerank_integrations import CheckpointError, ColBERTIndex, InvalidInputError, Passage
+from rerank_integrations import CheckpointError, ColBERTIndex, InvalidInputError, Passage, TokenEncoder
 from rerank_integrations.cli import main
-from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.evaluation import Dataset, Setting, Trial, Tuning, tune
 from rerank_integrations.evaluation.encoders import given_queries, given_vectors
 from rerank_integrations.evaluation.tuning.sweep import choose, enough

@@ -21,9 +21,17 @@ from corpus import CHINESE, ENGLISH, LONG_TEXT
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from rerank_integrations import ColBERTModel, CrossEncoderModel, Explanation, Hit, InvalidInputError, Passage, explain
+from rerank_integrations import (
+    ColBERTModel,
+    CrossEncoderModel,
+    Explanation,
+    Hit,
+    InvalidInputError,
+    Passage,
+    TokenMatch,
+    explain,
+)
 from rerank_integrations.core.explanations.words import word_boundaries
-from rerank_integrations.core.models import TokenMatch
 
 pytestmark = pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning")
 

@@ -17,8 +17,8 @@ from rerank_integrations import (
     ColBERTIndex,
     Hit,
     Passage,
+    VerifyReport,
 )
-from rerank_integrations.core.index import VerifyReport
 
 
 @pytest.fixture

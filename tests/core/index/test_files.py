@@ -26,11 +26,12 @@ from rerank_integrations import (
     IndexFormatError,
     IndexLockedError,
     IndexReadOnlyError,
+    IndexStats,
     InvalidInputError,
     ModelMismatchError,
     Passage,
+    VerifyReport,
 )
-from rerank_integrations.core.index import IndexStats, VerifyReport
 from rerank_integrations.core.index.colbert_index import as_index
 
 

@@ -20,18 +20,20 @@ from corpus import ENGLISH
 from toy import Floats, ToyEncoder
 
 from rerank_integrations import (
+    Candidate,
     Cascade,
     ColBERTModel,
     ColBERTScorer,
     CrossEncoderModel,
+    CrossEncoderScorer,
     Hit,
     InvalidInputError,
+    PlainScorer,
     Reranker,
     rerank,
 )
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.concurrency.cancel import check_wanted
-from rerank_integrations.core.reranking import Candidate, CrossEncoderScorer, PlainScorer
 
 
 class Length:
@@ -369,7 +371,7 @@ def test_a_process_that_ends_within_a_stage_ends_well() -> None:
     code = """
 import torch
 from rerank_integrations import Cascade, Reranker
-from rerank_integrations.core.reranking import Candidate, PlainScorer
+from rerank_integrations import Candidate, PlainScorer
 
 class Slow:
     def score(self, query, texts):

@@ -107,7 +107,7 @@ def test_strict_names_what_would_be_cut(colbert: ColBERTModel, cross_encoder_dir
 
 
 def test_strict_is_about_what_is_scored(colbert: ColBERTModel) -> None:
-    from rerank_integrations.core.reranking import Candidate
+    from rerank_integrations import Candidate
 
     reranker = Reranker(ColBERTScorer(colbert), strict=True, max_candidates=1)
     assert len(reranker.rank("rain", [Candidate(None, SHORT), Candidate(None, LONG)])) == 1

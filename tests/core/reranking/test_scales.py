@@ -16,6 +16,7 @@ from corpus import ENGLISH, QUERIES
 from toy import Floats, ToyEncoder
 
 from rerank_integrations import (
+    Candidate,
     Cascade,
     ColBERTModel,
     ColBERTScorer,
@@ -25,7 +26,7 @@ from rerank_integrations import (
     Reranker,
     rerank,
 )
-from rerank_integrations.core.reranking import Candidate, as_candidate_scorer
+from rerank_integrations.core.reranking import as_candidate_scorer
 
 TEXTS = [*ENGLISH[:12], ""]
 

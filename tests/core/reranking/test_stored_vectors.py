@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from toy import Floats, ToyEncoder, reference_scores
 
 from rerank_integrations import (
+    Candidate,
     ColBERTIndex,
     ColBERTModel,
     ColBERTScorer,
@@ -31,7 +32,6 @@ from rerank_integrations import (
     Reranker,
     rerank,
 )
-from rerank_integrations.core.reranking import Candidate
 from rerank_integrations.core.reranking.colbert_scorer import VectorCache
 
 TEXTS = (*ENGLISH[::5], *CHINESE[:4])

@@ -1,7 +1,7 @@
 """Reranking: candidates in, the same candidates in a better order out, with notes on how each was scored."""
 
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
-from rerank_integrations.core.reranking.cascade import Cascade
+from rerank_integrations.core.reranking.cascade import Cascade, Stage
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.rerank import rerank
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
@@ -18,6 +18,7 @@ __all__ = [
     "Ranked",
     "Reranker",
     "Scored",
+    "Stage",
     "ThresholdFit",
     "as_candidate_scorer",
     "fit_threshold",

@@ -19,9 +19,8 @@ from filelock import FileLock
 from row_encoder import RowEncoder, numbered
 from toy import child_env
 
-from rerank_integrations import ColBERTIndex
+from rerank_integrations import ColBERTIndex, IndexClosedError
 from rerank_integrations.core.index.plaid import code_folder
-from rerank_integrations.errors import IndexClosedError
 
 PLAID = Path(code_folder.__file__).parent
 # Whatever the environment of the tests says.
