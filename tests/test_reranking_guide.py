@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from guides import DOCS, run_guide
 
-from rerank_integrations.core.metadata import RERANKING_KEYS
+from rerank_integrations.core.reranking.metadata import RERANKING_KEYS
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 Every name for use without a framework stands here. Importing this package loads neither torch nor a model.
 """
 
-from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation, MatchedWord, TokenMatch, WordMatch
 from rerank_integrations.core.index import ColBERTIndex, IndexStats, VerifyReport, export_colbert, import_colbert
 from rerank_integrations.core.models import (
@@ -29,6 +28,7 @@ from rerank_integrations.core.reranking import (
     fit_threshold,
     rerank,
 )
+from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.types import Hit, Passage, PassageLike, Scorer
 from rerank_integrations.errors import (
     CheckpointError,

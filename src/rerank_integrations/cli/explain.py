@@ -10,10 +10,10 @@ import typer
 
 from rerank_integrations.cli.output import show, tell, write_json
 from rerank_integrations.cli.search import Query, as_unicode
-from rerank_integrations.core.explain import explain as explain_passage
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
+from rerank_integrations.core.reranking.explain import explain as explain_passage
 from rerank_integrations.errors import InvalidInputError
 
 _STDIN = Path("-")

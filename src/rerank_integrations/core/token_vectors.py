@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.models import TokenEncoder
+from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 
 # Passages are stored as float16. A query's products with such numbers stay finite in float32 too.

@@ -1,13 +1,16 @@
-"""The two values that cross every border of the package: `Passage` in, `Hit` out."""
+"""The values that cross every border of the package, `Passage` and `Hit`, and what a model of the user must offer."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from rerank_integrations.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from rerank_integrations.core.maxsim import Floats
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,38 @@ class Scorer(Protocol):
 
     def score(self, query: str, texts: list[str]) -> list[float]:
         """Return one score a text, in the order of `texts`; higher is better."""
+        ...
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """What an index asks of its model; `ColBERTModel` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name or path that loads it again."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """The length of a token vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the vector space."""
+        ...
+
+    def options(self) -> dict[str, Any]:
+        """Return the JSON-serialisable constructor arguments."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
+        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
         ...
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
-from rerank_integrations.core.metadata import retrieval_score, with_fields, with_ranking
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import Candidate, Ranked
+from rerank_integrations.core.reranking.metadata import retrieval_score, with_fields, with_ranking
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
 

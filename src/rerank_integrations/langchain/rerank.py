@@ -10,7 +10,6 @@ from langchain_core.documents import Document
 from pydantic import Field, PrivateAttr
 from typing_extensions import Unpack
 
-from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
@@ -29,6 +28,7 @@ from rerank_integrations.core.reranking.components import (
     require_known_arguments,
     require_stages,
 )
+from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
@@ -37,7 +37,7 @@ from rerank_integrations.core.reranking.options import (
     RerankArguments,
     RerankOptions,
 )
-from rerank_integrations.core.specs import (
+from rerank_integrations.core.reranking.specs import (
     ColBERTLike,
     CrossEncoderLike,
     IndexLike,

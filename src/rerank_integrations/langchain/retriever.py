@@ -21,7 +21,7 @@ from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
-from rerank_integrations.core.specs import IndexLike, model_name, searched_index_spec
+from rerank_integrations.core.reranking.specs import IndexLike, model_name, searched_index_spec
 from rerank_integrations.langchain._compressor import Compressor
 from rerank_integrations.langchain._convert import hit_to_document
 

@@ -15,8 +15,8 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from rerank_integrations.core.metadata import is_reranking_key, ranking_note, with_ranking, without_ranking
 from rerank_integrations.core.reranking import Candidate, Ranked
+from rerank_integrations.core.reranking.metadata import is_reranking_key, ranking_note, with_ranking, without_ranking
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
 

@@ -10,7 +10,6 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from typing_extensions import Unpack
 
-from rerank_integrations.core.explain import explain
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.reranking import (
     CandidateScorer,
@@ -27,6 +26,7 @@ from rerank_integrations.core.reranking.components import (
     require_known_arguments,
     require_stages,
 )
+from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
@@ -35,7 +35,7 @@ from rerank_integrations.core.reranking.options import (
     RerankArguments,
     RerankOptions,
 )
-from rerank_integrations.core.specs import (
+from rerank_integrations.core.reranking.specs import (
     ColBERTLike,
     CrossEncoderLike,
     IndexLike,

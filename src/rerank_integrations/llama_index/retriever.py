@@ -10,7 +10,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
-from rerank_integrations.core.specs import IndexLike
+from rerank_integrations.core.reranking.specs import IndexLike
 from rerank_integrations.llama_index._convert import hit_to_node
 from rerank_integrations.llama_index._filters import filters_to_where
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,39 +16,8 @@ from rerank_integrations.core.models.checkpoints.files import fingerprint
 from rerank_integrations.core.models.checkpoints.options import LoadOptions, portable
 from rerank_integrations.core.models.lengths import UNLIMITED, TruncationNotice, length_remedy, token_budget_batches
 from rerank_integrations.core.models.pool import Share
+from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
-
-
-@runtime_checkable
-class TokenEncoder(Protocol):
-    """What an index asks of its model; `ColBERTModel` is one."""
-
-    @property
-    def name(self) -> str:
-        """The name or path that loads it again."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """The length of a token vector."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """The identity of the vector space."""
-        ...
-
-    def options(self) -> dict[str, Any]:
-        """Return the JSON-serialisable constructor arguments."""
-        ...
-
-    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
-        ...
-
-    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
-        ...
 
 
 class ColBERTModel:

@@ -12,7 +12,7 @@ from rerank_integrations.core.reranking.cascade import Stage
 from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.reranker import Reranker
 from rerank_integrations.core.reranking.scorers import CandidateScorer
-from rerank_integrations.core.specs import ColBERTLike, IndexLike, load_colbert, on_device
+from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert, on_device
 from rerank_integrations.errors import InvalidInputError
 
 Component = TypeVar("Component")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.ranking import require_text
-from rerank_integrations.core.specs import ColBERTLike, load_colbert
+from rerank_integrations.core.reranking.specs import ColBERTLike, load_colbert
 from rerank_integrations.core.types import PassageLike, to_passage
 from rerank_integrations.errors import InvalidInputError
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_integrations import Ranked
-from rerank_integrations.core.metadata import (
+from rerank_integrations.core.reranking.metadata import (
     RERANKING_KEYS,
     is_reranking_key,
     retrieval_score,
