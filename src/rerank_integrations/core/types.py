@@ -81,6 +81,7 @@ class Hit:
 
 
 PassageLike: TypeAlias = "str | Passage | Hit | Mapping[str, Any]"
+"""A passage in any form that is accepted: its text, or a mapping with ``text`` and optional ``id`` and ``metadata``."""
 
 
 class Scorer(Protocol):

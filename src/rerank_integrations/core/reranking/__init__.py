@@ -3,6 +3,7 @@
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
 from rerank_integrations.core.reranking.cascade import Cascade, Stage
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
+from rerank_integrations.core.reranking.options import ColBERTRerankOptions, RerankOptions
 from rerank_integrations.core.reranking.rerank import rerank
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
 from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
@@ -12,10 +13,12 @@ __all__ = [
     "Candidate",
     "CandidateScorer",
     "Cascade",
+    "ColBERTRerankOptions",
     "ColBERTScorer",
     "CrossEncoderScorer",
     "PlainScorer",
     "Ranked",
+    "RerankOptions",
     "Reranker",
     "Scored",
     "Stage",
