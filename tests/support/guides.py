@@ -1,31 +1,73 @@
-"""Runs the Python of a guide, block after block, as a reader would."""
+"""Read the code blocks of the documentation, and run a page's Python as a reader would: block after block."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
+# A block that cannot run has a line of its own before it: <!-- not run: reason -->
+_BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<not_run>.+?) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
-def run_guide(name: str, folder: Path, cross_encoder: Path) -> dict[str, Any]:
-    """Return the names that the blocks define, and the ``folder``.
 
-    Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the guide takes from the hub.
-    """
-    shutil.copytree(cross_encoder, folder / CROSS_ENCODER)
-    text = (DOCS / name).read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class Block:
+    """A code block of a page; `not_run` is the reason why it cannot run, if the page gives one."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    not_run: str | None
+
+    @property
+    def where(self) -> str:
+        """The page and the line before the first line of code."""
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def pages() -> list[Path]:
+    """Return every page of the site."""
+    return sorted(DOCS.rglob("*.md"))
+
+
+def read_blocks(page: Path) -> list[Block]:
+    """Return the code blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text[: found.start("code")].count("\n"), found["language"], found["code"], found["not_run"])
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+def run_blocks(blocks: Iterable[Block], folder: Path) -> dict[str, Any]:
+    """Run Python blocks in `folder`, all in one namespace, and return the names that they define."""
     names: dict[str, Any] = {"__name__": "guide", "folder": folder}
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            line = text[: block.start(1)].count("\n")
-            exec(compile("\n" * line + block[1], name, "exec"), names)
+        for block in blocks:
+            # Empty lines before it, so that a traceback has the page's own line.
+            exec(compile("\n" * block.line + block.code, block.where, "exec"), names)
     finally:
         os.chdir(before)
     return names
+
+
+def run_guide(name: str, folder: Path, cross_encoder: Path) -> dict[str, Any]:
+    """Return the names that the Python blocks of a page define, and the ``folder``.
+
+    Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the page takes from the hub.
+    """
+    shutil.copytree(cross_encoder, folder / CROSS_ENCODER)
+    return run_blocks([block for block in read_blocks(DOCS / name) if block.language == "python"], folder)

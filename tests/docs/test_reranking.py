@@ -1,4 +1,4 @@
-"""What docs/how-to/reranking.md says is so."""
+"""What docs/how-to/reranking.md and docs/reference/notes.md say is so."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_cascades(guide: Any) -> None:
 
 
 def test_the_table_has_every_key(guide: Any) -> None:
-    text = (DOCS / "how-to" / "reranking.md").read_text(encoding="utf-8")
-    table = text[text.index("## Notes") : text.index("## What is scored")]
+    text = (DOCS / "reference" / "notes.md").read_text(encoding="utf-8")
+    table = text[text.index("# Notes") : text.index("## Scales")]
     named = [key for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
     assert named == list(RERANKING_KEYS)
