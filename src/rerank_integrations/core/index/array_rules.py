@@ -1,20 +1,20 @@
 """Rules that the compiled loops rely on for the arrays of a compressed index, checked before the loops run.
 
-The loops of `kernels`, `token_kernels` and `choosing` read and write by address and check next to nothing, so an array
+The loops of `centroid_kernels` and `token_kernels` read and write by address and check next to nothing, so an array
 that breaks a rule here would end the process. All rules stand in this module. Arrays come from files, whose checksums
 anyone can write who can write the file.
 
 - The padded dimension is a multiple of 8: `query_tables` and `centroid_levels` take 4 dimensions at a time,
   `token_kernels._sums` 8, `_raise_by` pairs, and `_decompress` reads the last 8 by themselves.
-- The codebook is float32 of (256, 1, 2, 4 or 8): words of `small.in_bytes` are unsigned numbers of so many bytes, and
-  `simd.load_sixteen` reads a row for each byte of a residual.
+- The codebook is float32 of (256, 1, 2, 4 or 8): words of `cpu_query.byte_codec` are unsigned numbers of so many bytes,
+  and `simd.load_sixteen` reads a row for each byte of a residual.
 - A residual has as many bytes as the padded dimension has rows of the codebook: `_sums` and `_decompress`
   read that many.
 - There are 1 to 65,536 centroids: `code_at` reads uint16 codes; `centroid_levels` pads to a multiple of 4.
 - Numbers are finite and no larger than float16's: then the products of `query_tables` and `_value` are finite too. (A
   query may still be too long for that; `token_kernels._bound` takes a number that is none for no winner.)
-- Codes, residuals and scales have the codec's dtypes, in native byte order, aligned, contiguous: `choosing.part_table`
-  gives their addresses alone.
+- Codes, residuals and scales have the codec's dtypes, in native byte order, aligned, contiguous:
+  `token_kernels.part_table` gives their addresses alone.
 - Lengths are not negative and add up to the tokens: `approximate`, `nearly` and `maxsim` read a passage's
   tokens unchecked.
 - A passage has at most 2^24 tokens: `token_kernels._bound` keeps a token's number in a float32.
@@ -22,8 +22,8 @@ anyone can write who can write the file.
   reads ``listed[list_starts[c] : list_starts[c + 1]]``.
 
 Two rules would need whole arrays to be read, so the loops check them where they have the numbers in the cache anyway:
-codes below the number of centroids (`kernels.require_rows`) and listed passages below the number of passages
-(`kernels.mark_listed`). `code_problem` checks them in full, for `verify`.
+codes below the number of centroids (`centroid_kernels.require_rows`) and listed passages below the number of passages
+(`centroid_kernels.mark_listed`). `code_problem` checks them in full, for `verify`.
 """
 
 from __future__ import annotations

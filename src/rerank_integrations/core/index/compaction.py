@@ -93,7 +93,7 @@ def train(
 
     Its memory is bounded by the sample: 2^20 tokens as float16, and one cell of the clustering as float32.
     """
-    from rerank_integrations.core.index.plaid.codec import centroid_count, train_codec
+    from rerank_integrations.core.index.plaid.compression import centroid_count, train_codec
 
     tokens = sum(record.tokens for record in records)
     _LOGGER.info("training centroids for %d tokens of %s", tokens, index_path)
@@ -256,7 +256,7 @@ def _write_floats(folders: Folders, pieces: Sequence[_Piece[FloatSegment]]) -> S
 
 
 def _compress(folders: Folders, codec: Codec, pieces: Sequence[_Piece[FloatSegment]]) -> SegmentRecord:
-    from rerank_integrations.core.index.plaid.codec import encode
+    from rerank_integrations.core.index.plaid.compression import encode
 
     codes = joined([encode(codec, piece.segment.tokens[piece.rows()]) for piece in pieces])
     return write_compressed(folders, codec, codes, _lengths(pieces))

@@ -225,7 +225,7 @@ class _Reencoder:
 
 def _centroids(everything: Selection, sources: Sequence[_Source], tokens: int, show_progress: bool | None) -> Floats:
     from rerank_integrations.core.index.plaid.clustering import train_centroids
-    from rerank_integrations.core.index.plaid.codec import centroid_count
+    from rerank_integrations.core.index.plaid.compression import centroid_count
 
     if everything.groups:
         newest = everything.groups[-1].codec

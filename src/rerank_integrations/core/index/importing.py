@@ -166,7 +166,7 @@ def _require_fitting(theirs: ColbertAIIndex, encoder: TokenEncoder) -> None:
 
 def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
     """Read and check all tokens, and choose the unit of the scales by them."""
-    from rerank_integrations.core.index.plaid.codec import vector_lengths
+    from rerank_integrations.core.index.plaid.compression import vector_lengths
 
     with np.errstate(over="ignore"):
         centroids = theirs.codec.centroids.astype(np.float16).astype(np.float32)
@@ -257,7 +257,7 @@ def _write(folders: Folders, codec: Codec, pieces: Sequence[_Piece]) -> _Written
 
 
 def _codes(codec: Codec, piece: _Piece) -> Codes:
-    from rerank_integrations.core.index.plaid.codec import vector_lengths
+    from rerank_integrations.core.index.plaid.compression import vector_lengths
 
     lengths = vector_lengths(codec.centroids, codec.codebook, piece.codes, piece.residuals)
     scales = np.rint(1 / (np.maximum(lengths, 1e-6) * codec.step))

@@ -37,7 +37,7 @@ class FloatSegment:
 
 @dataclass(frozen=True, eq=False)
 class PlaidSegment:
-    """An open segment of compressed vectors: memory-mapped arrays, see `plaid.codec.Codes`.
+    """An open segment of compressed vectors: memory-mapped arrays, see `codecs.Codes`.
 
     Parameters
     ----------

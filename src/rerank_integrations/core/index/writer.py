@@ -150,7 +150,7 @@ class Writer:
             _check_dim(connection, dim)
         if codec is None:
             return write_floats(self._folders, vectors, dim)
-        from rerank_integrations.core.index.plaid.codec import encode
+        from rerank_integrations.core.index.plaid.compression import encode
 
         # As float16 first: the same passage has the same codes, whether it was stored before or after the change.
         tokens = np.concatenate([np.empty((0, dim), np.float16), *(passage.astype(np.float16) for passage in vectors)])

@@ -34,8 +34,8 @@ from row_encoder import RowEncoder
 from rerank_integrations import ColBERTIndex
 with ColBERTIndex.open(sys.argv[1], RowEncoder(8, 1, 50), read_only=True) as index:
     assert len(index.search("7")) == 10
-from rerank_integrations.core.index.plaid import choosing, kernels, token_kernels
-loops = choosing.finalists, kernels.query_tables, kernels.centroid_levels, token_kernels.maxsim
+from rerank_integrations.core.index.plaid import centroid_kernels, token_kernels
+loops = token_kernels.finalists, centroid_kernels.query_tables, centroid_kernels.centroid_levels, token_kernels.maxsim
 print(sum(len(loop.stats.cache_misses) for loop in loops))
 """
 
@@ -56,7 +56,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0])
 def test_the_lowest_are_as_numpy_finds_them(bad: float) -> None:
-    from rerank_integrations.core.index.plaid.candidates import nth_lowest
+    from rerank_integrations.core.index.plaid.token_kernels import nth_lowest
 
     random = np.random.default_rng(3)
     for count in (1, 2, 3, 50, 400):
@@ -221,7 +221,7 @@ def test_lengths_are_measured_where_nothing_can_be_written(monkeypatch: pytest.M
     code = """
 import numpy as np
 from rerank_integrations.core.index.plaid.code_folder import writable_folder
-from rerank_integrations.core.index.plaid.codec import vector_lengths
+from rerank_integrations.core.index.plaid.compression import vector_lengths
 codebook = np.zeros((256, 4), np.float32)
 residuals = np.zeros((3, 2), np.uint8)
 print(writable_folder(), vector_lengths(np.eye(8, dtype=np.float32), codebook, np.arange(3), residuals))
@@ -247,7 +247,7 @@ def test_what_is_broken_in_the_cache_is_compiled_again(compressed: Path, tmp_pat
     env = environment(NUMBA_CACHE_DIR=tmp_path / "numba")
     command = [sys.executable, "-c", SEARCH, str(compressed)]
     assert subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout == "0\n"
-    for file in (tmp_path / "numba").rglob("kernels.*.nb?"):
+    for file in (tmp_path / "numba").rglob("centroid_kernels.*.nb?"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout == "2\n"
 

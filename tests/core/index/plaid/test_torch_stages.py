@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.codecs import Codec, Codes
-from rerank_integrations.core.index.plaid.codec import random_rotation
+from rerank_integrations.core.index.plaid.compression import random_rotation
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.plaid.torch_stages import TorchQuery, Uploads
 from rerank_integrations.core.index.segments import PlaidSegment

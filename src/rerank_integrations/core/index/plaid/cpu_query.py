@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.lanes import in_parts
 from rerank_integrations.core.index.codecs import Codec
-from rerank_integrations.core.index.plaid import kernels, token_kernels
-from rerank_integrations.core.index.plaid.candidates import finalists, part_table
+from rerank_integrations.core.index.plaid import centroid_kernels, token_kernels
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
-from rerank_integrations.core.index.plaid.stored_tokens import Query, segment_row
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.segments import Group, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 
 
 @dataclass(frozen=True)
-class Small:
+class ByteCodec:
     """A codec in bytes, each 128 more than what it stands for in units.
 
     Parameters
@@ -53,27 +51,27 @@ class Small:
     codebook: Floats
 
 
-def in_bytes(codec: Codec) -> Small:
+def byte_codec(codec: Codec) -> ByteCodec:
     """Return it, made once for as long as the codec lives."""
-    found = _SMALL.get(codec)
+    found = _BYTE_CODECS.get(codec)
     if found is None:
         # Another thread's is the same.
-        found = _SMALL[codec] = _made(codec)
+        found = _BYTE_CODECS[codec] = _to_byte_codec(codec)
     return found
 
 
-_SMALL: weakref.WeakKeyDictionary[Codec, Small] = weakref.WeakKeyDictionary()
+_BYTE_CODECS: weakref.WeakKeyDictionary[Codec, ByteCodec] = weakref.WeakKeyDictionary()
 
 
-def _made(codec: Codec) -> Small:
+def _to_byte_codec(codec: Codec) -> ByteCodec:
     count, dim = codec.centroids.shape
-    centroids, centroid_unit = _in_bytes(codec.centroids)
+    centroids, centroid_unit = _to_bytes(codec.centroids)
     padded = np.full((-(-count // 4) * 4, dim), 128, dtype=np.uint8)
     padded[:count] = centroids
-    words, word_unit = _in_bytes(codec.codebook)
+    words, word_unit = _to_bytes(codec.codebook)
     # Each byte of a residual is off by as much as its word, at most.
     each = float(np.sqrt(codec.residual_bytes))
-    return Small(
+    return ByteCodec(
         padded.reshape(-1),
         centroid_unit,
         _longest(codec.centroids - _from_bytes(centroids, centroid_unit)),
@@ -88,14 +86,14 @@ def _made(codec: Codec) -> Small:
     )
 
 
-def _in_bytes(values: Floats) -> tuple[NDArray[np.uint8], np.float32]:
+def _to_bytes(values: Floats) -> tuple[NDArray[np.uint8], np.float32]:
     unit = np.float32(max(float(np.abs(values).max()), 1e-30) / 127)
     return (np.rint(values / unit) + 128).astype(np.uint8), unit
 
 
 def _from_bytes(values: NDArray[np.uint8], unit: np.float32) -> Floats:
-    found: Floats = (values.astype(np.float32) - 128) * unit
-    return found
+    floats: Floats = (values.astype(np.float32) - 128) * unit
+    return floats
 
 
 def _longest(rows: Floats) -> float:
@@ -123,14 +121,14 @@ class CpuQuery:
         require_compiled(codec.nbits)
         self._codec = codec
         self._count = len(query)
-        self._small = small = in_bytes(codec)
+        self._small = small = byte_codec(codec)
         rotated = codec.rotate(query)
         dim = rotated.shape[1]
         blocks = -(-self._count // FLOATS)
         self._columns = np.zeros((blocks, small.wide.shape[1], FLOATS), dtype=np.float32)
         signed = np.zeros((blocks, dim // 4, FLOATS, 4), dtype=np.int8)
         facts = np.zeros((6, blocks * FLOATS), dtype=np.float32)
-        level_unit = kernels.query_tables(
+        level_unit = centroid_kernels.query_tables(
             rotated,
             small.centroid_unit,
             small.centroid_error,
@@ -147,7 +145,7 @@ class CpuQuery:
         lanes = -(-blocks * FLOATS // BYTES) * BYTES
         levels = np.empty((len(small.centroids) // dim, lanes), dtype=np.uint8)
         columns = signed.reshape(-1).view(np.uint8)
-        self._query = Query(
+        self._query = token_kernels.Query(
             levels.reshape(-1),
             lanes,
             np.float32(level_unit),
@@ -164,7 +162,7 @@ class CpuQuery:
             # Whole groups of four, as the kernel takes them.
             rows = slice(start // 4 * 4, end // 4 * 4)
             some = small.centroids[rows.start * dim : rows.stop * dim]
-            kernels.centroid_levels(some, columns, factors, level_shifts, levels[rows])
+            centroid_kernels.centroid_levels(some, columns, factors, level_shifts, levels[rows])
 
         in_parts(score, len(levels), _SHARED_CENTROIDS)
         self._levels = levels
@@ -173,8 +171,8 @@ class CpuQuery:
         """Choose those passages of each part whose MaxSim is worth computing; `probes` as of `search.Asked`."""
         codec = self._codec
         bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
-        found = finalists(
-            part_table(group),
+        found = token_kernels.finalists(
+            token_kernels.part_table(group),
             np.dtype(codec.scale_type).itemsize,
             codec.residual_bytes,
             np.float32(codec.step),
@@ -194,7 +192,7 @@ class CpuQuery:
         """MaxSim of the passages' decompressed vectors."""
         out = np.empty(len(places), dtype=np.float64)
         codec, small, columns = self._codec, self._small, self._columns.reshape(-1)
-        row = np.array(segment_row(segment), dtype=np.uintp)
+        row = np.array(token_kernels.segment_row(segment), dtype=np.uintp)
 
         def score(start: int, end: int) -> None:
             token_kernels.maxsim(

@@ -1,17 +1,31 @@
 """The stages of PLAID search that look at every token, compiled by numba: four tokens at a time, in bytes.
 
-They hold no lock and no state, so any thread may call them. All arrays are contiguous. The arithmetic in bytes is
-llama.cpp's and FAISS's kind of integer dot product; what it cannot tell apart is settled in floats.
+From a query's tables to its finalists it is one call without the interpreter's lock: candidates by their centroids'
+levels, then finalists by bytes. A second call computes the MaxSim of the finalists in floats. The arithmetic in bytes
+is llama.cpp's and FAISS's kind of integer dot product; what it cannot tell apart is settled in floats.
+
+The loops hold no lock and no state, so any thread may call them. All arrays are contiguous. Segments come as rows of
+addresses, so that the loops are compiled once for any number of them, memory-mapped or not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+from numpy.typing import NDArray
 
-from rerank_integrations.core.index.plaid.jit import apart, compiled, inlined
-from rerank_integrations.core.index.plaid.kernels import code_at, fetch_passage, require_rows
+from rerank_integrations.core.index.plaid.centroid_kernels import (
+    approximate,
+    best_centroids,
+    code_at,
+    fetch_passage,
+    mark_listed,
+    require_rows,
+)
+from rerank_integrations.core.index.plaid.jit import apart, called, compiled, inlined
 from rerank_integrations.core.index.plaid.simd import (
     BYTES,
     FLOATS,
@@ -21,6 +35,7 @@ from rerank_integrations.core.index.plaid.simd import (
     any_float_larger,
     any_larger,
     as_floats,
+    at_address,
     larger,
     larger_bytes,
     load_bytes,
@@ -37,7 +52,110 @@ from rerank_integrations.core.index.plaid.simd import (
     store_floats,
     where_less,
 )
-from rerank_integrations.core.index.plaid.stored_tokens import scale_at, tokens_at
+from rerank_integrations.core.index.segments import Group, Part, PlaidSegment
+
+
+class Tokens(NamedTuple):
+    """A segment's compressed passages.
+
+    Parameters
+    ----------
+    codes, residuals, scales
+        Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), uint8 *Shape:* (tokens * scale_bytes,).
+    scale_bytes, width
+        Bytes of a scale, 1 or 2, and of a residual.
+    offsets
+        Int64, *Shape:* (passages + 1,).
+    step
+        What one unit of `scales` is.
+    whole
+        Whether the scale is of the whole vector, or of its residual alone.
+    """
+
+    codes: Any
+    residuals: Any
+    scales: Any
+    scale_bytes: int
+    width: int
+    offsets: Any
+    step: np.float32
+    whole: bool
+
+
+class Query(NamedTuple):
+    """A query in bytes, of blocks of 16 tokens, the last one filled up with zeros.
+
+    Parameters
+    ----------
+    levels
+        Of `centroid_kernels.centroid_levels`, flat.
+    lanes
+        How many of them a centroid has.
+    level_unit
+        The score of one level.
+    words
+        Codewords as unsigned bytes, 1, 2, 4 or 8 of them in an unsigned number; *Shape:* (256,).
+    columns
+        As of `centroid_kernels.centroid_levels`.
+    units, shifts
+        What makes scores of a query token's products with codewords: float32, *Shape:* (16 * blocks,).
+    margins, scaled_margins
+        How far a value may be from the truth, at most: as it is, and for a scale of 1. Float32, *Shape:*
+        (16 * blocks,); minus infinity and 0 for what fills up.
+    tokens
+        How many query tokens there are.
+    """
+
+    levels: Any
+    lanes: int
+    level_unit: np.float32
+    words: Any
+    columns: Any
+    units: Any
+    shifts: Any
+    margins: Any
+    scaled_margins: Any
+    tokens: int
+
+
+# A segment's row: where its codes, residuals, scales and offsets are, and how many passages it has.
+_CODES, _RESIDUALS, _SCALES, _OFFSETS, PASSAGES, ROW = range(6)
+# numba's types do not name it.
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
+
+def segment_row(segment: PlaidSegment) -> list[int]:
+    """Return where a segment's arrays are: by address, the loops are compiled once for mapped and for other arrays."""
+    arrays = segment.codes, segment.residuals, segment.scales, segment.offsets
+    return [*(array.ctypes.data for array in arrays), len(segment.offsets) - 1]
+
+
+@inlined
+def tokens_at(row: Any, scale_bytes: Any, width: Any, step: Any, whole: Any) -> Any:
+    """Return the `Tokens` of a `segment_row`."""
+    passages = np.intp(row[PASSAGES])
+    offsets = carray(at_address(row[_OFFSETS]), passages + 1, np.int64)
+    count = offsets[passages]
+    return Tokens(
+        carray(at_address(row[_CODES]), count, np.uint16),
+        carray(at_address(row[_RESIDUALS]), count * width, np.uint8),
+        carray(at_address(row[_SCALES]), count * scale_bytes, np.uint8),
+        scale_bytes,
+        width,
+        offsets,
+        step,
+        whole,
+    )
+
+
+@inlined
+def scale_at(stored: Any, token: Any) -> Any:
+    """Return a token's scale."""
+    # Without a branch, and of a single byte the same twice.
+    first, more = np.intp(token) * stored.scale_bytes, stored.scale_bytes - 1
+    low, high = np.intp(stored.scales[np.uintp(first)]), np.intp(stored.scales[np.uintp(first + more)])
+    return np.float32(np.int32(low + 256 * high * more)) * stored.step
+
 
 _NOTHING = np.float32(-3e38)
 _BATCH = 4
@@ -134,7 +252,7 @@ def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
     Parameters
     ----------
     stored, query
-        `stored_tokens.Tokens` and `stored_tokens.Query`.
+        `Tokens` and `Query`.
     places
         Int32: which passages.
     slack
@@ -314,9 +432,9 @@ def maxsim(
     Parameters
     ----------
     row
-        Of `stored_tokens.segment_row`; uintp.
+        Of `segment_row`; uintp.
     scale_bytes, width, step, whole
-        As of `stored_tokens.Tokens`.
+        As of `Tokens`.
     query, places
         As of `nearly`.
     centroids
@@ -357,3 +475,170 @@ def maxsim(
                     filled = _take_winners(winners, query.tokens, ceilings, kept, lanes)
                 _raise_exactly(stored, query.words, codebook, flat, wide, start, kept, filled, values, columns, best)
         out[number] = _total(best, query.tokens)
+
+
+# A row of `part_table` goes on with these.
+_PLACES, _COUNT, _STARTS, _LISTED, _LISTED_BYTES = range(ROW, ROW + 5)
+
+_TABLES: weakref.WeakKeyDictionary[Group, NDArray[np.uintp]] = weakref.WeakKeyDictionary()
+
+
+def part_table(group: Group) -> NDArray[np.uintp]:
+    """Return where the arrays of a group's parts are, for as long as it lives; *Shape:* (parts, 10)."""
+    table = _TABLES.get(group)
+    if table is None:
+        # Another thread's is the same.
+        table = _TABLES[group] = np.array([_addresses(part) for part in group.parts], dtype=np.uintp).reshape(
+            -1, ROW + 5
+        )
+    return table
+
+
+def _addresses(part: Part[PlaidSegment]) -> list[int]:
+    segment = part.segment
+    row = [*segment_row(segment), part.places.ctypes.data, len(part.places)]
+    if segment.list_starts is None or segment.listed is None:
+        return [*row, 0, 0, 0]
+    return [*row, segment.list_starts.ctypes.data, segment.listed.ctypes.data, segment.listed.itemsize]
+
+
+@inlined
+def _all_of(row: Any, out: Any) -> Any:
+    # By hand: numba brings its strings along to say that two slices do not fit, which is seconds of compiling.
+    places = carray(at_address(row[_PLACES]), np.intp(row[_COUNT]), np.int32)
+    for number in range(len(places)):
+        out[number] = places[number]
+    return len(places)
+
+
+@inlined
+def _met(row: Any, chosen: Any, out: Any) -> Any:
+    places = carray(at_address(row[_PLACES]), np.intp(row[_COUNT]), np.int32)
+    if row[_LISTED_BYTES] == 0:
+        return _all_of(row, out)
+    starts = carray(at_address(row[_STARTS]), len(chosen) + 1, np.int32)
+    marks = np.zeros(np.intp(row[PASSAGES]), dtype=np.uint8)
+    if row[_LISTED_BYTES] == 2:
+        mark_listed(chosen, starts, carray(at_address(row[_LISTED]), starts[-1], np.uint16), marks)
+    else:
+        mark_listed(chosen, starts, carray(at_address(row[_LISTED]), starts[-1], np.uint32), marks)
+    count = 0
+    for place in places:
+        out[count] = place
+        count += marks[np.uintp(place)]
+    return count
+
+
+@called
+def nth_lowest(scores: Any, place: Any) -> Any:
+    """Return what stands at `place` once the scores are sorted; reorders them.
+
+    Hoare's selection ("Algorithm 65: Find", 1961). numba's `np.partition` takes seconds to compile.
+    """
+    left, right = 0, len(scores) - 1
+    while left < right:
+        pivot = scores[place]
+        low, high = left, right
+        # Neither runs out of the array: each stops at the pivot, or at what the other has swapped; at NaN too.
+        while low <= high:
+            while scores[low] < pivot:
+                low += 1
+            while pivot < scores[high]:
+                high -= 1
+            if low <= high:
+                scores[low], scores[high] = scores[high], scores[low]
+                low += 1
+                high -= 1
+        if high < place:
+            left = low
+        if place < low:
+            right = high
+    return scores[place]
+
+
+@inlined
+def _keep_best(found: Any, bounds: Any, scores: Any, count: Any) -> None:
+    total = bounds[-1]
+    if total <= count:
+        return
+    bar = nth_lowest(scores[:total].copy(), total - count)
+    kept = first = 0
+    for part in range(len(bounds) - 1):
+        end = bounds[part + 1]
+        for number in range(first, end):
+            if scores[number] >= bar:
+                found[kept] = found[number]
+                kept += 1
+        first = end
+        bounds[part + 1] = kept
+
+
+@compiled
+def finalists(
+    table: Any,
+    scale_bytes: Any,
+    width: Any,
+    step: Any,
+    whole: Any,
+    query: Any,
+    levels: Any,
+    centroids: Any,
+    probes: Any,
+    wanted: Any,
+    slack: Any,
+    kept: Any,
+    bounds: Any,
+) -> Any:
+    """Return the passages whose MaxSim is worth computing, part after part.
+
+    Parameters
+    ----------
+    table
+        Of `part_table`.
+    scale_bytes, width, step, whole
+        As of `Tokens`.
+    query, levels
+        `Query`, and its levels as *Shape:* (centroids, lanes).
+    centroids
+        How many there are, less those that fill up.
+    probes
+        How many of the best centroids of each query token to look into; 0 for all passages.
+    wanted
+        How many to keep by their centroids.
+    slack
+        As of `nearly`.
+    kept
+        How many to keep after that.
+    bounds
+        Written. Int64, *Shape:* (parts + 1,): where each part's passages end.
+
+    Returns
+    -------
+    numpy.ndarray
+        Ordinals, int32: at least as many as are to be kept, if there are so many.
+    """
+    total = 0
+    for part in range(len(table)):
+        total += np.intp(table[part, _COUNT])
+    found = np.empty(total, dtype=np.int32)
+    bounds[0] = 0
+    if probes:
+        chosen = np.zeros(centroids, dtype=np.uint8)
+        best_centroids(levels, centroids, query.tokens, probes, chosen)
+        for part in range(len(table)):
+            bounds[part + 1] = bounds[part] + _met(table[part], chosen, found[bounds[part] :])
+    if not probes or bounds[-1] < min(wanted, total):
+        # All of them, by their centroids, where too few were met.
+        for part in range(len(table)):
+            bounds[part + 1] = bounds[part] + _all_of(table[part], found[bounds[part] :])
+    scores = np.empty(bounds[-1], dtype=np.float64)
+    for part in range(len(table)):
+        some = slice(bounds[part], bounds[part + 1])
+        stored = tokens_at(table[part], scale_bytes, width, step, whole)
+        approximate(stored.codes, stored.offsets, found[some], levels, scores[some])
+    _keep_best(found, bounds, scores, wanted)
+    for part in range(len(table)):
+        some = slice(bounds[part], bounds[part + 1])
+        nearly(tokens_at(table[part], scale_bytes, width, step, whole), query, found[some], slack, scores[some])
+    _keep_best(found, bounds, scores, kept)
+    return found[: bounds[-1]].copy()

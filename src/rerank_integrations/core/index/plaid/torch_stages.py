@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import embedding_bag
 
 from rerank_integrations.core.index.codecs import Codec
-from rerank_integrations.core.index.plaid.kernels import mark_listed
+from rerank_integrations.core.index.plaid.centroid_kernels import mark_listed
 from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best

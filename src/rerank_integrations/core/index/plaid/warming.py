@@ -9,9 +9,7 @@ Imports no numba but in the child.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
-import gc
 import logging
 import os
 import subprocess
@@ -20,14 +18,16 @@ import threading
 from pathlib import Path
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.index.plaid.code_folder import is_complete, mark_complete, writable_folder
+from rerank_integrations.core.index.plaid.code_folder import is_complete, writable_folder
 
 _LOG = logging.getLogger(__name__)
 
 # A child that takes longer hangs; then the caller compiles.
 _LONGEST_SECONDS = 600.0
 # Nothing is imported before the parent's path is in place: the working folder stands first in a child's own.
-_CHILD = "import sys; sys.path[:] = sys.argv[3:]; from rerank_integrations.core.index.plaid.warming import main; main()"
+_CHILD = (
+    "import sys; sys.path[:] = sys.argv[3:]; from rerank_integrations.core.index.plaid.rehearsal import main; main()"
+)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -60,6 +60,11 @@ def require_compiled(nbits: int) -> None:
             _LOG.warning("the search loops are compiled in this process, since a child did not: %s", child.message())
             break
     here.ready.add(nbits)
+
+
+def mark_ready(nbits: int) -> None:
+    """Have this process use the loops for an index with this many bits per dimension as they are, without a child."""
+    _here().ready.add(nbits)
 
 
 class _Child:
@@ -147,34 +152,3 @@ def _can_start() -> bool:
     # In a frozen program or an embedding one, the executable is not an interpreter.
     interpreter = Path(sys.executable or "").name.lower().startswith(("python", "pypy"))
     return interpreter and not getattr(sys, "frozen", False) and writable_folder() is not None
-
-
-def main() -> None:
-    """Compile, in the child."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    nbits, waits = int(sys.argv[1]), sys.argv[2] == "wait"
-    # What loads them here must not ask for another child.
-    _here().ready.add(nbits)
-    if not waits and hasattr(os, "nice"):
-        os.nice(5)
-    folder = writable_folder()
-    if folder is None:
-        raise SystemExit("no folder for compiled code can be written")
-    from filelock import FileLock, Timeout
-
-    # The lock is this process's own: nobody inherits it, and it ends with it.
-    with contextlib.suppress(Timeout), FileLock(folder / "compiling.lock", timeout=-1 if waits else 0):
-        if not is_complete(nbits):
-            from rerank_integrations.core.index.plaid.rehearsal import rehearse
-
-            # Numba makes objects by the million: looking for circles among them takes a tenth of the time.
-            gc.disable()
-            rehearse(nbits)
-            mark_complete(folder, nbits)
-
-
-def _leave_with_parent() -> None:
-    # Not `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
-    while os.read(0, 1):
-        pass
-    os._exit(1)

@@ -239,16 +239,16 @@ def query_tables(
     query
         Float32, *Shape:* (query tokens, dim).
     centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
-        Of `small.Small`.
+        Of `cpu_query.ByteCodec`.
     whole
-        As of `stored_tokens.Tokens`.
+        As of `token_kernels.Tokens`.
     floats
         Written. Float32 zeros, *Shape:* (blocks, wide, 16).
     signed
         Written. Int8 zeros, *Shape:* (blocks, dim / 4, 16, 4).
     facts
         Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
-        the margins of `stored_tokens.Query`, factors and shifts of products with centroids.
+        the margins of `token_kernels.Query`, factors and shifts of products with centroids.
     """
     longest = np.float32(0.0)
     for token in range(len(query)):
@@ -326,3 +326,28 @@ def nearest_codewords(vectors: Any, columns: Any, half_norms: Any, numbers: Any,
             if distances[lane] < distances[lowest]:
                 lowest = lane
         out[row] = np.uint8(winners[lowest])
+
+
+@compiled
+def measure_lengths(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
+    """Measure decompressed tokens of scale 1: the length of centroid and residual together.
+
+    Parameters
+    ----------
+    centroids, codebook
+        As of `codecs.Codec`.
+    codes, residuals
+        As of `codecs.Codes`.
+    lengths
+        Written. Float32, *Shape:* (tokens,).
+    """
+    size = codebook.shape[1]
+    for token in range(len(codes)):
+        centroid = codes[token]
+        square = 0.0
+        for place in range(residuals.shape[1]):
+            word = residuals[token, place]
+            for i in range(size):
+                value = centroids[centroid, place * size + i] + codebook[word, i]
+                square += value * value
+        lengths[token] = np.sqrt(square)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from rerank_integrations.core.concurrency.lanes import in_parts
 from rerank_integrations.core.index.array_rules import MAX_CENTROIDS
 from rerank_integrations.core.index.codecs import Codec, Codes
+from rerank_integrations.core.index.plaid.centroid_kernels import measure_lengths, nearest_codewords
 from rerank_integrations.core.index.plaid.clustering import NearestCentroid, kmeans, nearest, train_centroids
-from rerank_integrations.core.index.plaid.jit import compiled
-from rerank_integrations.core.index.plaid.kernels import nearest_codewords
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.maxsim import Floats
 
@@ -160,21 +159,7 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
     def measure(start: int, end: int) -> None:
         # Copies: for other integers, or arrays that cannot be written, the loop would be compiled once more.
         some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
-        _measure(centroids, codebook, some, rest, lengths[start:end])
+        measure_lengths(centroids, codebook, some, rest, lengths[start:end])
 
     in_parts(measure, len(codes), _MEASURED_TOKENS)
     return lengths
-
-
-@compiled
-def _measure(centroids: Any, codebook: Any, codes: Any, residuals: Any, lengths: Any) -> None:
-    size = codebook.shape[1]
-    for token in range(len(codes)):
-        centroid = codes[token]
-        square = 0.0
-        for place in range(residuals.shape[1]):
-            word = residuals[token, place]
-            for i in range(size):
-                value = centroids[centroid, place * size + i] + codebook[word, i]
-                square += value * value
-        lengths[token] = np.sqrt(square)
