@@ -197,7 +197,7 @@ def test_a_child_forked_while_another_thread_writes_reads_and_closes(tmp_path: P
 
 # Locks that need no section, for the reason given: none of them can be found taken by a forked child that wants it.
 OUTSIDE_OF_SECTIONS = {
-    ("core/forking.py", "_one_fork"),  # what sections are made of
+    ("core/concurrency/forks.py", "_one_fork"),  # what sections are made of
     ("core/index/reader.py", "_lock"),  # within a transaction, which is a section
     ("core/index/catalog.py", "_changed"),  # the same, where forks_held_off() does not stand beside it
     ("core/index/plaid/torch_stages.py", "_lock"),  # the same
