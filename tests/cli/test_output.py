@@ -193,15 +193,15 @@ CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "explain": (lambda world, _: [f"zip {world.name}", f"a zip {world.name}", "--model", world.colbert], ()),
     "info": (lambda world, _: [world.index()], ()),
     "verify": (lambda world, _: [world.index()], ()),
-    "evaluate": (evaluate_again, ("bm25s", "jinja2")),
-    "report": (lambda world, _: [world.results()], ("bm25s", "jinja2")),
+    "evaluate": (evaluate_again, ("bm25s", "jinja2", "matplotlib")),
+    "report": (lambda world, _: [world.results()], ("bm25s", "jinja2", "matplotlib")),
     "compare": (
         lambda world, _: [world.results() / "one.json", world.results() / "two.json", "--colbert", world.colbert],
         (),
     ),
     "tune": (
         lambda world, _: [world.collection(), "--colbert", world.colbert, "--budget-ms", "60000"],
-        ("bm25s", "jinja2"),
+        ("bm25s", "jinja2", "matplotlib"),
     ),
     "train": (train_pairs, ("accelerate", "datasets")),
     "optimize": (lambda world, _: [world.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),

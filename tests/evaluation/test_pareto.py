@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rerank_integrations.evaluation.report.pareto import pareto_front
+from rerank_integrations.evaluation.plots import pareto_front
 
 
 def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -6,13 +6,16 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from made_up_results import DATA, ORIGIN, QRELS, invented
@@ -122,23 +125,39 @@ def titles(drawing: ElementTree.Element) -> list[str]:
 
 
 def read_points(drawing: ElementTree.Element) -> dict[str, tuple[float, float]]:
-    """Read names and places of markers."""
-    found = {}
-    for group in drawing.iter("g"):
-        marker, title = group.find("path[@class='marker']"), group.find("title")
-        if marker is not None and title is not None:
-            x, y = re.findall(r"-?[\d.]+", marker.get("transform", ""))
-            found[(title.text or "").split(": nDCG")[0]] = (float(x), float(y))
-    return found
+    """Read the names and the positions of markers."""
+    points = {}
+    for group in drawing.iterfind(".//g[@class='marker']"):
+        shape, title = group.find(".//path"), group.find("title")
+        assert shape is not None
+        assert title is not None
+        x, y = re.findall(r"-?[\d.]+", shape.get("transform", ""))
+        points[(title.text or "").split(": nDCG")[0]] = (float(x), float(y))
+    return points
 
 
 def read_ticks(drawing: ElementTree.Element, axis: str) -> list[tuple[float, float]]:
-    """Read the places and figures of an axis, as one who looks at it."""
-    anchor, place = ("middle", "x") if axis == "x" else ("end", "y")
-    texts = [text for text in drawing.iter("text") if text.get("class") == "tick" and text.get("text-anchor") == anchor]
-    # A figure's baseline stands a little below its line.
-    down = 0.0 if axis == "x" else -4.0
-    return [(float(text.get(place, "")) + down, float((text.text or "").replace(",", ""))) for text in texts]
+    """Read the positions of an axis's grid lines, and the figures that stand at them."""
+    lines = [extent(path) for path in drawing.iterfind(".//g[@class='grid']/path")]
+    # A line across the axis x is upright.
+    positions = [left if axis == "x" else top for left, top, right, bottom in lines if (left == right) is (axis == "x")]
+    anchor = "middle" if axis == "x" else "end"
+    texts = [text for text in drawing.iterfind(".//g[@class='tick']/text") if text.get("text-anchor") == anchor]
+    figures = [float((text.text or "").replace(",", "")) for text in texts]
+    return list(zip(positions, figures, strict=True))
+
+
+def read_bars(drawing: ElementTree.Element) -> list[tuple[float, float]]:
+    """Read where bars start, and how long they are."""
+    boxes = [extent(path) for path in drawing.iterfind(".//g[@class='bar']/path")]
+    return [(left, right - left) for left, _, right, _ in boxes]
+
+
+def extent(path: ElementTree.Element) -> tuple[float, float, float, float]:
+    """Return the left, top, right and bottom end of straight lines."""
+    numbers = np.array(re.findall(r"-?[\d.]+", path.get("d", "")), dtype=float).reshape(-1, 2)
+    (left, top), (right, bottom) = numbers.min(axis=0).tolist(), numbers.max(axis=0).tolist()
+    return left, top, right, bottom
 
 
 def test_the_page_needs_nothing_else(page: Page) -> None:
@@ -239,14 +258,13 @@ def test_bars_are_as_long_as_their_figures(page: Page, rows: list[Row]) -> None:
         ("peak memory", [row.peak_mb for row in rows]),
         ("size of the index", [row.index_mb for row in rows]),
     ):
-        lengths = [float(bar.get("width", "")) for bar in page.drawing(start).iter("rect")]
+        lengths = [length for _, length in read_bars(page.drawing(start))]
         assert np.array(lengths) / lengths[-1] == pytest.approx(np.array(values) / values[-1], abs=1e-3)
 
 
 def test_stages_lie_end_to_end(page: Page, rows: list[Row]) -> None:
     drawing = page.drawing("median of each stage")
-    bars = [bar for group in drawing.iter("g") for bar in group.iter("rect")]
-    spans = [(float(bar.get("x", "")), float(bar.get("width", ""))) for bar in bars]
+    spans = read_bars(drawing)
     for number, row in enumerate(rows):
         stages = spans[3 * number : 3 * number + 3]
         for (start, length), (following, _) in pairwise(stages):
@@ -302,7 +320,7 @@ def test_many_pipelines_have_names_that_do_not_meet(tmp_path: Path) -> None:
     found = Page(write_report(tmp_path, many, summarize(many, QRELS)))
     for percentile in (50, 95):
         drawing = found.drawing(f"nDCG@10 against p{percentile}")
-        names = [text for text in drawing.iter("text") if text.get("class") == "name"]
+        names = drawing.findall(".//g[@class='name']/text")
         assert len(names) == len(many)
         boxes = [box(text) for text in names]
         for number, (left, top, right, bottom) in enumerate(boxes):
@@ -393,7 +411,7 @@ def test_folders_that_make_no_report(tmp_path: Path, results: list[Measured]) ->
 def test_importing_loads_nothing_heavy() -> None:
     code = (
         "import sys, rerank_integrations.cli, rerank_integrations.evaluation\n"
-        "print(sorted({'torch', 'scipy', 'ir_measures', 'bm25s', 'jinja2'} & set(sys.modules)))"
+        "print(sorted({'torch', 'scipy', 'ir_measures', 'bm25s', 'jinja2', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -413,3 +431,38 @@ def test_bits_are_told_of_what_is_compressed_alone(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "summary.json").read_text("utf-8"))["rows"][0]["compressed"] == {
             "starter": compressed
         }
+
+
+def test_the_same_results_make_the_same_page(tmp_path: Path, page: Page, results: list[Measured]) -> None:
+    # Whatever style the process has chosen for its own plots, in whichever thread; it keeps that style.
+    with matplotlib.rc_context({"axes.grid": False, "font.size": 30, "svg.fonttype": "path"}):
+        with ThreadPoolExecutor(3) as pool:
+            folders = [tmp_path / str(number) for number in range(3)]
+            for folder in folders:
+                folder.mkdir()
+            pages = list(pool.map(lambda folder: write_report(folder, results, summarize(results, QRELS)), folders))
+        assert matplotlib.rcParams["font.size"] == 30
+    assert {path.read_text(encoding="utf-8") for path in pages} == {page.source}
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ["检索增强", "cost $x_1$ & $y$", "two\nlines", "half \ud800"]
+    results = [invented(Pipeline(name, BM25), good=0.5, slow=10.0**number) for number, name in enumerate(names)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Page(write_report(tmp_path, results, summarize(results, QRELS)))
+    for start in ("nDCG@10 against p50", "peak memory", "median of each stage"):
+        texts = [text.text for text in found.drawing(start).iterfind(".//g[@class='name']/text")]
+        assert sorted(map(str, texts)) == sorted(name.replace("\ud800", "\ufffd") for name in names)
+
+
+def test_a_missing_extra_is_named(results: list[Measured], tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from rerank_integrations import MissingExtraError\n"
+        "from rerank_integrations.evaluation import report_kept\n"
+        "try:\n    report_kept(sys.argv[1])\nexcept MissingExtraError as error:\n    print(error)"
+    )
+    keep(tmp_path, results[:1])
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "rerank-integrations[evaluate]" in done.stdout

@@ -28,7 +28,7 @@ from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
 from rerank_integrations.evaluation.vectors import are_stored, open_vectors, store_vectors
 
 _RULES = "4"  # raise it when anything is measured in another way
-_PACKAGES = ("bm25s", "ir_measures", "scipy", "Stemmer", "yaml")
+_PACKAGES = ("bm25s", "ir_measures", "matplotlib", "scipy", "Stemmer", "yaml")
 
 
 def identity(pipeline: Pipeline, data: Dataset, callers: Sequence[int]) -> dict[str, Any]:

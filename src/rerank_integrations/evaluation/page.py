@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
+from rerank_integrations.evaluation import tables
 from rerank_integrations.evaluation.measuring import Measured
-from rerank_integrations.evaluation.report import tables
-from rerank_integrations.evaluation.report.bars import bars, stacked_stages
-from rerank_integrations.evaluation.report.candidates import series_by_candidates
-from rerank_integrations.evaluation.report.plots import (
+from rerank_integrations.evaluation.plots import (
+    bars,
     latency_by_candidates,
     quality_against_latency,
     quality_by_candidates,
+    stacked_stages,
 )
-from rerank_integrations.evaluation.report.svg import Element, written
-from rerank_integrations.evaluation.summary import COMPARED_BY, Row
+from rerank_integrations.evaluation.summary import COMPARED_BY, Row, series_by_candidates
 
 # What neither XML nor HTML may hold, nor UTF-8 encode.
 _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -30,16 +31,11 @@ _FRONT = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with its caption."""
+    """A plot, as SVG, with its caption."""
 
     title: str
     text: str
-    drawing: Element
-
-    @property
-    def svg(self) -> str:
-        """The drawing's markup."""
-        return written(self.drawing)
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,6 @@ class Section:
 
 def render(data: Mapping[str, Any], results: Sequence[Measured], rows: Sequence[Row]) -> str:
     """Return the page of results and their rows, which are in one order; it fetches nothing."""
-    from jinja2 import Environment, StrictUndefined
-
     here = files(__package__)
     template = (here / "page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -71,7 +65,7 @@ def render(data: Mapping[str, Any], results: Sequence[Measured], rows: Sequence[
             _memory(rows),
             _how(data, results),
         ],
-        style=(here / "style.css").read_text(encoding="utf-8"),
+        style=(here / "page.css").read_text(encoding="utf-8"),
     )
     return _NO_TEXT.sub("\ufffd", page)
 

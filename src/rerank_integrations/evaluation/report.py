@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.errors import InvalidInputError, MissingExtraError
 from rerank_integrations.evaluation.evaluating import SUMMARY, read_judgements, read_results
 from rerank_integrations.evaluation.measuring import Measured
 from rerank_integrations.evaluation.summary import Row, summarize
@@ -31,11 +31,15 @@ def write_report(out: str | Path, results: Sequence[Measured], rows: Sequence[Ro
     ------
     InvalidInputError
         If there are no results.
+    MissingExtraError
+        Without matplotlib.
     """
-    from rerank_integrations.evaluation.report.page import render
-
     if not results:
         raise InvalidInputError("no results to report; expected at least one")
+    try:
+        from rerank_integrations.evaluation.page import render
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("evaluate", "the report") from error
     page, document = render(results[0].data, results, rows), summary_document(results, rows)
     Path(out, SUMMARY).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     Path(out, PAGE).write_text(page, encoding="utf-8")
