@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import rerank_integrations
 from rerank_integrations import IndexFormatError
 from rerank_integrations.cli import main
+from rerank_integrations.cli.app import app
 
 Cli = Callable[..., Any]
-COMMANDS = [
+COMMANDS = {
     "demo",
     "index",
     "search",
@@ -29,7 +31,9 @@ COMMANDS = [
     "tune",
     "train",
     "optimize",
-]
+    "import-colbert",
+    "export-colbert",
+}
 
 
 def test_version(cli: Cli) -> None:
@@ -37,12 +41,26 @@ def test_version(cli: Cli) -> None:
     assert (done.code, done.out) == (0, f"{rerank_integrations.__version__}\n")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_are_these() -> None:
+    assert set(get_command(app).commands) == COMMANDS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help(cli: Cli, command: str) -> None:
     done = cli(command, "--help")
     assert done.code == 0
     assert f"rerank-integrations {command}" in done.out
     assert command in cli("--help").out
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_argument_and_option_is_explained_by_a_sentence(command: str) -> None:
+    described = get_command(app).commands[command]  # type: ignore[attr-defined]
+    texts = {"": described.help, **{parameter.name: parameter.help for parameter in described.params}}
+    for name, text in texts.items():
+        sentence = (text or "").partition(" \\[default:")[0]
+        assert sentence[:1].isupper(), (name, text)
+        assert sentence.endswith("."), (name, text)
 
 
 def test_help_loads_no_torch() -> None:

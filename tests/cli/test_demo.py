@@ -70,7 +70,7 @@ def test_every_framework_gives_the_answer_of_the_core(
     with build_library(colbert, small, iter) as index:
         answers, absent = ask_all(index, "open a file", 5)
         core = ask_core(index, "open a file", 5)
-    assert [answer.asked for answer in answers] == (present or ["the core"])
+    assert [answer.framework for answer in answers] == (present or ["the core"])
     assert len(absent) == 2 - len(present)
     for answer in answers:
         assert [(hit.id, hit.score, hit.text) for hit in answer.hits] == [

@@ -22,7 +22,8 @@ from small_collection import QRELS, QUERIES, TEXTS
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, Passage, export_colbert
 from rerank_integrations.cli import app, main
-from rerank_integrations.cli.train import _TRAINERS, Kind
+from rerank_integrations.cli.options import ModelKind
+from rerank_integrations.cli.train import _TRAINERS
 from rerank_integrations.demo.library import build_library, library_path
 from rerank_integrations.evaluation import Pipeline, Retrieve, keep_result, load_dataset, measure_retriever
 from rerank_integrations.evaluation.evaluating import identity
@@ -219,7 +220,7 @@ def little_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         "rerank_integrations.evaluation.fidelity.measure_fidelity",
         lambda _: Fidelity(world.root, 1, 0.0, 1.0, 1.0),
     )
-    for kind in Kind:
+    for kind in ModelKind:
         monkeypatch.setitem(_TRAINERS, kind, lambda *_, **__: None)
 
 

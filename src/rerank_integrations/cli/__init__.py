@@ -1,4 +1,4 @@
-"""The command line, ``rerank-integrations``. Importing it loads neither torch nor a framework."""
+"""Command line ``rerank-integrations``. Importing it loads neither torch nor a framework."""
 
 from rerank_integrations.cli.app import main
 

@@ -1,11 +1,11 @@
-"""The entry point: the commands, the options that all of them share, and how errors are told."""
+"""Entry point of the command line: the commands, their common options and the report of errors."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Protocol, cast
 
 import typer
 
@@ -18,13 +18,35 @@ from rerank_integrations.cli.explain import explain
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
 from rerank_integrations.cli.optimize import optimize
-from rerank_integrations.cli.output import log_to_stderr, replace_what_streams_cannot_write, show, show_traceback, tell
+from rerank_integrations.cli.output import (
+    log_to_stderr,
+    replace_unencodable_characters,
+    show,
+    show_on_stderr,
+    show_traceback,
+)
 from rerank_integrations.cli.search import rerank, search
 from rerank_integrations.cli.train import train
 from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
 
-# By way of a class that typer exports: by version it has a copy of click of its own, or takes click's.
+
+class _Context(Protocol):
+    command_path: str
+
+    def get_usage(self) -> str: ...
+
+
+class _UsageError(Protocol):
+    """The parts of click's `UsageError` that are used here."""
+
+    ctx: _Context | None
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+# Some versions of typer have a copy of click, others import click; both export a subclass of the error.
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)
 _LOGGER = logging.getLogger("rerank_integrations")
 
@@ -56,17 +78,17 @@ for command in _COMMANDS:
     app.command()(command)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         show(rerank_integrations.__version__)
         raise typer.Exit
 
 
 @app.callback()
-def _shared(
-    debug: Annotated[bool, typer.Option("--debug", help="Log details; show the traceback of an error.")] = False,
+def _common_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Log details, and show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     log_to_stderr()
@@ -74,43 +96,42 @@ def _shared(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit with its code.
 
     Parameters
     ----------
     arguments
-        What follows the program's name; ``None`` takes the process's own.
+        The arguments after the program's name; ``None`` takes those of the process.
 
     Raises
     ------
     SystemExit
-        0 when the command worked, 1 after an error (told in one line on stderr), 2 for wrong usage.
+        0 for success, 1 for an error (one line on stderr), 2 for wrong usage, 3 if `index` could not read some files.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    replace_what_streams_cannot_write()
+    command_line = sys.argv[1:] if arguments is None else list(arguments)
+    replace_unencodable_characters()
     try:
-        # obj: what `evaluate` records as its command.
-        code = app(args=given, prog_name="rerank-integrations", obj=given, standalone_mode=False)
+        # `evaluate` records obj as its command.
+        code = app(args=command_line, prog_name="rerank-integrations", obj=command_line, standalone_mode=False)
     except _USAGE_ERROR as error:
-        code = _tell_usage(error)
+        code = _show_usage_error(cast(_UsageError, error))
     except typer.Abort:
-        tell("Aborted.")
+        show_on_stderr("Aborted.")
         code = 1
     except Exception as error:
         if _LOGGER.isEnabledFor(logging.DEBUG) or not isinstance(error, RerankError | OSError):
-            # The interpreter would write the message as it is.
+            # The interpreter would write the message without replacing its control characters.
             sys.excepthook = show_traceback
             raise
-        tell(f"error: {error}")
+        show_on_stderr(f"error: {error}")
         code = 1
     raise SystemExit(code or 0) from None
 
 
-def _tell_usage(error: Exception) -> int:
-    usage = cast(Any, error)
-    # Without a message nothing was asked for, and the help has been shown.
-    if message := usage.format_message():
-        if usage.ctx is not None:
-            tell(f"{usage.ctx.get_usage()}\nTry '{usage.ctx.command_path} --help' for help.")
-        tell(f"error: {message}")
-    return int(usage.exit_code)
+def _show_usage_error(error: _UsageError) -> int:
+    # An error without a message stands for a call without arguments, which has shown the help.
+    if message := error.format_message():
+        if error.ctx is not None:
+            show_on_stderr(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.")
+        show_on_stderr(f"error: {message}")
+    return error.exit_code

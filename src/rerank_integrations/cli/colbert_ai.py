@@ -1,4 +1,4 @@
-"""``rerank-integrations import-colbert`` and ``export-colbert``: indexes of colbert-ai's into ours, and back."""
+"""``rerank-integrations import-colbert`` and ``export-colbert``: convert indexes from and to colbert-ai's format."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Annotated
 import typer
 
 import rerank_integrations
+from rerank_integrations.cli.options import AsJson, IndexPath
 from rerank_integrations.cli.output import show, write_json
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-
 
 def import_colbert(
     source: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="A folder that colbert-ai or RAGatouille wrote.")
+        Path, typer.Argument(exists=True, file_okay=False, help="Index folder that colbert-ai or RAGatouille wrote.")
     ],
-    path: Annotated[Path, typer.Argument(metavar="INDEX", help="The index to make.")],
-    model: Annotated[str, typer.Option(help="The checkpoint it was made with: name or path.")],
+    path: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the new index.")],
+    model: Annotated[str, typer.Option(help="Checkpoint that the index was built with: name or path.")],
     collection: Annotated[
         Path | None,
         typer.Option(help="The indexed passages, .tsv or .json. \\[default: collection.json or .tsv in SOURCE]"),
@@ -28,7 +27,7 @@ def import_colbert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing index.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an index of one that colbert-ai made; nothing is encoded again."""
+    """Convert an index of colbert-ai into a new index, without encoding the passages again."""
     with rerank_integrations.import_colbert(
         source, path, ColBERTModel(model), collection=collection, overwrite=overwrite
     ) as index:
@@ -36,20 +35,19 @@ def import_colbert(
     if as_json:
         write_json({"index": str(path), "source": str(source), "passages": stats.passages, "tokens": stats.tokens})
     else:
-        told = f"{path}: {stats.passages:,} passages of {stats.tokens:,} tokens imported from {source}"
-        show(told)
+        show(f"{path}: {stats.passages:,} passages of {stats.tokens:,} tokens imported from {source}")
 
 
 def export_colbert(
-    path: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
-    target: Annotated[Path, typer.Argument(help="The folder to make, for colbert-ai.")],
+    path: IndexPath,
+    target: Annotated[Path, typer.Argument(help="New folder for colbert-ai.")],
     as_json: AsJson = False,
 ) -> None:
     """Write an index as a folder that colbert-ai opens."""
     with ColBERTIndex.open(path, read_only=True) as index:
-        made = rerank_integrations.export_colbert(index, target)
+        exported = rerank_integrations.export_colbert(index, target)
         passages = len(index)
     if as_json:
-        write_json({"index": str(path), "target": str(made), "passages": passages})
+        write_json({"index": str(path), "target": str(exported), "passages": passages})
     else:
-        show(f"{made}: {passages:,} passages exported from {path}")
+        show(f"{exported}: {passages:,} passages exported from {path}")

@@ -1,4 +1,4 @@
-"""``rerank-integrations compare``: what changed from one result of an evaluation to another, query by query."""
+"""``rerank-integrations compare``: show the queries whose results differ between two evaluations."""
 
 from __future__ import annotations
 
@@ -10,63 +10,69 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_integrations.cli.highlight import highlight
+from rerank_integrations.cli.options import AsJson
 from rerank_integrations.cli.output import has_colours, show, write_json
 from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.evaluation import METRICS, Comparison, QueryChange, ShownPassage, read_result
 from rerank_integrations.evaluation import compare as compare_results
 
-# Characters of a passage, and relevant passages that are named without their text.
-_WIDTH = 200
-_NAMED = 8
+_CHARACTERS_PER_PASSAGE = 200
+_MAX_OTHER_PASSAGES = 8
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A result that 'evaluate' kept: a JSON file.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare with it.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="A result of 'evaluate': a JSON file.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The result to compare with it.")],
     data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="Their test collection; by default where it was then.")
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Their test collection; by default its path at the time of the evaluation."
+        ),
     ] = None,
-    metric: Annotated[str, typer.Option(help=f"One of {', '.join(METRICS)}.")] = "nDCG@10",
-    top: Annotated[int, typer.Option(min=0, help="How many of the queries that changed to show.")] = 10,
+    metric: Annotated[str, typer.Option(help=f"Metric to compare by: {', '.join(METRICS)}.")] = "nDCG@10",
+    top: Annotated[int, typer.Option(min=0, help="Number of changed queries to show.")] = 10,
     colbert: Annotated[
         str,
-        typer.Option(help="Mark words that this ColBERT model matched; 'auto': B's, else A's; 'none': none."),
+        typer.Option(
+            help="ColBERT model whose matched words are marked; 'auto': that of B, else of A; 'none': no marks."
+        ),
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show which queries changed between two results, and which passages took each other's place."""
+    """Show the queries whose metric differs between two results, with the passages that changed ranks."""
     before, after = read_result(a), read_result(b)
     model = None if colbert == "none" else colbert
-    found = compare_results(before, after, data, metric=metric, top=top, colbert=model)
+    comparison = compare_results(before, after, data, metric=metric, top=top, colbert=model)
     if as_json:
-        write_json({"files": {"a": str(a), "b": str(b)}, **found.to_json()})
+        write_json({"files": {"a": str(a), "b": str(b)}, **comparison.to_json()})
         return
-    _write_summary(found, a, b)
-    for number, change in enumerate(found.changes, start=1):
+    _write_summary(comparison, a, b)
+    for number, change in enumerate(comparison.changes, start=1):
         show()
-        show(_change(change, found.metric, number))
+        show(_change(change, comparison.metric, number))
         _write_others(change)
 
 
-def _write_summary(found: Comparison, a: Path, b: Path) -> None:
-    table = Table(title=f"{found.data['name']}: {found.metric}", title_justify="left", caption_justify="left")
+def _write_summary(comparison: Comparison, a: Path, b: Path) -> None:
+    table = Table(title=f"{comparison.data['name']}: {comparison.metric}", title_justify="left", caption_justify="left")
     table.add_column("")
     table.add_column("pipeline", overflow="fold")
     table.add_column("result", overflow="fold")
-    table.add_column(found.metric, justify="right")
-    table.add_row("A", found.name_a, str(a), f"{found.mean_a:.3f}")
-    table.add_row("B", found.name_b, str(b), f"{found.mean_b:.3f}")
+    table.add_column(comparison.metric, justify="right")
+    table.add_row("A", comparison.name_a, str(a), f"{comparison.mean_a:.3f}")
+    table.add_row("B", comparison.name_b, str(b), f"{comparison.mean_b:.3f}")
     show(table)
-    chance = "" if found.p_value is None else f"; paired t-test: p = {_p(found.p_value)}"
+    chance = "" if comparison.p_value is None else f"; paired t-test: p = {_formatted_p(comparison.p_value)}"
+    difference = comparison.mean_b - comparison.mean_a
     show(
-        f"B is {found.mean_b - found.mean_a:+.3f}: {found.better:,} queries better, {found.worse:,} worse, "
-        f"{found.same:,} the same{chance}."
+        f"B is {difference:+.3f}: {comparison.better:,} queries better, {comparison.worse:,} worse, "
+        f"{comparison.same:,} the same{chance}."
     )
-    if found.changes and found.colbert is not None:
-        show(f"Words that {found.colbert} matched with the query are marked.")
+    if comparison.changes and comparison.colbert is not None:
+        show(f"Words that {comparison.colbert} matched with the query are marked.")
 
 
-def _p(value: float) -> str:
+def _formatted_p(value: float) -> str:
     return "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -93,7 +99,7 @@ def _passage(passage: ShownPassage, *, styled: bool) -> Text:
         "  ",
         _judged(passage.grade),
         "\n",
-        highlight(passage.text, passage.matches, styled=styled, width=_WIDTH),
+        highlight(passage.text, passage.matches, styled=styled, width=_CHARACTERS_PER_PASSAGE),
     )
 
 
@@ -110,11 +116,14 @@ def _rank(rank: int | None) -> str:
 
 
 def _write_others(change: QueryChange) -> None:
-    """Name the relevant passages that the table has no room for."""
+    """Name the relevant passages that are not in the table."""
     shown = {passage.id for passage in change.passages}
     others = [passage for passage in change.relevant if passage.id not in shown]
     if not others:
         return
-    named = [f"{one.id} ({_rank(one.rank_a)} in A, {_rank(one.rank_b)} in B)" for one in others[:_NAMED]]
-    rest = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    named = [
+        f"{passage.id} ({_rank(passage.rank_a)} in A, {_rank(passage.rank_b)} in B)"
+        for passage in others[:_MAX_OTHER_PASSAGES]
+    ]
+    rest = f" and {len(others) - _MAX_OTHER_PASSAGES:,} more" if len(others) > _MAX_OTHER_PASSAGES else ""
     show(f"Also relevant: {', '.join(named)}{rest}")

@@ -1,4 +1,4 @@
-"""``rerank-integrations demo``: the main job, on the docstrings of the running Python, with no model hub."""
+"""``rerank-integrations demo``: retrieval from the docstrings of the running Python, without a model hub."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.text import Text
 from tqdm import tqdm
 
 from rerank_integrations.cli.highlight import highlight
+from rerank_integrations.cli.options import as_unicode
 from rerank_integrations.cli.output import has_colours, show, write_hits
-from rerank_integrations.cli.search import as_unicode
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
@@ -25,22 +25,22 @@ from rerank_integrations.errors import RerankError
 
 def demo(
     question: Annotated[
-        str, typer.Argument(help="What to ask.", callback=as_unicode)
+        str, typer.Argument(help="The question.", callback=as_unicode)
     ] = "read a zip file without extracting it",
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many hits.")] = 5,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Number of hits to show.")] = 5,
 ) -> None:
-    """Ask the docstrings of this Python's standard library, through LangChain and through LlamaIndex.
+    """Search the docstrings of this Python's standard library, through LangChain and through LlamaIndex.
 
-    The first call indexes them, which takes a minute or two, and keeps the index for the next ones.
+    The first call builds an index of them, which takes a minute or two. Later calls use that index.
     """
     model = ColBERTModel("starter")
     with open_library(model) or _build(model) as index:
         start = time.perf_counter()
         index.search(question, 1)
         show(f"Loaded the model and the index in {time.perf_counter() - start:.1f} s.")
-        answers, absent = ask_all(index, question, k)
+        answers, missing = ask_all(index, question, k)
         _show(model, question, answers)
-    for error in absent:
+    for error in missing:
         show(f"Not asked: {error}.")
     _compare(answers)
 
@@ -76,7 +76,7 @@ def _show(model: ColBERTModel, question: str, answers: list[Answer]) -> None:
     }
     write_hits(hits, texts, title=f"“{question}”")
     for answer in answers:
-        show(f"Answered through {answer.asked} in {answer.seconds * 1000:.0f} ms.")
+        show(f"Answered through {answer.framework} in {answer.seconds * 1000:.0f} ms.")
 
 
 def _compare(answers: list[Answer]) -> None:
@@ -85,7 +85,7 @@ def _compare(answers: list[Answer]) -> None:
     first, second = answers
     if [(hit.id, hit.score) for hit in first.hits] != [(hit.id, hit.score) for hit in second.hits]:
         raise RerankError(
-            f"{first.asked} gave {[hit.id for hit in first.hits]} and {second.asked} gave "
+            f"{first.framework} gave {[hit.id for hit in first.hits]} and {second.framework} gave "
             f"{[hit.id for hit in second.hits]}; expected the same ids and scores"
         )
-    show(f"{first.asked} and {second.asked} gave the same {len(first.hits)} passages and scores.")
+    show(f"{first.framework} and {second.framework} gave the same {len(first.hits)} passages and scores.")

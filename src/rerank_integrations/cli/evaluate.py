@@ -1,4 +1,4 @@
-"""``rerank-integrations evaluate``: pipelines side by side on a test collection."""
+"""``rerank-integrations evaluate`` and ``report``: compare pipelines on a test collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rerank_integrations.cli.output import show, tell, write_json
+from rerank_integrations.cli.options import AsJson, Collection, Split
+from rerank_integrations.cli.output import show, show_on_stderr, write_json
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation import (
     Pipeline,
@@ -32,43 +33,44 @@ from rerank_integrations.evaluation.summary import CHANCE, NOT_COMPRESSED
 
 def evaluate(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A test collection: a folder in BEIR layout.")],
+    data: Collection,
     pipelines: Annotated[
         str,
-        typer.Option(help="Presets, joined by commas, or 'all' of them, or a YAML file that declares pipelines."),
+        typer.Option(help="Names of presets, separated by commas, or 'all', or a YAML file that declares pipelines."),
     ] = "bm25,dense,dense+colbert,colbert-2bit",
     out: Annotated[
-        Path | None, typer.Option(help="Keep results here. \\[default: evaluation/DATA, and -SPLIT unless test]")
+        Path | None, typer.Option(help="Folder for the results. \\[default: evaluation/DATA, and -SPLIT unless test]")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
+    split: Split = "test",
     queries: Annotated[
-        int | None, typer.Option(help="Draw so many queries, always the same ones. \\[default: all]")
+        int | None, typer.Option(help="Number of queries to draw; the draw is always the same. \\[default: all]")
     ] = None,
-    colbert: Annotated[str, typer.Option(help="ColBERT checkpoint of the presets.")] = "starter",
-    dense: Annotated[str, typer.Option(help="Bi-encoder of the presets.")] = "starter",
-    cross_encoder: Annotated[str, typer.Option(help="Cross-encoder of the presets.")] = "starter",
+    colbert: Annotated[str, typer.Option(help="ColBERT checkpoint for the presets.")] = "starter",
+    dense: Annotated[str, typer.Option(help="Bi-encoder checkpoint for the presets.")] = "starter",
+    cross_encoder: Annotated[str, typer.Option(help="Cross-encoder checkpoint for the presets.")] = "starter",
     candidates: Annotated[
         str | None,
-        typer.Option(help="Measure presets with a reranker at each of these: 10,25,50,100. \\[default: 50]"),
+        typer.Option(
+            help="Numbers of candidates that presets with a reranker are measured with: 10,25,50,100. \\[default: 50]"
+        ),
     ] = None,
-    callers: Annotated[str, typer.Option(help="How many ask at once when queries a second are counted.")] = "1,8",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    callers: Annotated[
+        str, typer.Option(help="Numbers of concurrent callers that queries per second are measured with.")
+    ] = "1,8",
+    as_json: AsJson = False,
 ) -> None:
-    """Measure quality, latency and memory of pipelines; stopped, it goes on where it was."""
+    """Measure the quality, latency and memory of pipelines; a run that was stopped continues where it was."""
     counts = None if candidates is None else _counts(candidates, "--candidates")
-    at_once = _counts(callers, "--callers")
-    if Path(pipelines).suffix in (".yaml", ".yml"):
-        if counts is not None:
-            raise InvalidInputError(f"--candidates is for presets; {pipelines} declares its own, by candidates:")
-        chosen = read_pipelines(pipelines)
-    else:
-        chosen = _presets(pipelines, presets(colbert, dense, cross_encoder), counts)
+    numbers_of_callers = _counts(callers, "--callers")
+    selected = _pipelines(pipelines, presets(colbert, dense, cross_encoder), counts)
     collection = load_dataset(data, split, queries)
-    kept = out or Path("evaluation") / (collection.name if split == "test" else f"{collection.name}-{split}")
+    folder = out or Path("evaluation") / (collection.name if split == "test" else f"{collection.name}-{split}")
     command = shlex.join(["rerank-integrations", *context.obj])
-    results = evaluate_pipelines(data, chosen, kept, split=split, queries=queries, callers=at_once, command=command)
+    results = evaluate_pipelines(
+        data, selected, folder, split=split, queries=queries, callers=numbers_of_callers, command=command
+    )
     rows = summarize(results, collection.qrels)
-    page = write_report(kept, results, rows)
+    page = write_report(folder, results, rows)
     if as_json:
         write_json(summary_document(results, rows))
     else:
@@ -77,40 +79,45 @@ def evaluate(
         show(_size(rows))
         if any(row.label != row.name for row in rows):
             show(NOT_COMPRESSED)
-    _tell(page)
+    _show_report(page)
 
 
 def report(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The folder that `evaluate` keeps results in.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder with the results of 'evaluate'.")],
 ) -> None:
-    """Write the report of all results that a folder keeps; nothing is run, and the collection need not be there."""
+    """Write the report of all results in a folder, without the collection and without running anything."""
     page, left_out = report_kept(results)
     if left_out:
-        tell(f"left out, measured on another collection: {', '.join(left_out)}")
-    _tell(page)
+        show_on_stderr(f"left out, measured on another collection: {', '.join(left_out)}")
+    _show_report(page)
 
 
-def _tell(page: Path) -> None:
-    tell(f"report: {page}, its figures: {page.with_name(SUMMARY)}")
+def _show_report(page: Path) -> None:
+    show_on_stderr(f"report: {page}, its figures: {page.with_name(SUMMARY)}")
 
 
-def _counts(given: str, option: str) -> list[int]:
+def _counts(text: str, option: str) -> list[int]:
     try:
-        return [int(count) for count in given.split(",")]
+        return [int(count) for count in text.split(",")]
     except ValueError as error:
-        raise InvalidInputError(f"{option} is {given!r}; expected whole numbers above 0, joined by commas") from error
+        raise InvalidInputError(f"{option} is {text!r}; expected whole numbers above 0, joined by commas") from error
 
 
-def _presets(given: str, known: dict[str, Pipeline], counts: Sequence[int] | None) -> list[Pipeline]:
-    names = list(known) if given == "all" else given.split(",")
+def _pipelines(text: str, known: dict[str, Pipeline], counts: Sequence[int] | None) -> list[Pipeline]:
+    """Return the pipelines of a YAML file, or the presets of these names."""
+    if Path(text).suffix in (".yaml", ".yml"):
+        if counts is not None:
+            raise InvalidInputError(f"--candidates is for presets; {text} declares its own, by candidates:")
+        return read_pipelines(text)
+    names = list(known) if text == "all" else text.split(",")
     if unknown := [name for name in names if name not in known]:
         raise InvalidInputError(f"unknown pipelines {', '.join(unknown)}; expected some of {', '.join(known)}")
-    chosen = [known[name] for name in names]
-    return chosen if counts is None else at_candidates(chosen, counts)
+    pipelines = [known[name] for name in names]
+    return pipelines if counts is None else at_candidates(pipelines, counts)
 
 
 def quality_table(rows: Sequence[Row], title: str) -> Table:
-    """Return the metrics of each row, with a mark where nDCG@10 may differ from the first row's by chance."""
+    """Return a table of each row's metrics, with a mark where nDCG@10 may differ from the first row's by chance."""
     table = _table(title, rows[0].quality)
     for row in rows:
         marks = {"nDCG@10": "~" if row.may_be_chance else ""}

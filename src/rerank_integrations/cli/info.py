@@ -1,23 +1,19 @@
-"""``rerank-integrations info`` and ``verify``: what an index holds, and whether it is sound."""
+"""``rerank-integrations info`` and ``verify``: show the contents of an index, and check it for damage."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from rerank_integrations.cli.options import AsJson, IndexPath
 from rerank_integrations.cli.output import show, write_json, write_table
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.errors import IndexFormatError
 
-Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
-
-def info(path: Index, as_json: AsJson = False) -> None:
-    """Show what an index holds: passages, size, model."""
+def info(path: IndexPath, as_json: AsJson = False) -> None:
+    """Show the number of passages, the size and the model of an index."""
     with ColBERTIndex.open(path, read_only=True) as index:
         stats = index.stats().to_dict()
     if as_json:
@@ -26,8 +22,8 @@ def info(path: Index, as_json: AsJson = False) -> None:
         write_table(stats, title=str(path))
 
 
-def verify(path: Index, as_json: AsJson = False) -> None:
-    """Read all of an index and check that it is sound; exit code 1 if it is not."""
+def verify(path: IndexPath, as_json: AsJson = False) -> None:
+    """Read a whole index and check it for damage; the exit code is 1 if it is damaged."""
     try:
         with ColBERTIndex.open(path, read_only=True) as index:
             report = asdict(index.verify())

@@ -1,7 +1,7 @@
-"""Everything that the commands write passes here: tables and messages for people, one JSON document for programs.
+"""Output of all commands: tables and messages for people, one JSON document for programs.
 
-Names, texts, paths and errors may come from anyone. They are never read as markup, a character that steers a terminal
-becomes its picture, and one that the output's encoding lacks becomes a question mark.
+Names, texts, paths and errors may come from anyone. They are never read as markup. A character that controls a terminal
+becomes its picture, and a character that the output's encoding lacks becomes a question mark.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rerank_integrations.core.types import Hit
 
 
 class _SafeConsole(Console):
-    """A console on which no content is markup or an emoji's code, and no character steers the terminal."""
+    """Console that reads no markup and no emoji codes, and writes no character that controls the terminal."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=stderr, markup=False, emoji=False, highlight=False)
@@ -37,7 +37,7 @@ class _SafeConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         if isinstance(renderable, Text):
-            # Before its lines are broken: a character and its replacement may differ in width.
+            # A character and its replacement may differ in width, so replace before lines are broken.
             renderable = renderable.copy()
             renderable.plain = printable(renderable.plain, self.encoding)
         for segment in super().render(renderable, options):
@@ -53,7 +53,7 @@ class _SafeRecord(logging.LogRecord):
 
 
 class _SafeFormatter(logging.Formatter):
-    # Of tracebacks too, which are no part of a record's message.
+    # A traceback is not part of a record's message, so the whole output is made printable.
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), _encoding(sys.stderr))
 
@@ -62,8 +62,8 @@ def _encoding(stream: TextIO) -> str:
     return stream.encoding or "utf-8"
 
 
-def replace_what_streams_cannot_write() -> None:
-    """Have the standard streams write a question mark for a character that they lack, and raise no error."""
+def replace_unencodable_characters() -> None:
+    """Let the standard streams write a question mark for a character that they lack, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -71,65 +71,65 @@ def replace_what_streams_cannot_write() -> None:
 
 def log_to_stderr() -> None:
     """Write log records and warnings to the standard error stream."""
-    # For libraries that have handlers of their own.
+    # A library may write records by handlers of its own.
     logging.setLogRecordFactory(_SafeRecord)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
-    # force: the stream must be this call's standard error, also where another call in the process set it up
+    # The stream must be this call's standard error, even if an earlier call in the process set up another: hence force.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_, **__: str(message)
 
 
-def show_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """Write the traceback of an error that nothing caught, as `sys.excepthook` does."""
-    tell("".join(traceback.format_exception(kind, error, where)).rstrip("\n"))
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of an uncaught error; the arguments are those of `sys.excepthook`."""
+    show_on_stderr("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
 def show(content: RenderableType = "") -> None:
-    """Write a message or a table to the standard output; a message's long lines stay whole, for paths to be copied."""
+    """Write a message or a table to the standard output; long lines of a message stay whole, for copying paths."""
     _SafeConsole().print(content, soft_wrap=isinstance(content, str))
 
 
-def tell(message: str) -> None:
-    """Write a message to the standard error stream, where results never go."""
+def show_on_stderr(message: str) -> None:
+    """Write a message to the standard error stream, which is never for results."""
     _SafeConsole(stderr=True).print(message)
 
 
-def working(task: str) -> AbstractContextManager[object]:
-    """Show on a terminal that `task` is being worked on, for as long as the context lasts."""
+def spinner(task: str) -> AbstractContextManager[object]:
+    """Show on a terminal that `task` is in progress, as long as the context lasts."""
     return _SafeConsole(stderr=True).status(Text(task))
 
 
 def has_colours() -> bool:
-    """Tell whether the standard output shows colours."""
+    """Return whether the standard output shows colours."""
     return _SafeConsole().color_system is not None
 
 
-def write_json(document: Any) -> None:
-    """Write one JSON document to the standard output, in ASCII: every encoding has it, nothing steers."""
-    # The one control character that JSON's ASCII leaves as it is.
+def write_json(document: Mapping[str, object]) -> None:
+    """Write one JSON document to the standard output in ASCII, which every encoding has."""
+    # JSON in ASCII escapes every control character but this.
     sys.stdout.write(json.dumps(document, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
 def write_table(rows: Mapping[str, object], title: str) -> None:
-    """Write names and values, a row each."""
+    """Write a table of names and values, one row per name."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, _shown(value))
+        table.add_row(name, _formatted(value))
     show(table)
 
 
-def _shown(value: object) -> str:
+def _formatted(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
 def write_hits(hits: Iterable[Hit], texts: Mapping[str, Text] | None = None, title: str | None = None) -> None:
-    """Write hits as a table; `texts` gives styled texts by id, in place of the plain ones."""
+    """Write hits as a table; `texts` maps an id to a styled text that replaces the plain one."""
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")

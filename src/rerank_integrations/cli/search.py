@@ -1,53 +1,30 @@
-"""``rerank-integrations search`` and ``rerank``: the best passages of an index, or of a file."""
+"""``rerank-integrations search`` and ``rerank``: find the best passages of an index, or order those of a file."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rerank_integrations.cli.options import STDIN, AsJson, IndexPath, ModelKind, Query, file_name, read_text
 from rerank_integrations.cli.output import write_hits, write_json
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.jsonl import passage_of_line
+from rerank_integrations.core.jsonl import parse_passage
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.reranking import rerank as rerank_passages
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import InvalidInputError
 
-_STDIN = Path("-")
-# As which Python hands on what it cannot decode of an argument; models and indexes take none.
-_SURROGATES = re.compile("[\ud800-\udfff]")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-
-
-def as_unicode(text: str | None) -> str | None:
-    """Return an argument with a replacement character for each byte that the terminal's encoding lacks."""
-    return None if text is None else _SURROGATES.sub("\ufffd", text)
-
-
-Query = Annotated[str, typer.Argument(help="The question.", callback=as_unicode)]
-
-
-class Kind(str, Enum):
-    """The two kinds of reranking model."""
-
-    colbert = "colbert"
-    cross_encoder = "cross-encoder"
-
 
 def search(
-    path: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
+    path: IndexPath,
     query: Query,
-    k: Annotated[int, typer.Option("-k", "--k", min=0, help="How many hits.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", min=0, help="Number of hits to return.")] = 10,
     where: Annotated[
-        str | None, typer.Option(help="""A filter on metadata, in JSON: '{"year": {"$gte": 2023}}'.""")
+        str | None, typer.Option(help="""Filter on metadata, as JSON: '{"year": {"$gte": 2023}}'.""")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Checkpoint name or path. \\[default: the one that the index names on the hub]")
@@ -66,26 +43,26 @@ def rerank(
     query: Query,
     file: Annotated[
         Path,
-        typer.Argument(help="Passages, one a line or JSONL; - is the standard input."),
-    ] = _STDIN,
+        typer.Argument(help="File of passages, one per line or as JSONL; - reads the standard input."),
+    ] = STDIN,
     model: Annotated[
         str | None, typer.Option(help="Checkpoint name or path, or 'starter'. \\[default: a usual one of its kind]")
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="What the model is.")] = Kind.colbert,
-    top_n: Annotated[int | None, typer.Option(min=0, help="How many to keep. \\[default: all]")] = None,
+    kind: Annotated[ModelKind, typer.Option(help="Kind of the model.")] = ModelKind.COLBERT,
+    top_n: Annotated[int | None, typer.Option(min=0, help="Number of passages to return. \\[default: all]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put passages in order, the best first."""
-    if file != _STDIN and not file.is_file():
+    """Order passages by their relevance to a question, the best first."""
+    if file != STDIN and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
-    passages = list(_read(file))
-    maker = ColBERTModel if kind is Kind.colbert else CrossEncoderModel
-    scorer = maker() if model is None else maker(model)
+    passages = list(_read_passages(file))
+    model_class = ColBERTModel if kind is ModelKind.COLBERT else CrossEncoderModel
+    scorer = model_class() if model is None else model_class(model)
     hits = rerank_passages(query, passages, scorer, top_n=top_n)
     _write({"model": scorer.name}, query, hits, as_json=as_json)
 
 
-def _condition(where: str) -> dict[str, Any]:
+def _condition(where: str) -> dict[str, object]:
     try:
         condition = json.loads(where)
     except json.JSONDecodeError as error:
@@ -95,25 +72,19 @@ def _condition(where: str) -> dict[str, Any]:
     return condition
 
 
-def _read(file: Path) -> Iterator[Passage]:
-    """Yield the passages of a file: JSONL if its first line starts an object, else one a line, numbered."""
-    name = "standard input" if file == _STDIN else str(file)
-    data = sys.stdin.buffer.read() if file == _STDIN else file.read_bytes()
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{name}: not UTF-8 ({error.reason}); expected UTF-8") from error
-    filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    as_jsonl = bool(filled) and filled[0][1].lstrip().startswith("{")
-    for number, line in filled:
+def _read_passages(file: Path) -> Iterator[Passage]:
+    """Yield the passages of a file: JSONL if its first line starts an object, else one per line, with its number."""
+    lines = [(number, line) for number, line in enumerate(read_text(file).splitlines(), start=1) if line.strip()]
+    as_jsonl = bool(lines) and lines[0][1].lstrip().startswith("{")
+    for number, line in lines:
         if as_jsonl:
-            yield passage_of_line(line, place=f"{name}, line {number}")
+            yield parse_passage(line, location=f"{file_name(file)}, line {number}")
         else:
             yield Passage(str(number), line.strip())
 
 
-def _write(what: dict[str, str], query: str, hits: list[Hit], *, as_json: bool) -> None:
+def _write(origin: dict[str, str], query: str, hits: list[Hit], *, as_json: bool) -> None:
     if as_json:
-        write_json({**what, "query": query, "hits": [hit.to_dict() for hit in hits]})
+        write_json({**origin, "query": query, "hits": [hit.to_dict() for hit in hits]})
     else:
         write_hits(hits)

@@ -1,15 +1,15 @@
-"""``rerank-integrations tune``: the settings of a ColBERT index for a time that a query may take."""
+"""``rerank-integrations tune``: choose the settings of a ColBERT index for a time limit per query."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from rerank_integrations.cli.output import show, tell, write_json
+from rerank_integrations.cli.options import AsJson, Collection, Split
+from rerank_integrations.cli.output import show, show_on_stderr, write_json
 from rerank_integrations.evaluation import Trial, Tuning, load_dataset
 from rerank_integrations.evaluation import tune as tune_index
 from rerank_integrations.evaluation.summary import CHANCE
@@ -22,24 +22,30 @@ _LEGEND = (
 
 
 def tune(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A test collection: a folder in BEIR layout.")],
-    budget_ms: Annotated[float, typer.Option(help="Milliseconds that a query may take, its encoding included.")] = 20.0,
-    percentile: Annotated[int, typer.Option(help="Where they count: 95, or 50 for the median.")] = 95,
-    top_n: Annotated[int | None, typer.Option(help="How many hits you hand on. \\[default: by --recall-share]")] = None,
-    recall_share: Annotated[
-        float, typer.Option(help="Hand on as many hits as reach this share of the recall at 100.")
-    ] = 0.99,
-    colbert: Annotated[str, typer.Option(help="ColBERT checkpoint.")] = "starter",
-    cross_encoder: Annotated[
-        str | None, typer.Option(help="Also choose how many hits this cross-encoder reads.")
+    data: Collection,
+    budget_ms: Annotated[
+        float, typer.Option(help="Milliseconds that a query may take, including its encoding.")
+    ] = 20.0,
+    percentile: Annotated[
+        int, typer.Option(help="Percentile of the queries that must meet the budget: 95, or 50 for the median.")
+    ] = 95,
+    top_n: Annotated[
+        int | None, typer.Option(help="Number of hits that you use. \\[default: by --recall-share]")
     ] = None,
-    queries: Annotated[int, typer.Option(help="How many queries to ask at most.")] = 300,
-    split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    recall_share: Annotated[
+        float, typer.Option(help="Choose the number of hits that reaches this share of the recall at 100.")
+    ] = 0.99,
+    colbert: Annotated[str, typer.Option(help="ColBERT checkpoint: name or path, or 'starter'.")] = "starter",
+    cross_encoder: Annotated[
+        str | None, typer.Option(help="Also choose the number of hits that this cross-encoder reranks.")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="Largest number of queries to measure.")] = 300,
+    split: Split = "test",
+    as_json: AsJson = False,
 ) -> None:
     """Choose nbits, n_candidates, n_probe and top_n of a ColBERT index by quality, time and size.
 
-    The exit code is 1 if nothing is within the budget.
+    The exit code is 1 if no setting is within the budget.
     """
     tuning = tune_index(
         load_dataset(data, split),
@@ -56,7 +62,7 @@ def tune(
     else:
         _show(tuning)
     if tuning.shortfall:
-        tell(f"error: {tuning.shortfall}")
+        show_on_stderr(f"error: {tuning.shortfall}")
         raise typer.Exit(1)
 
 
@@ -81,8 +87,8 @@ def _show(tuning: Tuning) -> None:
 
 def _trials(tuning: Tuning) -> Table:
     table = _table()
-    knobs = _knobs(tuning, tuning.chosen)
-    for heading in ("", *knobs, "nDCG\n@10", "loss", "R@10", "R@100", "p50\nms", "p95\nms", "bytes/\ntoken"):
+    settings = _settings(tuning, tuning.chosen)
+    for heading in ("", *settings, "nDCG\n@10", "loss", "R@10", "R@100", "p50\nms", "p95\nms", "bytes/\ntoken"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("exact", *_cells(tuning, tuning.exact))
     step = ""
@@ -95,8 +101,8 @@ def _trials(tuning: Tuning) -> Table:
     return table
 
 
-def _knobs(tuning: Tuning, trial: Trial) -> dict[str, str]:
-    """Return the settings that could be chosen here, by their headings."""
+def _settings(tuning: Tuning, trial: Trial) -> dict[str, str]:
+    """Return the settings that this run chooses, by their headings."""
     setting = trial.setting
     shown: dict[str, int | None] = {}
     if tuning.compressed:
@@ -109,14 +115,14 @@ def _knobs(tuning: Tuning, trial: Trial) -> dict[str, str]:
 
 def _cells(tuning: Tuning, trial: Trial) -> list[str]:
     quality = trial.quality
-    knobs = list(_knobs(tuning, trial).values())
+    settings = list(_settings(tuning, trial).values())
     loss = f"{trial.loss:.3f}{' ' if trial.p_value is None or trial.p_value < CHANCE else '~'}"
     over = " " if tuning.within_budget(trial) else "!"
     if trial is tuning.exact:
-        knobs, loss, over = [""] * len(knobs), "", " "
+        settings, loss, over = [""] * len(settings), "", " "
     marks = {tuning.percentile: over}
     return [
-        *knobs,
+        *settings,
         f"{quality['nDCG@10']:.3f}",
         loss,
         f"{quality['recall@10']:.3f}",

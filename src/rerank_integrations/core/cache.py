@@ -1,4 +1,4 @@
-"""The folder for what can be made again."""
+"""Cache folder for files that can be made again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder: ``RERANK_INTEGRATIONS_CACHE``, else one of this package's in the system's cache folder."""
-    if chosen := os.environ.get("RERANK_INTEGRATIONS_CACHE"):
-        return Path(chosen)
+    """Return ``RERANK_INTEGRATIONS_CACHE`` if it is set, else this package's folder in the system's cache folder."""
+    if folder := os.environ.get("RERANK_INTEGRATIONS_CACHE"):
+        return Path(folder)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""Passages in JSON lines, in BEIR layout; streamed, with a place for everything that is wrong."""
+"""Passages from JSON lines in BEIR layout, streamed; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rerank_integrations.core.types import Passage, to_passage
 from rerank_integrations.errors import InvalidInputError
 
 
 def read_jsonl(path: Path, source: str | None = None) -> Iterator[Passage]:
-    """Yield a passage for every line of a JSONL file that is not blank.
+    """Yield one passage per line of a JSONL file, without blank lines.
 
     Raises
     ------
@@ -23,36 +23,36 @@ def read_jsonl(path: Path, source: str | None = None) -> Iterator[Passage]:
     """
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            yield passage_of_line(line, place=f"{path}, line {number}", source=source)
+            yield parse_passage(line, location=f"{path}, line {number}", source=source)
 
 
-def passage_of_line(line: str, *, place: str, source: str | None = None) -> Passage:
-    """Make a passage of one JSON object in BEIR layout: ``_id``, ``title``, ``text``, and the rest as metadata.
+def parse_passage(line: str, *, location: str, source: str | None = None) -> Passage:
+    """Return the passage of one JSON object in BEIR layout: ``_id``, ``title``, ``text``, and the rest as metadata.
 
-    ``id`` is taken for ``_id``; without either the id comes from the text. The title goes before the text, and
-    stays in the metadata. A nested ``metadata`` object is merged into it.
+    ``id`` may stand for ``_id``. Without either, the id is derived from the text. The title is put before the text and
+    stays in the metadata. A nested ``metadata`` object is merged into the metadata.
 
     Raises
     ------
     InvalidInputError
-        If `line` is not such an object; the message starts with `place`.
+        If `line` is not such an object; the message starts with `location`.
     """
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        what = f"not JSON ({error.msg}, column {error.colno})"
-        raise InvalidInputError(f"{place}: {what}; expected an object with 'text'") from error
+        problem = f"not JSON ({error.msg}, column {error.colno})"
+        raise InvalidInputError(f"{location}: {problem}; expected an object with 'text'") from error
     except RecursionError as error:
-        raise InvalidInputError(f"{place}: JSON nested too deep; expected an object with 'text'") from error
+        raise InvalidInputError(f"{location}: JSON nested too deep; expected an object with 'text'") from error
     if not isinstance(record, dict):
-        raise InvalidInputError(f"{place}: a JSON {type(record).__name__}; expected an object with 'text'")
+        raise InvalidInputError(f"{location}: a JSON {type(record).__name__}; expected an object with 'text'")
     try:
         return _from_record(record, source)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{place}: {error}") from error
+        raise InvalidInputError(f"{location}: {error}") from error
 
 
-def _from_record(record: dict[str, Any], source: str | None) -> Passage:
+def _from_record(record: dict[str, object], source: str | None) -> Passage:
     passage_id = record.pop("_id", None)
     if passage_id is None:
         passage_id = record.pop("id", None)
@@ -73,11 +73,11 @@ def _from_record(record: dict[str, Any], source: str | None) -> Passage:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, unpacked if its name ends in ``.gz``."""
+    """Yield the lines of a UTF-8 file, which is decompressed if its name ends in ``.gz``."""
     number = 0
     try:
         with _open(path) as stream:
-            # Line by line: a stream of text decodes blocks, and an error in one has no line.
+            # A text stream decodes whole blocks, and an error in a block has no line number.
             for number, line in enumerate(stream, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

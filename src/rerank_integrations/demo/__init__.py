@@ -1,1 +1,1 @@
-"""The package's main job on real text: the docstrings of the running Python's standard library."""
+"""Demonstration on real text: the docstrings of the running Python's standard library."""

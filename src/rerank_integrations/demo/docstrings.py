@@ -1,7 +1,7 @@
 """The docstrings of the running Python's standard library, as passages.
 
-Python modules are parsed, never imported, since some act when imported. The members of a few C modules that
-are safe to import are read by `inspect`.
+Python modules are parsed and never imported, because importing some of them has effects. `inspect` reads the members of
+a few C modules that are safe to import.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import importlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from rerank_integrations.core.types import Passage
 
 MAX_WORDS = 40
 
-# Not for users of the library: its own tests, tools with a window, tables, and what was dropped or only jokes.
-_LEFT_OUT = frozenset(
+# Modules that users of the library do not call: its own tests, tools with windows, tables, removed ones and jokes.
+_EXCLUDED = frozenset(
     {
         "antigravity",
         "distutils",
@@ -36,7 +35,7 @@ _LEFT_OUT = frozenset(
         "turtledemo",
     }
 )
-_INSPECTED = (
+_SAFE_C_MODULES = (
     "array",
     "binascii",
     "builtins",
@@ -65,13 +64,13 @@ _INSPECTED = (
 
 
 def standard_library_passages() -> Iterator[Passage]:
-    """Yield a passage for every public module, class, function and method that has a docstring.
+    """Yield one passage per public module, class, function or method that has a docstring.
 
     Yields
     ------
     Passage
-        ``id`` is the qualified name (``zipfile.ZipFile.open``; members of ``builtins`` go without the module:
-        ``str.split``), ``text`` the name, the parameters and the first `MAX_WORDS` words of the docstring,
+        Its ``id`` is the qualified name (``zipfile.ZipFile.open``; without the module for members of ``builtins``:
+        ``str.split``), its ``text`` the name, the parameters and the first `MAX_WORDS` words of the docstring, and its
         ``metadata`` the ``kind`` (module, class, function or method) and the top ``module``. Ids are unique.
     """
     seen: set[str] = set()
@@ -84,13 +83,13 @@ def standard_library_passages() -> Iterator[Passage]:
 def _all_passages() -> Iterator[Passage]:
     for name, path in _module_files():
         yield from _from_source(name, path)
-    for name in _INSPECTED:
+    for name in _SAFE_C_MODULES:
         yield from _from_module(importlib.import_module(name))
 
 
 def _module_files() -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_path("stdlib"))
-    for top in sorted(sys.stdlib_module_names - _LEFT_OUT):
+    for top in sorted(sys.stdlib_module_names - _EXCLUDED):
         single = root / f"{top}.py"
         for path in [single] if single.is_file() else sorted((root / top).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
@@ -118,10 +117,9 @@ def _from_function(
 ) -> Iterator[Passage]:
     if node.name.startswith("_"):
         return
-    given = node.args
-    names = [argument.arg for argument in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
-    parameters = ", ".join(each for each in names if each not in ("self", "cls"))
-    yield from _passage(name, f"({parameters})", kind, ast.get_docstring(node), module)
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    signature = _signature(argument.arg for argument in arguments)
+    yield from _passage(name, signature, kind, ast.get_docstring(node), module)
 
 
 def _from_module(module: ModuleType) -> Iterator[Passage]:
@@ -137,20 +135,23 @@ def _from_module(module: ModuleType) -> Iterator[Passage]:
             yield from _from_callable(prefix + member_name, "function", member, module.__name__)
 
 
-def _from_class(name: str, found: type, module: str) -> Iterator[Passage]:
-    yield from _passage(name, "", "class", found.__dict__.get("__doc__"), module)
-    for member_name, member in sorted(vars(found).items()):
+def _from_class(name: str, cls: type, module: str) -> Iterator[Passage]:
+    yield from _passage(name, "", "class", cls.__dict__.get("__doc__"), module)
+    for member_name, member in sorted(vars(cls).items()):
         if not member_name.startswith("_") and callable(member):
             yield from _from_callable(f"{name}.{member_name}", "method", member, module)
 
 
-def _from_callable(name: str, kind: str, found: Any, module: str) -> Iterator[Passage]:
+def _from_callable(name: str, kind: str, function: Callable[..., object], module: str) -> Iterator[Passage]:
     try:
-        names = list(inspect.signature(found).parameters)
-    except (TypeError, ValueError, AttributeError):  # not every C function tells its parameters
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError, AttributeError):  # some C functions have no signature
         names = []
-    parameters = ", ".join(each for each in names if each not in ("self", "cls"))
-    yield from _passage(name, f"({parameters})", kind, inspect.getdoc(found), module)
+    yield from _passage(name, _signature(names), kind, inspect.getdoc(function), module)
+
+
+def _signature(parameters: Iterable[str]) -> str:
+    return f"({', '.join(name for name in parameters if name not in ('self', 'cls'))})"
 
 
 def _passage(name: str, signature: str, kind: str, docstring: object, module: str) -> Iterator[Passage]:
@@ -160,13 +161,13 @@ def _passage(name: str, signature: str, kind: str, docstring: object, module: st
 
 
 def _summary(docstring: str) -> str:
-    """Return the first words of a docstring, whole paragraphs as far as they fit, without its examples."""
-    kept: list[str] = []
+    """Return the first words of a docstring without its examples, in whole paragraphs if they fit."""
+    summary: list[str] = []
     for paragraph in inspect.cleandoc(docstring).split("\n\n"):
         words = paragraph.split()
         if not words or words[0] == ">>>":
             continue
-        if kept and len(kept) + len(words) > MAX_WORDS:
+        if summary and len(summary) + len(words) > MAX_WORDS:
             break
-        kept += words
-    return " ".join(kept if len(kept) <= MAX_WORDS else [*kept[:MAX_WORDS], "..."])
+        summary += words
+    return " ".join(summary if len(summary) <= MAX_WORDS else [*summary[:MAX_WORDS], "..."])

@@ -1,4 +1,4 @@
-"""One question through the retriever of each framework that is installed."""
+"""Search through the retriever of each installed framework."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one way of asking gave.
+    """Hits of one framework, and the time they took.
 
     Parameters
     ----------
-    asked
+    framework
         The framework's name, or ``the core``.
     hits
-        Best first.
+        The hits, best first.
     seconds
-        Wall time of a second call, the encoding of the question included: a framework sets itself up in the first.
+        Wall time of a second call, including the encoding of the question; in the first call a framework initializes
+        itself.
     """
 
-    asked: str
+    framework: str
     hits: list[Hit]
     seconds: float
 
@@ -40,46 +41,45 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 
 
 def ask_core(index: ColBERTIndex, question: str, k: int) -> Answer:
-    """Ask the index itself."""
+    """Search the index without a framework."""
     hits, seconds = _timed(lambda: index.search(question, k))
     return Answer("the core", hits, seconds)
 
 
 def ask_langchain(index: ColBERTIndex, question: str, k: int) -> Answer:
-    """Ask through LangChain's retriever; raise `MissingExtraError` without langchain-core."""
+    """Search through LangChain's retriever; raise `MissingExtraError` without langchain-core."""
     from rerank_integrations.langchain import ColBERTRetriever
 
     retriever = ColBERTRetriever(index=index, k=k)
     documents, seconds = _timed(lambda: retriever.invoke(question))
     hits = [
-        Hit(str(found.id), found.metadata["relevance_score"], rank, found.page_content)
-        for rank, found in enumerate(documents, start=1)
+        Hit(str(document.id), document.metadata["relevance_score"], rank, document.page_content)
+        for rank, document in enumerate(documents, start=1)
     ]
     return Answer("LangChain", hits, seconds)
 
 
 def ask_llama_index(index: ColBERTIndex, question: str, k: int) -> Answer:
-    """Ask through LlamaIndex's retriever; raise `MissingExtraError` without llama-index-core."""
+    """Search through LlamaIndex's retriever; raise `MissingExtraError` without llama-index-core."""
     from rerank_integrations.llama_index import ColBERTRetriever
 
     retriever = ColBERTRetriever(index, similarity_top_k=k)
     nodes, seconds = _timed(lambda: retriever.retrieve(question))
     hits = [
-        Hit(found.node.node_id, float(found.score or 0.0), rank, found.text)
-        for rank, found in enumerate(nodes, start=1)
+        Hit(node.node.node_id, float(node.score or 0.0), rank, node.text) for rank, node in enumerate(nodes, start=1)
     ]
     return Answer("LlamaIndex", hits, seconds)
 
 
 def ask_all(index: ColBERTIndex, question: str, k: int) -> tuple[list[Answer], list[MissingExtraError]]:
-    """Ask through every framework that is installed; return the answers, and what says that one is absent.
+    """Search through every installed framework; return the answers, and an error for each missing framework.
 
-    With no framework at all the core answers.
+    Without any framework, the answer is that of the core.
     """
-    asked = [_ask_if_installed(ask, index, question, k) for ask in (ask_langchain, ask_llama_index)]
-    answers = [each for each in asked if isinstance(each, Answer)]
-    absent = [each for each in asked if isinstance(each, MissingExtraError)]
-    return answers or [ask_core(index, question, k)], absent
+    results = [_ask_if_installed(ask, index, question, k) for ask in (ask_langchain, ask_llama_index)]
+    answers = [result for result in results if isinstance(result, Answer)]
+    missing = [result for result in results if isinstance(result, MissingExtraError)]
+    return answers or [ask_core(index, question, k)], missing
 
 
 def _ask_if_installed(

@@ -1,4 +1,4 @@
-"""The index of the standard library's docstrings, kept in the user's cache folder."""
+"""Index of the standard library's docstrings in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError
 
-_RULES = "1"  # raise it when the passages are made in another way
+# Raise it when the passages of the same Python change.
+_CACHE_VERSION = "1"
 
 Wrap = Callable[[list[Passage]], Iterable[Passage]]
 
 
 def library_path(model: ColBERTModel) -> Path:
-    """Return where the index for this Python and this model is, or would be."""
-    identity = "\n".join([_RULES, sys.version, model.fingerprint])
+    """Return the folder of the index for this Python and this model, which need not exist."""
+    identity = "\n".join([_CACHE_VERSION, sys.version, model.fingerprint])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return cache_folder() / f"stdlib-{platform.python_version()}-{digest}"
 
 
 def open_library(model: ColBERTModel) -> ColBERTIndex | None:
-    """Open the kept index read-only; ``None`` if there is none, or none of the present format."""
+    """Open the stored index read-only; return ``None`` if there is none of the present format."""
     path = library_path(model)
     try:
         return ColBERTIndex.open(path, model, read_only=True) if path.exists() else None
@@ -38,23 +39,25 @@ def open_library(model: ColBERTModel) -> ColBERTIndex | None:
 
 
 def build_library(model: ColBERTModel, passages: list[Passage], wrap: Wrap) -> ColBERTIndex:
-    """Index `passages`, keep the index, and open it read-only.
+    """Store `passages` in the index for this Python and this model, and open it read-only.
 
-    It is built beside its place and moved there when complete, so an interrupted build leaves nothing half done.
+    The index is built in a temporary folder and moved when it is complete, so an interrupted build leaves nothing.
 
     Parameters
     ----------
+    model, passages
+        The model that encodes the passages, and the passages.
     wrap
-        Wraps the passages as they are read, for a progress bar.
+        Function that wraps the iteration over the passages, for a progress bar.
     """
     path = library_path(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
     try:
-        with ColBERTIndex.create(work / "index", model) as index:
+        with ColBERTIndex.create(temporary / "index", model) as index:
             index.upsert(wrap(passages), show_progress=False)
         shutil.rmtree(path, ignore_errors=True)
-        (work / "index").rename(path)
+        (temporary / "index").rename(path)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return ColBERTIndex.open(path, model, read_only=True)

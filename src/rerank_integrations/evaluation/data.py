@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_integrations.core.jsonl import passage_of_line, read_lines
+from rerank_integrations.core.jsonl import parse_passage, read_lines
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
@@ -116,7 +116,7 @@ def _unique(path: Path, blank: str | None = None) -> list[Passage]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        passage = passage_of_line(line, place=f"{path}, line {number}")
+        passage = parse_passage(line, location=f"{path}, line {number}")
         try:
             f"{passage.id}{passage.text}".encode()
         except UnicodeEncodeError as error:
