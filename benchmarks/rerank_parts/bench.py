@@ -16,8 +16,7 @@ from common.report import Report
 from numpy.typing import NDArray
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
-from rerank_integrations.evaluation.encoders import given_vectors
-from rerank_integrations.evaluation.vectors import open_vectors, store_vectors
+from rerank_integrations.evaluation.vectors import given_vectors, open_vectors, store_vectors
 from rerank_parts.data import Asked, Pool, asked, passages_of, queries_of
 
 DEPTH = 100

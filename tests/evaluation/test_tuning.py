@@ -18,8 +18,8 @@ from toy import ToyEncoder
 from rerank_integrations import CheckpointError, ColBERTIndex, InvalidInputError, Passage, TokenEncoder
 from rerank_integrations.cli import main
 from rerank_integrations.evaluation import Dataset, Setting, Trial, Tuning, tune
-from rerank_integrations.evaluation.encoders import given_queries, given_vectors
-from rerank_integrations.evaluation.tuning.sweep import choose, enough
+from rerank_integrations.evaluation.tuning import choose, enough
+from rerank_integrations.evaluation.vectors import given_queries, given_vectors
 
 ENCODER = RowEncoder(dim=16, length=6)
 # Past 4,096 passages an index is compressed.

@@ -13,7 +13,7 @@ from rerank_integrations.cli.output import show, show_on_stderr, write_json
 from rerank_integrations.evaluation import Trial, Tuning, load_dataset
 from rerank_integrations.evaluation import tune as tune_index
 from rerank_integrations.evaluation.summary import CHANCE
-from rerank_integrations.evaluation.tuning.results import RECALL_AT
+from rerank_integrations.evaluation.tuning import RECALL_AT
 
 _LEGEND = (
     "> chosen; - the default; ! over the budget; loss: of nDCG@10 against exact\n"

@@ -22,10 +22,9 @@ from rerank_integrations.core.models.checkpoints.files import hub_commit, readin
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import InvalidInputError, MissingExtraError, RerankError
 from rerank_integrations.evaluation.data import Dataset, load_dataset
-from rerank_integrations.evaluation.encoders import PooledEncoder, full_name
 from rerank_integrations.evaluation.measuring import Measured, measure
 from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
-from rerank_integrations.evaluation.vectors import are_stored, open_vectors, store_vectors
+from rerank_integrations.evaluation.vectors import PooledEncoder, are_stored, full_name, open_vectors, store_vectors
 
 _RULES = "4"  # raise it when anything is measured in another way
 _PACKAGES = ("bm25s", "ir_measures", "matplotlib", "scipy", "Stemmer", "yaml")

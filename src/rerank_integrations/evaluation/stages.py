@@ -19,8 +19,8 @@ from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel, Tok
 from rerank_integrations.core.ranking import best_first
 from rerank_integrations.core.types import Passage, Scorer
 from rerank_integrations.evaluation.bm25 import BM25
-from rerank_integrations.evaluation.encoders import PooledEncoder, encoded, given_queries, given_vectors
 from rerank_integrations.evaluation.pipelines import STARTER, Rerank, Retrieve
+from rerank_integrations.evaluation.vectors import PooledEncoder, encoded, given_queries, given_vectors
 
 # Passages whose tokens are multiplied at once.
 _BLOCK = 128
