@@ -1,4 +1,4 @@
-"""The only order, tie rule, cut and threshold of the package."""
+"""The order of scores: the only tie rule, cut and threshold of the package."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rerank_integrations.errors import InvalidInputError
 
 
 def score_of_best(scores: Sequence[NDArray[np.float64]], count: int) -> float:
-    """Return the score that the best `count` of several arrays reach; minus infinity if there are no more."""
-    everyone = scores[0] if len(scores) == 1 else np.concatenate([np.empty(0), *scores])
-    if len(everyone) <= count:
+    """Return the `count`-th best score over several arrays; minus infinity if they have no more than `count`."""
+    together = scores[0] if len(scores) == 1 else np.concatenate([np.empty(0), *scores])
+    if len(together) <= count:
         return -np.inf
-    place = len(everyone) - count
-    return float(np.partition(everyone, place)[place])
+    position = len(together) - count
+    return float(np.partition(together, position)[position])
 
 
 def best_first(
@@ -34,26 +34,26 @@ def best_first(
     Parameters
     ----------
     keys
-        What to order by in place of the scores, where these are rounded; the threshold is on the scores.
+        Order by these where the scores are rounded. The threshold applies to the scores.
 
     Raises
     ------
     InvalidInputError
-        If a score is NaN, since no order holds with it.
+        If a score is NaN, which has no place in any order.
     """
-    for place, score in enumerate(scores):
+    for position, score in enumerate(scores):
         if math.isnan(score):
-            raise InvalidInputError(f"the score of passage number {place} is NaN; expected a number")
-    kept = [place for place, score in enumerate(scores) if threshold is None or score >= threshold]
+            raise InvalidInputError(f"the score of passage number {position} is NaN; expected a number")
+    order = [position for position, score in enumerate(scores) if threshold is None or score >= threshold]
     if keys is None:
-        kept.sort(key=lambda place: (-scores[place], tie_keys[place]))
+        order.sort(key=lambda position: (-scores[position], tie_keys[position]))
     else:
-        kept.sort(key=lambda place: (tuple(-number for number in keys[place]), tie_keys[place]))
-    return [(place, float(scores[place])) for place in kept[:top_n]]
+        order.sort(key=lambda position: (tuple(-number for number in keys[position]), tie_keys[position]))
+    return [(position, float(scores[position])) for position in order[:top_n]]
 
 
 def require_text(value: str, name: str) -> None:
-    """Raise `InvalidInputError` unless `value` is a string with more than white space in it."""
+    """Raise `InvalidInputError` unless `value` is a string with more than white space."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{name} is of type {type(value).__name__}; expected str")
     if not value.strip():

@@ -5,12 +5,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from rerank_integrations.core.maxsim import Floats
+
+
+# A user's own values. Typed as `Any`, because a user compares and adds them: ``hit.metadata["year"] > 2000``.
+Metadata: TypeAlias = "Mapping[str, Any]"
+ScoreScale: TypeAlias = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
+VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
+
+
+class RankingNote(TypedDict, total=False):
+    """How a score came about; a key that has nothing to say is absent. docs/reference/notes.md explains each."""
+
+    retrieval_score: float
+    retrieval_rank: int
+    score_scale: ScoreScale
+    vectors_from: VectorSource
+    window_start: int
+    window_end: int
+    truncated: bool
+    query_truncated: bool
+    rerank_stage: str
+    rerank_scores: dict[str, float]
+    rerank_stopped: str
 
 
 @dataclass(frozen=True)
@@ -22,10 +44,10 @@ class Passage:
     id
         Unique within an index; a non-empty string.
     text
-        What is encoded and scored. May be empty.
+        The text that is encoded and scored. May be empty.
     metadata
-        For filters and for the caller. To be stored in an index its keys must be strings, and its values strings,
-        finite numbers, bools, ``None``, and lists and dictionaries of them.
+        For filters and for the caller. An index stores it if its keys are strings, and its values strings, finite
+        numbers, bools, ``None``, and lists and dictionaries of them.
 
     Raises
     ------
@@ -35,7 +57,7 @@ class Passage:
 
     id: str
     text: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -56,24 +78,24 @@ class Hit:
     Parameters
     ----------
     id, text, metadata
-        Those of the passage.
+        The passage's own.
     score
         Higher is better. MaxSim (summed over the query's tokens) or the cross-encoder's score.
     rank
         1 for the best.
     note
-        Of a reranking, how the score came about: keys and meanings in docs/reference/notes.md. JSON-serialisable.
+        After a reranking: how the score came about, by the keys of docs/reference/notes.md. JSON-serialisable.
     """
 
     id: str
     score: float
     rank: int
     text: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    note: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
+    note: RankingNote = field(default_factory=RankingNote)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that `json.dumps` takes; without a note that says nothing."""
+        """Return the fields as a dictionary that `json.dumps` takes; an empty note is omitted."""
         fields = asdict(self)
         if not self.note:
             del fields["note"]
@@ -85,20 +107,20 @@ PassageLike: TypeAlias = "str | Passage | Hit | Mapping[str, Any]"
 
 
 class Scorer(Protocol):
-    """Anything that scores texts against a query."""
+    """Protocol of a scorer: anything that scores texts against a query."""
 
     def score(self, query: str, texts: list[str]) -> list[float]:
-        """Return one score a text, in the order of `texts`; higher is better."""
+        """Return one score per text, in the order of `texts`; higher is better."""
         ...
 
 
 @runtime_checkable
 class TokenEncoder(Protocol):
-    """What an index asks of its model; `ColBERTModel` is one."""
+    """Protocol of the model that an index encodes with; `ColBERTModel` follows it."""
 
     @property
     def name(self) -> str:
-        """The name or path that loads it again."""
+        """The name or path from which it is loaded again."""
         ...
 
     @property
@@ -116,19 +138,19 @@ class TokenEncoder(Protocol):
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
-        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
+        """Return one array per text, float32 or convertible to it, *Shape:* (tokens, dim)."""
         ...
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
-        """Return an array per text, float32 or what converts to it, *Shape:* (tokens, dim)."""
+        """Return one array per text, float32 or convertible to it, *Shape:* (tokens, dim)."""
         ...
 
 
 def to_passage(item: PassageLike) -> Passage:
-    """Make a `Passage` of a plain string, a mapping, a `Hit` or a `Passage`.
+    """Make a `Passage` from a plain string, a mapping, a `Hit` or a `Passage`.
 
-    A string, or a mapping without ``id``, gets an id made from its text (the first 32 hexadecimal digits
-    of its SHA-256), so the same text added twice is one passage.
+    A string, or a mapping without ``id``, gets an id made from its text: the first 32 hexadecimal digits of its
+    SHA-256. So the same text added twice is one passage.
 
     Raises
     ------
@@ -152,7 +174,7 @@ def iter_passages(passages: Iterable[PassageLike]) -> Iterator[PassageLike]:
     Raises
     ------
     InvalidInputError
-        If it is one passage, whose characters or keys would be taken for passages, or not iterable.
+        If it is a single passage, whose characters or keys would be taken for passages, or not iterable.
     """
     if isinstance(passages, str | bytes | Mapping | Passage | Hit) or not isinstance(passages, Iterable):
         raise InvalidInputError(f"passages is one {type(passages).__name__}; expected an iterable of passages")

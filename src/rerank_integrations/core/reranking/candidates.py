@@ -1,11 +1,11 @@
-"""What goes through a reranking: candidates, their scores, their places."""
+"""The values of a reranking: candidates, their scores, their ranking."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+from rerank_integrations.core.types import RankingNote, VectorSource
 
 
 @dataclass(frozen=True)
@@ -15,21 +15,22 @@ class Candidate:
     Parameters
     ----------
     id
-        What an index may hold it under; ``None`` where it has none.
+        The id under which an index may store it; ``None`` if it has none.
     text
-        What is scored.
+        The text that is scored.
     score
-        What its retriever gave it, if anything; kept as ``retrieval_score``, never read.
+        The score from its retriever, if there is one. It is reported as ``retrieval_score`` and never used.
     """
 
     id: str | None
     text: str
     score: float | None = None
 
-    def came(self, place: int) -> dict[str, Any]:
-        """Return, under the documented keys, its score and rank before reranking; `place` counts from 0."""
-        told = {} if self.score is None or math.isnan(self.score) else {"retrieval_score": float(self.score)}
-        return {**told, "retrieval_rank": place + 1}
+    def retrieval_note(self, position: int) -> RankingNote:
+        """Return its score and rank before reranking; `position` counts from 0."""
+        if self.score is None or math.isnan(self.score):
+            return {"retrieval_rank": position + 1}
+        return {"retrieval_score": float(self.score), "retrieval_rank": position + 1}
 
 
 @dataclass(frozen=True)
@@ -41,50 +42,50 @@ class Scored:
     score
         Higher is better, on the scorer's scale.
     truncated
-        Whether the model read the beginning only of the text, or of its best window.
+        Whether the model read only the beginning of the text, or of its best window.
     query_truncated
-        Whether the model read the query's beginning only.
+        Whether the model read only the beginning of the query.
     window
         Character span of the window that scored best; ``None`` without windows.
     vectors
-        ``"stored"`` (of the index), ``"cached"`` or ``"encoded"``; ``None`` for a scorer that has no vectors.
+        ``"stored"`` (in the index), ``"cached"`` or ``"encoded"``; ``None`` for a scorer that has no vectors.
     order
-        What it is ordered by where the score is rounded, higher first; ``None``: the score.
+        The key that orders candidates whose scores are rounded, higher first; ``None`` orders by the score.
     """
 
     score: float
     truncated: bool = False
     query_truncated: bool = False
     window: tuple[int, int] | None = None
-    vectors: str | None = None
+    vectors: VectorSource | None = None
     order: tuple[float, ...] | None = None
 
     @property
     def order_key(self) -> tuple[float, ...]:
-        """The number that candidates are ordered by, the highest first."""
+        """The key that candidates are ordered by, the highest first."""
         return (self.score,) if self.order is None else self.order
 
     def scaled(self, divisor: int) -> Scored:
         """Return the same with the score divided by `divisor`."""
         return self if divisor == 1 else replace(self, score=self.score / max(1, divisor))
 
-    def note(self) -> dict[str, Any]:
-        """Return what is to be said of it, under the documented keys; what is as usual is left out."""
-        said: dict[str, Any] = {}
+    def note(self) -> RankingNote:
+        """Return the documented keys that apply; what is as usual is omitted."""
+        note: RankingNote = {}
         if self.vectors is not None:
-            said["vectors_from"] = self.vectors
+            note["vectors_from"] = self.vectors
         if self.window is not None:
-            said["window_start"], said["window_end"] = self.window
+            note["window_start"], note["window_end"] = self.window
         if self.truncated:
-            said["truncated"] = True
+            note["truncated"] = True
         if self.query_truncated:
-            said["query_truncated"] = True
-        return said
+            note["query_truncated"] = True
+        return note
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate that was kept.
+    """A candidate that a reranking keeps.
 
     Parameters
     ----------
@@ -98,4 +99,4 @@ class Ranked:
 
     place: int
     score: float
-    note: Mapping[str, Any] = field(default_factory=dict)
+    note: RankingNote = field(default_factory=RankingNote)

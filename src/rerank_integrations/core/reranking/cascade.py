@@ -1,7 +1,7 @@
-"""Several rerankers, each over the best of the one before it, within a time budget.
+"""A cascade: several rerankers, each over the best candidates of the one before it, within a time budget.
 
-After "Document Ranking with a Pretrained Sequence-to-Sequence Model"'s multi-stage pipelines (Nogueira et al., 2019,
-arXiv:1910.14424): what is cheap ranks many, what is dear ranks the best few.
+It follows the multi-stage pipelines of "Document Ranking with a Pretrained Sequence-to-Sequence Model" (Nogueira et
+al., 2019, arXiv:1910.14424): a cheap reranker orders many candidates, an expensive one only the best.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeError, within
 from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked
 from rerank_integrations.core.reranking.reranker import Reranker, require_query
+from rerank_integrations.core.types import RankingNote
 from rerank_integrations.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-_CAME = ("retrieval_score", "retrieval_rank")
-
 
 @dataclass(frozen=True)
 class Stage:
-    """A named step of a cascade; its ``top_n`` is what the next one gets."""
+    """A named step of a cascade; the next one gets the ``top_n`` candidates that it keeps."""
 
     name: str
     reranker: Reranker
@@ -40,12 +38,12 @@ class Cascade:
     stages
         `Stage`s, or (name, `Reranker`) pairs, at least one.
     top_n
-        How many to keep in the end; ``None`` keeps what the last stage that was done keeps.
+        How many to keep in the end; ``None`` keeps what the last finished stage keeps.
     time_budget
-        Seconds for one query; ``None`` for no limit. When it runs out, or when a stage fails, the order of the stage
-        before it comes back, and every note says so under ``rerank_stopped``. Before the first stage that is the order
-        given, of its `top_n`, with the scores given (0.0 where there are none). What runs meanwhile stops before its
-        next batch.
+        Seconds per query; ``None`` for no limit. When it runs out, or when a stage fails, the cascade returns the order
+        of the stage before it, and every note says so under ``rerank_stopped``. Before the first stage that is the
+        order given, cut to `top_n`, with the scores given (0.0 where there are none). A stage that still runs stops
+        before its next batch.
 
     Raises
     ------
@@ -75,46 +73,46 @@ class Cascade:
         Raises
         ------
         InvalidInputError
-            For a query without text. What fails in a stage is logged and noted, not raised.
+            For a query without text. An error in a stage is logged and noted, not raised.
         """
         return self.rank_stages(query, [candidates] * len(self._stages))
 
     def rank_stages(self, query: str, candidates: Sequence[Sequence[Candidate]]) -> list[Ranked]:
-        """Do as `rank`, where each stage reads the candidates in a form of its own; one list a stage."""
+        """Do as `rank`, where each stage reads the candidates in a form of its own; one list per stage."""
         require_query(query)
-        if len({len(given) for given in candidates}) != 1 or len(candidates) != len(self._stages):
+        counts = [len(of_stage) for of_stage in candidates]
+        if len(set(counts)) != 1 or len(counts) != len(self._stages):
             raise InvalidInputError(
-                f"lists of {[len(given) for given in candidates]} candidates for {len(self._stages)} stages; "
-                "expected the same candidates for each"
+                f"lists of {counts} candidates for {len(self._stages)} stages; expected the same candidates for each"
             )
         deadline = None if self._time_budget is None else time.monotonic() + self._time_budget
-        order = [Ranked(place, _given_score(one), one.came(place)) for place, one in enumerate(candidates[0])]
-        for stage, given in zip(self._stages, candidates, strict=True):
+        order = [_as_retrieved(position, candidate) for position, candidate in enumerate(candidates[0])]
+        for stage, of_stage in zip(self._stages, candidates, strict=True):
             if not order or self._top_n == 0:
                 break
             try:
-                order = _next(stage, query, given, order, deadline)
+                order = _rerank_order(stage, query, of_stage, order, deadline)
             except GivenUpError:
-                # Of the caller's work as a whole: nobody waits for any order.
+                # The caller gave up on its work as a whole: nobody waits for any order.
                 raise
             except Exception as error:
-                # Whatever it is: an answer in the order that is at hand is worth more than none.
-                stopped = {"rerank_stopped": self._stopped(stage, error)}
-                order = [replace(one, note={**one.note, **stopped}) for one in order]
+                # Whatever the error is, an answer in the order so far is worth more than none.
+                stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
+                order = [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
                 break
         return order[: self._top_n]
 
-    def _stopped(self, stage: Stage, error: Exception) -> str:
-        """Return, and log, why the cascade ends at `stage`."""
+    def _log_stop(self, stage: Stage, error: Exception) -> str:
+        """Log why the cascade ends at `stage`, and return it."""
         late = isinstance(error, OutOfTimeError)
-        said = f"the time budget of {self._time_budget:g} s ran out" if late else f"{type(error).__name__}: {error}"
+        reason = f"the time budget of {self._time_budget:g} s ran out" if late else f"{type(error).__name__}: {error}"
         level = logging.INFO if late else logging.ERROR
-        logger.log(level, "reranking stopped at %s: %s", stage.name, said, exc_info=not late)
-        return f"{stage.name}: {said}"
+        logger.log(level, "reranking stopped at %s: %s", stage.name, reason, exc_info=not late)
+        return f"{stage.name}: {reason}"
 
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
         """Do as `rank` for several queries, one after another, each with the whole time budget."""
-        return [self.rank(query, given) for query, given in zip(queries, candidates, strict=True)]
+        return [self.rank(query, of_query) for query, of_query in zip(queries, candidates, strict=True)]
 
 
 def require_budget(seconds: float | None) -> float | None:
@@ -126,38 +124,49 @@ def require_budget(seconds: float | None) -> float | None:
     return float(seconds)
 
 
-def _stage(given: Any) -> Stage:
-    name, reranker = (given.name, given.reranker) if isinstance(given, Stage) else _pair(given)
-    if not isinstance(name, str) or not isinstance(reranker, Reranker):
-        raise InvalidInputError(f"a stage is {given!r}; expected a name and a Reranker")
-    return Stage(name, reranker)
+def _stage(value: Stage | tuple[str, Reranker]) -> Stage:
+    stage = value if isinstance(value, Stage) else Stage(*value) if _is_pair(value) else None
+    if stage is None or not isinstance(stage.name, str) or not isinstance(stage.reranker, Reranker):
+        raise InvalidInputError(f"a stage is {value!r}; expected a name and a Reranker")
+    return Stage(stage.name, stage.reranker)
 
 
-def _pair(given: Any) -> tuple[Any, Any]:
-    return (given[0], given[1]) if isinstance(given, tuple | list) and len(given) == 2 else (None, None)
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
 
 
-def _next(
+def _as_retrieved(position: int, candidate: Candidate) -> Ranked:
+    note = candidate.retrieval_note(position)
+    return Ranked(position, note.get("retrieval_score", 0.0), note)
+
+
+def _rerank_order(
     stage: Stage, query: str, candidates: Sequence[Candidate], order: Sequence[Ranked], deadline: float | None
 ) -> list[Ranked]:
-    chosen = [candidates[one.place] for one in order]
+    """Return `order`, of positions in `candidates`, as `stage` reranks it; raise `OutOfTimeError` at the deadline."""
+    chosen = [candidates[ranked.place] for ranked in order]
     if deadline is None:
-        ranked = stage.reranker.rank(query, chosen)
+        reranked = stage.reranker.rank(query, chosen)
     else:
         left = deadline - time.monotonic()
         if left <= 0:
             raise OutOfTimeError("no time was left")
-        ranked = within(left, lambda: stage.reranker.rank(query, chosen))
-    return [_joined(order[one.place], one, stage.name) for one in ranked]
+        reranked = within(left, lambda: stage.reranker.rank(query, chosen))
+    return [_with_earlier_notes(order[ranked.place], ranked, stage.name) for ranked in reranked]
 
 
-def _joined(before: Ranked, after: Ranked, stage: str) -> Ranked:
-    """Return where and how `after` stands, with what its retriever gave it and the scores of all stages."""
-    came = {key: before.note[key] for key in _CAME if key in before.note}
+def _with_earlier_notes(before: Ranked, after: Ranked, stage: str) -> Ranked:
+    """Return `after` at its position among all candidates, with its first score and rank and every stage's score."""
+    # A stage notes the rank that the stage before it gave; a user knows the retriever's.
+    retrieval = _retrieval_part(before.note)
     scores = {**before.note.get("rerank_scores", {}), stage: after.score}
-    note = {key: value for key, value in after.note.items() if key not in _CAME}
-    return Ranked(before.place, after.score, {**came, **note, "rerank_stage": stage, "rerank_scores": scores})
+    note: RankingNote = {**retrieval, **after.note, **retrieval, "rerank_stage": stage, "rerank_scores": scores}
+    if "retrieval_score" not in retrieval:
+        note.pop("retrieval_score", None)
+    return Ranked(before.place, after.score, note)
 
 
-def _given_score(candidate: Candidate) -> float:
-    return float(candidate.came(0).get("retrieval_score", 0.0))
+def _retrieval_part(note: RankingNote) -> RankingNote:
+    if "retrieval_score" in note:
+        return {"retrieval_score": note["retrieval_score"], "retrieval_rank": note["retrieval_rank"]}
+    return {"retrieval_rank": note["retrieval_rank"]}

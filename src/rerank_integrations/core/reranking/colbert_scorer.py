@@ -1,4 +1,4 @@
-"""MaxSim of candidates: from an index's stored vectors, from a cache, or encoded afresh; whole or by windows."""
+"""MaxSim of candidates, whole or by windows: from an index's stored vectors, from a cache, or encoded again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -22,11 +21,11 @@ from rerank_integrations.core.index.search_options import search_device
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.lengths import UNLIMITED
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
-from rerank_integrations.core.reranking.lengths import Lengths, require_none_cut, strict_refused
-from rerank_integrations.core.reranking.options import CACHE_BYTES, ColBERTRerankOptions, ColBERTScale, ScoreScale
+from rerank_integrations.core.reranking.lengths import Lengths, as_tokenizing_model, require_none_cut, strict_refused
+from rerank_integrations.core.reranking.options import CACHE_BYTES, ColBERTRerankOptions, ColBERTScale
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
-from rerank_integrations.core.types import Hit
+from rerank_integrations.core.types import Hit, ScoreScale, TokenEncoder, VectorSource
 from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
 
 
@@ -65,53 +64,53 @@ def recorded_document_length(index: ColBERTIndex) -> int | None:
     return length if isinstance(length, int) else None
 
 
-# What an entry takes beside its vectors: its key, the array's header, the dictionary's slot.
-_OVERHEAD = 384
+# Bytes per entry beside its vectors: its key, the array's header, the dictionary's slot.
+_ENTRY_OVERHEAD_BYTES = 384
 
 
 class VectorCache:
-    """Keeps the vectors that were used last; any number of threads may use it.
+    """A cache of the vectors that were used last; any number of threads may use it.
 
     Parameters
     ----------
     max_bytes
-        How much all entries may take together; 0 keeps nothing.
+        How many bytes all entries may take together; 0 caches nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, Floats] = OrderedDict()
-        self._held = 0
+        self._bytes = 0
 
     def get(self, text: str) -> Floats | None:
-        """Return the vectors of `text`, or ``None`` if they are not here."""
+        """Return the vectors of `text`, or ``None`` if they are not cached."""
         key = _key(text)
         with forks_held_off(), self._lock:
-            found = self._entries.get(key)
-            if found is not None:
+            vectors = self._entries.get(key)
+            if vectors is not None:
                 self._entries.move_to_end(key)
-            return found
+            return vectors
 
     def put(self, text: str, vectors: Floats) -> None:
-        """Keep the vectors of `text`; those unused for longest go. What is larger than the whole is not kept."""
+        """Cache the vectors of `text`, and drop those unused for longest; vectors above the limit are not cached."""
         size = _size(vectors)
         if size > self._max_bytes:
             return
         # Always a copy: a view would keep its whole batch alive, and an encoder may write into an array of its own.
-        kept = np.array(vectors, dtype=np.float32, order="C")
+        copy = np.array(vectors, dtype=np.float32, order="C")
         key = _key(text)
         with forks_held_off(), self._lock:
             old = self._entries.pop(key, None)
-            self._held += size - (0 if old is None else _size(old))
-            self._entries[key] = kept
-            while self._held > self._max_bytes:
-                _, gone = self._entries.popitem(last=False)
-                self._held -= _size(gone)
+            self._bytes += size - (0 if old is None else _size(old))
+            self._entries[key] = copy
+            while self._bytes > self._max_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= _size(oldest)
 
 
 def _size(vectors: Floats) -> int:
-    return 4 * vectors.size + _OVERHEAD
+    return 4 * vectors.size + _ENTRY_OVERHEAD_BYTES
 
 
 def _key(text: str) -> bytes:
@@ -123,23 +122,23 @@ _SCALES: dict[ColBERTScale, ScoreScale] = {"sum": "maxsim_sum", "mean": "maxsim_
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Texts in pieces, by text, and the vectors of each piece, by its own text."""
+    """Texts with the spans of their pieces, and each piece's vectors by the piece's own text."""
 
     spans: Mapping[str, Sequence[Span]]
     vectors: Mapping[str, Floats]
     cached: frozenset[str]
 
     def best(self, query: Floats, texts: Sequence[str]) -> list[Scored]:
-        """Return, for each text, the score and the span of the piece of it that scores best."""
-        pieces = [[text[start:end] for start, end in self.spans[text]] for text in texts]
-        scores = iter(maxsim_many(query, [self.vectors[piece] for parts in pieces for piece in parts]))
-        found: list[Scored] = []
-        for text, parts in zip(texts, pieces, strict=True):
-            of_parts = [next(scores) for _ in parts]
-            best = best_window(of_parts)
-            how = "cached" if self.cached.issuperset(parts) else "encoded"
-            found.append(Scored(of_parts[best], window=self.spans[text][best], vectors=how))
-        return found
+        """Return, for each text, the score and the span of its piece that scores best."""
+        pieces_of = [[text[start:end] for start, end in self.spans[text]] for text in texts]
+        scores = iter(maxsim_many(query, [self.vectors[piece] for pieces in pieces_of for piece in pieces]))
+        scored: list[Scored] = []
+        for text, pieces in zip(texts, pieces_of, strict=True):
+            piece_scores = [next(scores) for _ in pieces]
+            best = best_window(piece_scores)
+            source: VectorSource = "cached" if self.cached.issuperset(pieces) else "encoded"
+            scored.append(Scored(piece_scores[best], window=self.spans[text][best], vectors=source))
+        return scored
 
 
 class ColBERTScorer:
@@ -150,15 +149,15 @@ class ColBERTScorer:
     model
         A `ColBERTModel`, or an encoder of your own.
     index
-        An open index of the same checkpoint. A candidate that it holds under the same id with the same text is
-        scored from its stored vectors. Those it does not hold are encoded.
+        An open index of the same checkpoint. A candidate that it stores under the same id with the same text is scored
+        from its stored vectors. The other candidates are encoded.
     window, stride
-        In tokens. With a `window`, a text that is longer is scored by overlapping windows, and its best one counts; at
-        most what the model reads at once. The `stride` is half a window by default.
+        In tokens. With a `window`, a longer text is scored by overlapping windows, and the best one counts. A window is
+        at most as long as what the model reads at once. The `stride` is half a window by default.
     scale
         ``"sum"`` over the query's tokens (MaxSim), or ``"mean"``, which compares across queries.
     cache_bytes
-        How many bytes of vectors of encoded candidates are kept for the next calls (float32, the last used ones).
+        How many bytes of vectors of encoded candidates are cached for the next calls (float32, the last used ones).
 
     Raises
     ------
@@ -170,7 +169,7 @@ class ColBERTScorer:
 
     def __init__(
         self,
-        model: Any,
+        model: TokenEncoder,
         index: ColBERTIndex | None = None,
         *,
         window: int | None = None,
@@ -182,65 +181,64 @@ class ColBERTScorer:
         if not isinstance(index, ColBERTIndex | None):
             raise InvalidInputError(f"index is of type {type(index).__name__}; expected an open ColBERTIndex or None")
         self._windows = options.windows
-        self._lengths = Lengths(model)
-        if self._windows is not None and not self._lengths.told:
+        self._tokenizer = as_tokenizing_model(model)
+        self._lengths = None if self._tokenizer is None else Lengths(self._tokenizer)
+        if self._windows is not None and self._lengths is None:
             raise InvalidInputError(
                 f"window is {window} with a model of type {type(model).__name__}, which does not say where its tokens "
                 "are; expected a ColBERTModel"
             )
-        self._cache_bytes = options.cache_bytes
-        self._cache = VectorCache(self._cache_bytes)
+        self._cache = VectorCache(options.cache_bytes)
         self._model = model
         self._index = index
-        self._scale = options.scale
+        self._options = options
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Where things are, no vectors.
-        windows = {"window": self._windows.size, "stride": self._windows.stride} if self._windows else {}
-        options: dict[str, Any] = {**windows, "scale": self._scale, "cache_bytes": self._cache_bytes}
-        return functools.partial(ColBERTScorer, **options), (self._model, self._index)
+    def __reduce__(self) -> tuple[Callable[..., ColBERTScorer], tuple[TokenEncoder, ColBERTIndex | None]]:
+        # Model and index by their paths, without the cached vectors.
+        return functools.partial(ColBERTScorer, **self._options.scorer_arguments()), (self._model, self._index)
 
     @property
     def scale(self) -> ScoreScale:
         """``maxsim_sum`` or ``maxsim_mean``."""
-        return _SCALES[self._scale]
+        return _SCALES[self._options.scale]
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return one score a text; higher is better."""
-        return [one.score for one in self.score_many([query], [[Candidate(None, text) for text in texts]])[0]]
+        """Return one score per text; higher is better."""
+        candidates = [Candidate(None, text) for text in texts]
+        return [scored.score for scored in self.score_many([query], [candidates])[0]]
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
-        """Return, for each query, one `Scored` for each of its candidates; a text is encoded once for all of them."""
+        """Return, for each query, one `Scored` per candidate of its own; a text is encoded once for all queries."""
         if not any(candidates):
             return [[] for _ in queries]
         self._require_same_model()
         vectors = encode_queries(self._model, list(queries))
-        held = [self._held(query, given) for query, given in zip(vectors, candidates, strict=True)]
-        rest = [
-            [one.text for at, one in enumerate(given) if at not in found]
-            for given, found in zip(candidates, held, strict=True)
+        stored = [self._from_index(query, of_query) for query, of_query in zip(vectors, candidates, strict=True)]
+        other_texts = [
+            [candidate.text for position, candidate in enumerate(of_query) if position not in known]
+            for of_query, known in zip(candidates, stored, strict=True)
         ]
-        encoded = self._encoded(list(dict.fromkeys(chain.from_iterable(rest))))
+        encoded = self._encode(list(dict.fromkeys(chain.from_iterable(other_texts))))
         scored: list[list[Scored]] = []
-        for query, given, found, texts in zip(vectors, candidates, held, rest, strict=True):
+        for query, of_query, known, texts in zip(vectors, candidates, stored, other_texts, strict=True):
             fresh = iter(encoded.best(query, texts))
-            scored.append([found[at] if at in found else next(fresh) for at in range(len(given))])
-        return self._noted(queries, vectors, candidates, scored)
+            scored.append([known[position] if position in known else next(fresh) for position in range(len(of_query))])
+        return self._with_notes(queries, vectors, candidates, scored)
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
-        if not self._lengths.told:
+        """Raise `TextTooLongError` if a text, or a window of it, would be cut; score nothing."""
+        if self._lengths is None:
             raise strict_refused(self._model)
-        rows = [one for given in candidates for one in given]
+        rows = list(chain.from_iterable(candidates))
         if not rows:
             return
-        spans = self._spans([one.text for one in rows])
-        pieces = {text: [text[start:end] for start, end in found] for text, found in spans.items()}
+        spans = self._spans([candidate.text for candidate in rows])
+        pieces = {text: [text[start:end] for start, end in of_text] for text, of_text in spans.items()}
         cut = self._lengths.cut(chain.from_iterable(pieces.values()))
         remedies = [] if self._windows else ["give a window"]
         if self._lengths.limit < self._lengths.limit_of(UNLIMITED):
             remedies.append("raise document_length")
-        require_none_cut([(one, not cut.isdisjoint(pieces[one.text])) for one in rows], remedies)
+        require_none_cut([(candidate, not cut.isdisjoint(pieces[candidate.text])) for candidate in rows], remedies)
 
     def _require_same_model(self) -> None:
         if self._index is None or self._model is self._index.model:
@@ -252,75 +250,83 @@ class ColBERTScorer:
                 f"expected that of the index, {theirs.name!r} ({theirs.fingerprint})"
             )
 
-    def _held(self, query: Floats, candidates: Sequence[Candidate]) -> dict[int, Scored]:
-        """Return, by position, the scores of those candidates whose vectors the index holds as they are needed."""
+    def _from_index(self, query: Floats, candidates: Sequence[Candidate]) -> dict[int, Scored]:
+        """Return, by position, the scores of the candidates that the index stores as they would be encoded."""
         if self._index is None:
             return {}
         check_wanted()
-        hits = held_hits(self._index, query, [one.id for one in candidates if isinstance(one.id, str)])
+        ids = [candidate.id for candidate in candidates if isinstance(candidate.id, str)]
+        hits = held_hits(self._index, query, ids)
         # The text is compared on the hit itself: another process may replace a passage at any time.
         same = {
-            at: hit for at, one in enumerate(candidates) if one.id in hits and (hit := hits[one.id]).text == one.text
+            position: hits[candidate.id]
+            for position, candidate in enumerate(candidates)
+            if candidate.id in hits and hits[candidate.id].text == candidate.text
         }
         unfit = self._stored_otherwise(self._index, [hit.text for hit in same.values()])
         return {
-            at: Scored(hit.score, vectors="stored", window=(0, len(hit.text)))
-            for at, hit in same.items()
+            position: Scored(hit.score, vectors="stored", window=(0, len(hit.text)))
+            for position, hit in same.items()
             if hit.text not in unfit
         }
 
     def _stored_otherwise(self, index: ColBERTIndex, texts: Sequence[str]) -> set[str]:
-        """Return the texts whose stored vectors are not what they would be encoded to: cut, or cut elsewhere."""
-        if not self._lengths.told or not texts:
+        """Return the texts whose stored vectors differ from what encoding gives: cut, or cut elsewhere."""
+        if self._lengths is None or not texts:
             return set()
-        # The index may have been written with either; the reranker's own is what is wanted.
+        # The index may have been written with either length; the reranker's own is the one to match.
         lengths = recorded_document_length(index), index.model.options().get("document_length")
         limits = {self._lengths.limit, *map(self._lengths.limit_of, lengths)}
-        windows = self._fitting()
+        windows = self._fitting_windows()
         if windows is not None:
             limits.add(windows.size + self._lengths.markers)
-        # Where all read the same, what is stored is cut as it would be now.
+        # Where all limits are equal, a stored text is cut where it would be cut now.
         return self._lengths.longer(texts, min(limits)) if len(limits) > 1 else set()
 
-    def _fitting(self) -> Windows | None:
-        return self._windows and self._windows.within(self._lengths.limit - self._lengths.markers)
+    def _fitting_windows(self) -> Windows | None:
+        if self._windows is None or self._lengths is None:
+            return None
+        return self._windows.within(self._lengths.limit - self._lengths.markers)
 
     def _spans(self, texts: Sequence[str]) -> dict[str, list[Span]]:
         """Return, by text, the character spans of the pieces that are scored by themselves."""
         spans = {text: [(0, len(text))] for text in texts}
-        windows = self._fitting() if spans else None
-        if windows is not None:
+        windows = self._fitting_windows() if spans else None
+        if windows is not None and self._lengths is not None and self._tokenizer is not None:
             long = list(self._lengths.longer(spans, windows.size + self._lengths.markers))
-            tokens = self._model.token_spans(long)
-            spans.update({text: windows.spans(text, found) for text, found in zip(long, tokens, strict=True)})
+            tokens = self._tokenizer.token_spans(long)
+            spans.update({text: windows.spans(text, of_text) for text, of_text in zip(long, tokens, strict=True)})
         return spans
 
-    def _encoded(self, texts: Sequence[str]) -> _Encoded:
+    def _encode(self, texts: Sequence[str]) -> _Encoded:
         spans = self._spans(texts)
-        pieces = list(dict.fromkeys(text[start:end] for text, found in spans.items() for start, end in found))
+        pieces = list(dict.fromkeys(text[start:end] for text, of_text in spans.items() for start, end in of_text))
         known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
         cached = frozenset(known)
         missing = [piece for piece in pieces if piece not in cached]
-        # A score that is NaN names the candidate it is of, which is more than the text's number.
+        # A NaN is reported with its candidate once it is a score, which says more than the text's number here.
         fresh = encode_documents(self._model, missing, finite=False) if missing else []
         for piece, vectors in zip(missing, fresh, strict=True):
             self._cache.put(piece, vectors)
             known[piece] = vectors
         return _Encoded(spans, known, cached)
 
-    def _noted(
+    def _with_notes(
         self,
         queries: Sequence[str],
         vectors: Sequence[Floats],
         candidates: Sequence[Sequence[Candidate]],
         scored: Sequence[Sequence[Scored]],
     ) -> list[list[Scored]]:
-        """Return the scores on their scale, with what was cut of the texts and queries they are of."""
+        """Return the scores on their scale, with what was cut of their texts and queries."""
         read = [
-            [_read(one, result) for one, result in zip(given, results, strict=True)]
-            for given, results in zip(candidates, scored, strict=True)
+            [_read(candidate, result) for candidate, result in zip(of_query, results, strict=True)]
+            for of_query, results in zip(candidates, scored, strict=True)
         ]
-        cut = self._lengths.cut(chain.from_iterable(read))
+        cut: set[str] = set()
+        cut_queries = [False] * len(queries)
+        if self._lengths is not None:
+            cut, cut_queries = self._lengths.cut(chain.from_iterable(read)), self._lengths.cut_queries(queries)
         return [
             [
                 replace(
@@ -328,16 +334,14 @@ class ColBERTScorer:
                     truncated=text in cut,
                     query_truncated=is_cut,
                     window=None if self._windows is None else result.window,
-                ).scaled(len(query) if self._scale == "mean" else 1)
+                ).scaled(len(query) if self._options.scale == "mean" else 1)
                 for text, result in zip(texts, results, strict=True)
             ]
-            for query, is_cut, texts, results in zip(
-                vectors, self._lengths.cut_queries(queries), read, scored, strict=True
-            )
+            for query, is_cut, texts, results in zip(vectors, cut_queries, read, scored, strict=True)
         ]
 
 
 def _read(candidate: Candidate, scored: Scored) -> str:
-    """Return what of the candidate's text was scored."""
+    """Return the part of the candidate's text that was scored."""
     start, end = scored.window or (0, len(candidate.text))
     return candidate.text[start:end]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ColBERTScale = Literal["sum", "mean"]
-ScoreScale = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
 
 CACHE_BYTES = 128 * 2**20
 

@@ -1,23 +1,23 @@
-"""`rerank`: passages in, hits out, with no framework."""
+"""The function `rerank`: passages in, hits out, without a framework."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from rerank_integrations.core.ranking import require_cut
-from rerank_integrations.core.reranking.candidates import Candidate
+from rerank_integrations.core.reranking.candidates import Candidate, Ranked
 from rerank_integrations.core.reranking.cascade import Cascade
 from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
-from rerank_integrations.core.types import Hit, Passage, PassageLike, iter_passages, to_passage
+from rerank_integrations.core.reranking.scorers import CandidateScorer
+from rerank_integrations.core.types import Hit, Passage, PassageLike, Scorer, iter_passages, to_passage
 from rerank_integrations.errors import InvalidInputError
 
 
 def rerank(
     query: str,
     passages: Iterable[PassageLike],
-    scorer: Any,
+    scorer: Scorer | CandidateScorer | Cascade,
     *,
     top_n: int | None = None,
     threshold: float | None = None,
@@ -32,9 +32,9 @@ def rerank(
     query
         Must hold more than white space.
     passages
-        Strings, mappings, `Passage`s or `Hit`s; none of them is changed.
+        Strings, mappings, `Passage`s or `Hit`s; they are not changed.
     scorer
-        A `ColBERTModel`, a `CrossEncoderModel`, a `ColBERTScorer` (which scores what an index holds from its stored
+        A `ColBERTModel`, a `CrossEncoderModel`, a `ColBERTScorer` (which scores an index's passages from their stored
         vectors), a `Cascade`, or anything with ``score(query, texts)``.
     top_n
         How many to keep; ``None`` keeps all.
@@ -48,19 +48,19 @@ def rerank(
     Returns
     -------
     list of Hit
-        Best first. Passages of equal score keep the order they came in. ``note`` says how each was scored.
+        Best first. Passages of equal score keep the order given. ``note`` says how each was scored.
 
     Raises
     ------
     InvalidInputError
         For an empty query, a negative `top_n`, a score that is not a number, or `strict` with a scorer that does not
-        say what it cuts.
+        report what it cuts.
     TextTooLongError
         If `strict`, for a text that the model would cut.
     """
-    given = list(iter_passages(passages))
-    items = [to_passage(item) for item in given]
-    candidates = [_candidate(item, passage) for item, passage in zip(given, items, strict=True)]
+    items = list(iter_passages(passages))
+    converted = [to_passage(item) for item in items]
+    candidates = [_candidate(item, passage) for item, passage in zip(items, converted, strict=True)]
     if isinstance(scorer, Cascade):
         if threshold is not None or window is not None or stride is not None or strict:
             raise InvalidInputError("threshold, window, stride or strict with a Cascade; expected them in its stages")
@@ -70,11 +70,12 @@ def rerank(
         options = RerankOptions(top_n=top_n, threshold=threshold, window=window, stride=stride, strict=strict)
         ready = as_candidate_scorer(scorer, window=window, stride=stride)
         ranked = Reranker.with_options(ready, options).rank(query, candidates)
-    return [
-        Hit(items[one.place].id, one.score, rank, items[one.place].text, dict(items[one.place].metadata), one.note)
-        for rank, one in enumerate(ranked, start=1)
-    ]
+    return [_hit(converted[candidate.place], candidate, rank) for rank, candidate in enumerate(ranked, start=1)]
 
 
-def _candidate(given: PassageLike, passage: Passage) -> Candidate:
-    return Candidate(passage.id, passage.text, given.score if isinstance(given, Hit) else None)
+def _candidate(item: PassageLike, passage: Passage) -> Candidate:
+    return Candidate(passage.id, passage.text, item.score if isinstance(item, Hit) else None)
+
+
+def _hit(passage: Passage, ranked: Ranked, rank: int) -> Hit:
+    return Hit(passage.id, ranked.score, rank, passage.text, dict(passage.metadata), ranked.note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
@@ -13,25 +13,26 @@ from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Sco
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
+from rerank_integrations.core.types import RankingNote, Scorer
 from rerank_integrations.errors import InvalidInputError
 
-# Candidates scored in one go: enough for full batches, their vectors (some 60 KB each) no burden.
-_AT_ONCE = 1024
+# Candidates scored in one call: enough for full batches, and their vectors (some 60 KB each) fit in memory.
+_MAX_CANDIDATES_PER_CALL = 1024
 
 
 class Reranker:
-    """Puts candidates in the order of a scorer; any number of threads may use it.
+    """Puts candidates in the order of their scores; any number of threads may use it.
 
     Parameters
     ----------
     scorer
-        What scores.
+        The scorer of the candidates.
     top_n
         How many to keep; ``None`` keeps all.
     threshold
         Keep only scores of at least this (inclusive).
     max_candidates
-        Only so many are scored, the first ones; the others are left out. ``None`` scores all.
+        Only the first so many are scored, the others left out; ``None`` scores all.
     strict
         Whether a text that would be cut is an error, before anything is scored.
 
@@ -67,10 +68,9 @@ class Reranker:
             self._scorer.require_whole([], [])
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
-        """Return the candidates that are kept, best first; equal ones in the order they came.
+        """Return the candidates that are kept, best first; of equal scores, in the order given.
 
-        A cross-encoder's are ordered by their logits, so scores of 1.0 that are rounded keep the order of what they
-        were rounded from.
+        A cross-encoder's candidates are ordered by their logits, so those whose scores round to 1.0 keep their order.
 
         Raises
         ------
@@ -82,46 +82,50 @@ class Reranker:
         return self.rank_many([query], [candidates])[0]
 
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
-        """Do as `rank` for several queries, each with candidates of its own, in batches of several queries' texts."""
+        """Do as `rank` for several queries, each with candidates of its own; batches mix the texts of all queries."""
         if len(queries) != len(candidates):
             raise InvalidInputError(
                 f"{len(queries)} queries with {len(candidates)} lists of candidates; expected one each"
             )
         for query in queries:
             require_query(query)
-        given = [list(each[: self._options.max_candidates]) if self._options.top_n != 0 else [] for each in candidates]
+        limit = 0 if self._options.top_n == 0 else self._options.max_candidates
+        chosen = [list(of_query[:limit]) for of_query in candidates]
         if self._options.strict:
-            self._scorer.require_whole(queries, given)
-        scored = score_in_groups(self._scorer, queries, given)
-        return [self._ordered(each, scores) for each, scores in zip(given, scored, strict=True)]
+            self._scorer.require_whole(queries, chosen)
+        scored = score_in_groups(self._scorer, queries, chosen)
+        return [self._ordered(of_query, scores) for of_query, scores in zip(chosen, scored, strict=True)]
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return one score a text, in their order and without threshold or cut; higher is better."""
+        """Return one score per text, in their order and without threshold or cut; higher is better."""
         require_texts(texts)
-        given = [Candidate(None, text) for text in texts]
-        return [one.score for one in self._scorer.score_many([query], [given])[0]]
+        candidates = [Candidate(None, text) for text in texts]
+        return [scored.score for scored in self._scorer.score_many([query], [candidates])[0]]
 
     def _ordered(self, candidates: Sequence[Candidate], scores: Sequence[Scored]) -> list[Ranked]:
-        for place, (candidate, one) in enumerate(zip(candidates, scores, strict=True)):
-            if math.isnan(one.score):
+        for position, (candidate, scored) in enumerate(zip(candidates, scores, strict=True)):
+            if math.isnan(scored.score):
                 named = "" if candidate.id is None else f" ({candidate.id!r})"
-                raise InvalidInputError(f"the score of passage number {place}{named} is NaN; expected a number")
+                raise InvalidInputError(f"the score of passage number {position}{named} is NaN; expected a number")
         order = best_first(
-            [one.score for one in scores],
+            [scored.score for scored in scores],
             range(len(scores)),
             top_n=self._options.top_n,
             threshold=self._options.threshold,
-            keys=[one.order_key for one in scores],
+            keys=[scored.order_key for scored in scores],
         )
-        scale = {"score_scale": self._scorer.scale} if order else {}
+        # Asking for the scale may load the model.
+        scale: RankingNote = {"score_scale": self._scorer.scale} if order else {}
         return [
-            Ranked(place, score, {**candidates[place].came(place), **scale, **scores[place].note()})
-            for place, score in order
+            Ranked(
+                position, score, {**candidates[position].retrieval_note(position), **scale, **scores[position].note()}
+            )
+            for position, score in order
         ]
 
 
 def require_query(query: str) -> None:
-    """Raise `InvalidInputError` unless `query` is a string with text in it that UTF-8 can write."""
+    """Raise `InvalidInputError` unless `query` is a string with some text that UTF-8 can encode."""
     require_text(query, "query")
     require_texts([query], "query")
 
@@ -129,12 +133,12 @@ def require_query(query: str) -> None:
 def score_in_groups(
     scorer: CandidateScorer, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
 ) -> list[list[Scored]]:
-    """Do as `CandidateScorer.score_many`, some queries at a time: the vectors of all texts need not fit in memory."""
+    """Do as `CandidateScorer.score_many`, some queries per call, so that memory need not hold all texts' vectors."""
     scored: list[list[Scored]] = []
     first = 0
     while first < len(queries):
         last, count = first, 0
-        while last < len(queries) and (last == first or count + len(candidates[last]) <= _AT_ONCE):
+        while last < len(queries) and (last == first or count + len(candidates[last]) <= _MAX_CANDIDATES_PER_CALL):
             count += len(candidates[last])
             last += 1
         scored += scorer.score_many(queries[first:last], candidates[first:last])
@@ -142,13 +146,15 @@ def score_in_groups(
     return scored
 
 
-def as_candidate_scorer(scorer: Any, *, window: int | None = None, stride: int | None = None) -> CandidateScorer:
-    """Return what scores candidates as `scorer` does: a model, anything with ``score(query, texts)``, or itself.
+def as_candidate_scorer(
+    scorer: Scorer | CandidateScorer, *, window: int | None = None, stride: int | None = None
+) -> CandidateScorer:
+    """Return a scorer of candidates for a model or anything with ``score(query, texts)``, or `scorer` itself.
 
     Raises
     ------
     InvalidInputError
-        If it is none of these; for a `window` with a scorer of one's own, or on top of a `ColBERTScorer`.
+        If it is none of these; for a `window` with a user's own scorer, or on top of a `ColBERTScorer`.
     """
     if isinstance(scorer, ColBERTModel):
         return ColBERTScorer(scorer, window=window, stride=stride)
@@ -160,10 +166,9 @@ def as_candidate_scorer(scorer: Any, *, window: int | None = None, stride: int |
             "expected a ColBERTModel or a CrossEncoderModel"
         )
     if callable(getattr(scorer, "score_many", None)) and callable(getattr(scorer, "require_whole", None)):
-        known: CandidateScorer = scorer
-        return known
+        return cast("CandidateScorer", scorer)
     if callable(getattr(scorer, "score", None)):
-        return PlainScorer(scorer)
+        return PlainScorer(cast("Scorer", scorer))
     raise InvalidInputError(
         f"the scorer is of type {type(scorer).__name__}; expected a model or anything with score(query, texts)"
     )

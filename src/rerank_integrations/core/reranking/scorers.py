@@ -1,9 +1,9 @@
-"""Any scorer of a user's own, and what the package's own scorers can do beyond it."""
+"""Scorers of candidates: the protocol, one for cross-encoders, and one for any scorer of a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.models import CrossEncoderModel
@@ -11,7 +11,7 @@ from rerank_integrations.core.models.cross_encoder import PairScore
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import require_none_cut, strict_refused
 from rerank_integrations.core.reranking.windows import Span, best_window, require_windows
-from rerank_integrations.core.types import Scorer
+from rerank_integrations.core.types import Scorer, ScoreScale
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -21,10 +21,11 @@ class CrossEncoderScorer:
     Parameters
     ----------
     model
-        What reads query and text together.
+        The model that reads query and text together.
     window, stride
-        In tokens of the text. With a `window`, a text that is longer is scored by overlapping windows, and its best
-        one counts; at most what the model has room for beside the query. The `stride` is half a window by default.
+        In tokens of the text. With a `window`, a longer text is scored by overlapping windows, and the best one counts.
+        A window is at most as long as what the model has room for beside the query. The `stride` is half a window by
+        default.
 
     Raises
     ------
@@ -37,26 +38,26 @@ class CrossEncoderScorer:
         self._model = model
 
     @property
-    def scale(self) -> str:
+    def scale(self) -> ScoreScale:
         """``logit``, ``probability`` or ``own``; loads the model where its checkpoint decides."""
-        return self._model.score_scale
+        return cast("ScoreScale", self._model.score_scale)
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
-        """Return, for each query, one `Scored` for each of its candidates; batches are made of all queries' pairs."""
+        """Return, for each query, one `Scored` per candidate of its own; batches mix the pairs of all queries."""
         if not any(candidates):
             return [[] for _ in queries]
         spans = self._spans(queries, candidates)
         scores = iter(self._model.score_pairs(_pairs(queries, candidates, spans)))
-        return [[self._best(windows, [next(scores) for _ in windows]) for windows in found] for found in spans]
+        return [[self._best(windows, [next(scores) for _ in windows]) for windows in of_query] for of_query in spans]
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a text, or a window of it, would be cut; scores nothing."""
+        """Raise `TextTooLongError` if a text, or a window of it, would be cut; score nothing."""
         spans = self._spans(queries, candidates)
         cut = iter(self._model.cuts(_pairs(queries, candidates, spans)))
         rows = [
-            (one, True in [next(cut).text for _ in windows])
-            for given, found in zip(candidates, spans, strict=True)
-            for one, windows in zip(given, found, strict=True)
+            (candidate, True in [next(cut).text for _ in windows])
+            for of_query, query_spans in zip(candidates, spans, strict=True)
+            for candidate, windows in zip(of_query, query_spans, strict=True)
         ]
         if rows:
             require_none_cut(rows, self._remedies())
@@ -69,20 +70,20 @@ class CrossEncoderScorer:
     def _spans(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[list[Span]]]:
         """Return, for each query and each of its candidates, the character spans that are scored."""
         if self._windows is None:
-            return [[[(0, len(one.text))] for one in given] for given in candidates]
-        texts = list(dict.fromkeys(one.text for given in candidates for one in given))
+            return [[[(0, len(candidate.text))] for candidate in of_query] for of_query in candidates]
+        texts = list(dict.fromkeys(candidate.text for of_query in candidates for candidate in of_query))
         tokens = dict(zip(texts, self._model.token_spans(texts), strict=True))
         fitting = [
-            self._windows.within(self._model.room(query)) if given else self._windows
-            for query, given in zip(queries, candidates, strict=True)
+            self._windows.within(self._model.room(query)) if of_query else self._windows
+            for query, of_query in zip(queries, candidates, strict=True)
         ]
         return [
-            [windows.spans(one.text, tokens[one.text]) for one in given]
-            for windows, given in zip(fitting, candidates, strict=True)
+            [windows.spans(candidate.text, tokens[candidate.text]) for candidate in of_query]
+            for windows, of_query in zip(fitting, candidates, strict=True)
         ]
 
     def _best(self, windows: Sequence[Span], scores: Sequence[PairScore]) -> Scored:
-        best = best_window([one.score for one in scores], [one.order for one in scores])
+        best = best_window([pair.score for pair in scores], [pair.order for pair in scores])
         score, cut, order = scores[best]
         return Scored(
             score,
@@ -97,53 +98,55 @@ def _pairs(
     queries: Sequence[str], candidates: Sequence[Sequence[Candidate]], spans: Sequence[Sequence[Sequence[Span]]]
 ) -> list[tuple[str, str]]:
     return [
-        (query, one.text[start:end])
-        for query, given, found in zip(queries, candidates, spans, strict=True)
-        for one, windows in zip(given, found, strict=True)
+        (query, candidate.text[start:end])
+        for query, of_query, query_spans in zip(queries, candidates, spans, strict=True)
+        for candidate, windows in zip(of_query, query_spans, strict=True)
         for start, end in windows
     ]
 
 
 class CandidateScorer(Protocol):
-    """Scores candidates of several queries in one go."""
+    """Protocol of a scorer of candidates, of several queries in one call."""
 
     @property
-    def scale(self) -> str:
-        """What the scores mean: ``maxsim_sum``, ``maxsim_mean``, ``logit``, ``probability`` or ``own``."""
+    def scale(self) -> ScoreScale:
+        """The meaning of the scores: ``maxsim_sum``, ``maxsim_mean``, ``logit``, ``probability`` or ``own``."""
         ...
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
-        """Return, for each query, one `Scored` for each of its candidates."""
+        """Return, for each query, one `Scored` per candidate of its own."""
         ...
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Raise `TextTooLongError` if a text would be cut; scores nothing.
+        """Raise `TextTooLongError` if a text would be cut; score nothing.
 
-        `InvalidInputError`, if need be of no candidates at all, from a scorer that cannot tell.
+        A scorer that does not know raises `InvalidInputError`, even for no candidates at all.
         """
         ...
 
 
 class PlainScorer:
-    """Anything with ``score(query, texts)``, on a scale of its own."""
+    """Scores candidates by anything with ``score(query, texts)``, on a scale of its own."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     @property
-    def scale(self) -> str:
+    def scale(self) -> ScoreScale:
         """The scorer's own."""
         return "own"
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
-        """Call the scorer once a query."""
+        """Call the scorer once per query that has candidates."""
         return [
-            [Scored(score) for score in _numbers(self._scorer, query, [one.text for one in given])] if given else []
-            for query, given in zip(queries, candidates, strict=True)
+            [Scored(score) for score in _numbers(self._scorer, query, [candidate.text for candidate in of_query])]
+            if of_query
+            else []
+            for query, of_query in zip(queries, candidates, strict=True)
         ]
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Refuse: such a scorer does not say what it reads.
+        """Refuse, because such a scorer does not report what it reads.
 
         Raises
         ------
@@ -159,14 +162,14 @@ def _numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
     Raises
     ------
     InvalidInputError
-        If it gives something other than one number a text.
+        If it returns anything but one number per text.
     """
     check_wanted()
-    given = scorer.score(query, texts)
+    result = scorer.score(query, texts)
     try:
-        scores = [float(score) for score in given]
+        scores = [float(score) for score in result]
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"the scorer gave {given!r}; expected a list of numbers") from error
+        raise InvalidInputError(f"the scorer gave {result!r}; expected a list of numbers") from error
     if len(scores) != len(texts):
         raise InvalidInputError(f"the scorer gave {len(scores)} scores for {len(texts)} texts; expected one each")
     return scores

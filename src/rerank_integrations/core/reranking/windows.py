@@ -1,4 +1,4 @@
-"""Long texts in overlapping windows of tokens (MaxP: Dai and Callan, SIGIR 2019, arXiv:1905.09217)."""
+"""Long texts cut into overlapping windows of tokens (MaxP: Dai and Callan, SIGIR 2019, arXiv:1905.09217)."""
 
 from __future__ import annotations
 
@@ -7,66 +7,67 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from rerank_integrations.core.checks import whole_number
 from rerank_integrations.errors import InvalidInputError
 
-Span = tuple[int, int]
+Span: TypeAlias = tuple[int, int]
 
-_LEAST = 8
-# A word that is cut in two may take a token or two more than it did whole.
-_SLACK = 2
+_MIN_WINDOW_TOKENS = 8
+# A word that is cut in two may have a token or two more than the whole word.
+_TOKENS_PER_CUT_WORD = 2
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How long texts are cut into windows.
+    """Sizes of the windows that long texts are cut into.
 
     Parameters
     ----------
     size
-        Most tokens in a window.
+        The most tokens in a window.
     stride
-        Most tokens from the start of one window to that of the next, at most `size`.
+        The most tokens from the start of one window to the start of the next, at most `size`.
     """
 
     size: int
     stride: int
 
     def within(self, room: int) -> Windows:
-        """Return windows that a model reads whole which reads `room` tokens; the share that overlaps stays."""
-        size = max(1, min(self.size, room - _SLACK))
+        """Return windows that fit a model which reads `room` tokens; the share that overlaps stays the same."""
+        size = max(1, min(self.size, room - _TOKENS_PER_CUT_WORD))
         return Windows(size, max(1, self.stride * size // self.size))
 
     def spans(self, text: str, tokens: Sequence[Span]) -> list[Span]:
-        """Return the character spans of the windows of `text`, which together hold all of it.
+        """Return the character spans of the windows of `text`, which together cover all of it.
 
-        A window starts and ends between words where words are shorter than half of it, and else between letters.
+        A window starts and ends between words if words are shorter than half of it, else between letters.
 
         Parameters
         ----------
         text
-            What is to be cut.
+            The text to cut.
         tokens
-            Character span of each token, rising. Several tokens may be of one letter.
+            Character span of each token, in rising order. Several tokens may belong to one letter.
 
         Returns
         -------
         list of (start, end)
-            Of a text that fits, the whole. None is empty but that of an empty text.
+            One span, of the whole text, if that fits. No span is empty but that of an empty text.
         """
         if len(tokens) <= self.size:
             return [(0, len(text))]
-        letters = [place for place in range(1, len(tokens)) if _starts_letter(text, tokens, place)]
-        words = [place for place in letters if _starts_word(text, tokens[place][0])]
+        letters = [token for token in range(1, len(tokens)) if _starts_letter(text, tokens, token)]
+        words = [token for token in letters if _starts_word(text, tokens[token][0])]
         spans: list[Span] = []
         first = 0
         while first + self.size < len(tokens):
             last = _border(words, letters, first, self.size, first + self.size)
             spans.append((_start(tokens, first), _start(tokens, last)))
-            # Never past the end of this window: every token is in one.
+            # The next window never starts past the end of this one, so that every token is in a window.
             first = min(last, _border(words, letters, first, self.stride, last))
-        return _filled([*spans, (_start(tokens, first), len(text))])
+        return _without_needless([*spans, (_start(tokens, first), len(text))])
 
 
 def require_windows(window: int | None, stride: int | None) -> Windows | None:
@@ -81,7 +82,7 @@ def require_windows(window: int | None, stride: int | None) -> Windows | None:
         if stride is not None:
             raise InvalidInputError(f"stride is {stride!r} without a window; expected both, or a window alone")
         return None
-    size = whole_number(window, "window", _LEAST)
+    size = whole_number(window, "window", _MIN_WINDOW_TOKENS)
     step = size // 2 if stride is None else whole_number(stride, "stride", 1)
     if step > size:
         raise InvalidInputError(f"stride is {stride!r}; expected a whole number from 1 to the window, {size}")
@@ -89,38 +90,39 @@ def require_windows(window: int | None, stride: int | None) -> Windows | None:
 
 
 def best_window(scores: Sequence[float], keys: Sequence[tuple[float, ...]] | None = None) -> int:
-    """Return the place of the highest score, the first of equal ones; of a NaN, if there is one, so that it shows.
+    """Return the position of the highest score, the first of equal ones; a NaN comes before all, so that it shows.
 
-    By `keys`, where these are what the scores are rounded from.
+    With `keys`, which the scores are rounded from, return the position of the highest key.
     """
-    by: Sequence[float] | Sequence[tuple[float, ...]] = scores if keys is None else keys
-    return next((at for at, score in enumerate(scores) if math.isnan(score)), by.index(max(by)))
+    compared: Sequence[float] | Sequence[tuple[float, ...]] = scores if keys is None else keys
+    best = compared.index(max(compared))
+    return next((position for position, score in enumerate(scores) if math.isnan(score)), best)
 
 
 def _border(words: Sequence[int], letters: Sequence[int], first: int, most: int, end: int) -> int:
     """Return the last token, up to `most` after `first`, that starts a word or else a letter.
 
-    If there is none, then the next one up to `end` that starts a letter, or else the one `most` after `first`.
+    Without such a token, return the next one up to `end` that starts a letter, or else the one `most` after `first`.
     """
-    for borders, least in ((words, first + most // 2), (letters, first)):
-        found = bisect_right(borders, first + most) - 1
-        if found >= 0 and borders[found] > least:
-            return borders[found]
-    after = bisect_right(letters, first + most)
-    return letters[after] if after < len(letters) and letters[after] <= end else first + most
+    for borders, after in ((words, first + most // 2), (letters, first)):
+        last = bisect_right(borders, first + most) - 1
+        if last >= 0 and borders[last] > after:
+            return borders[last]
+    following = bisect_right(letters, first + most)
+    return letters[following] if following < len(letters) and letters[following] <= end else first + most
 
 
-def _starts_letter(text: str, tokens: Sequence[Span], place: int) -> bool:
-    start = tokens[place][0]
-    # Of an emoji, each byte may be a token; a combining mark belongs to the letter before it.
-    return start >= tokens[place - 1][1] and not _is_mark(text[start])
+def _starts_letter(text: str, tokens: Sequence[Span], token: int) -> bool:
+    start = tokens[token][0]
+    # Each byte of an emoji may be a token; a combining mark belongs to the letter before it.
+    return start >= tokens[token - 1][1] and not _is_mark(text[start])
 
 
 def _starts_word(text: str, start: int) -> bool:
     before = start - 1
     while before > 0 and _is_mark(text[before]):
         before -= 1
-    # Chinese and Japanese words follow one another without a space: a border there too.
+    # Chinese and Japanese words follow one another without a space, so each of their letters is a border.
     return not (text[before].isalnum() and text[start].isalnum()) or unicodedata.east_asian_width(text[start]) in "WF"
 
 
@@ -128,14 +130,14 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
 
 
-def _start(tokens: Sequence[Span], place: int) -> int:
-    return tokens[place][0] if place else 0
+def _start(tokens: Sequence[Span], token: int) -> int:
+    return tokens[token][0] if token else 0
 
 
-def _filled(spans: Sequence[Span]) -> list[Span]:
-    """Return the spans without empty ones, and without those that are all in the one before."""
-    kept: list[Span] = []
+def _without_needless(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans without empty ones, and without those that lie within the one before."""
+    needed: list[Span] = []
     for span in spans:
-        if span[0] < span[1] and (not kept or span[1] > kept[-1][1]):
-            kept.append(span)
-    return kept
+        if span[0] < span[1] and (not needed or span[1] > needed[-1][1]):
+            needed.append(span)
+    return needed
