@@ -31,7 +31,7 @@ from rerank_integrations.core.reranking import (
     rerank,
 )
 from rerank_integrations.core.reranking.explain import explain
-from rerank_integrations.core.types import Hit, Passage, PassageLike, Scorer
+from rerank_integrations.core.types import Hit, Passage, PassageLike, RankingNote, Scorer
 from rerank_integrations.errors import (
     CheckpointError,
     FidelityWarning,
@@ -87,6 +87,7 @@ __all__ = [
     "PassageLike",
     "PlainScorer",
     "Ranked",
+    "RankingNote",
     "RerankError",
     "RerankOptions",
     "Reranker",
