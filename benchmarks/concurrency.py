@@ -2,9 +2,9 @@
 
     python benchmarks/concurrency.py [--quick]
 
-The starter model over docstrings of the standard library. Every answer is compared with the serial one. A stall is how
-much later than asked a task wakes up that sleeps a millisecond at a time; it is measured once while nothing else runs,
-and once while 32 searches and an upsert run through ``run_blocking``, as the adapters' asynchronous methods do.
+The starter model over docstrings of the standard library. Every answer is compared with the serial one. A stall is the
+time by which a task that sleeps a millisecond at a time wakes up too late. It is measured once while nothing else runs,
+and once while 32 asynchronous searches of LangChain's retriever run beside an upsert on a thread.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, Hit, Passage
-from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.demo.docstrings import standard_library_passages
+from rerank_integrations.langchain import ColBERTRetriever
 
+# Id and score of a hit.
+Answer: TypeAlias = tuple[str | None, float]
 WORKERS = 32
 K = 10
 
 
 def queries_from(passages: Sequence[Passage], count: int) -> list[str]:
-    """The first words of passages spread over the corpus."""
+    """Return the first words of passages spread over the corpus."""
     chosen = passages[:: max(1, len(passages) // count)][:count]
     return [" ".join(passage.text.split()[:12]) for passage in chosen]
 
@@ -42,9 +44,13 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, answer
 
 
-def threaded(index: ColBERTIndex, queries: Sequence[str]) -> list[list[Hit]]:
+def answers(hits: Sequence[Hit]) -> list[Answer]:
+    return [(hit.id, hit.score) for hit in hits]
+
+
+def threaded(index: ColBERTIndex, queries: Sequence[str]) -> list[list[Answer]]:
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(lambda query: index.search(query, K), queries))
+        return list(pool.map(lambda query: answers(index.search(query, K)), queries))
 
 
 async def watched(work: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
@@ -68,12 +74,13 @@ async def watched(work: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
 
 async def search_beside_upsert(
     index: ColBERTIndex, queries: Sequence[str], new: Sequence[Passage]
-) -> tuple[list[str], list[list[Hit]]]:
-    """`queries` at once and an upsert, whose passages the searches leave out."""
-    upserting = asyncio.create_task(run_blocking(index.upsert, new))
-    searches = (run_blocking(index.search, query, K, where={"new": {"$exists": False}}) for query in queries)
-    answers = await asyncio.gather(*searches)
-    return await upserting, answers
+) -> tuple[list[str], list[list[Answer]]]:
+    """Run `queries` at once beside an upsert, whose passages the searches leave out."""
+    retriever = ColBERTRetriever(index=index, k=K, filter={"new": {"$exists": False}})
+    upserting = asyncio.create_task(asyncio.to_thread(index.upsert, new))
+    found = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
+    documents = [[(document.id, document.metadata["relevance_score"]) for document in hits] for hits in found]
+    return await upserting, documents
 
 
 def main() -> None:
@@ -87,7 +94,7 @@ def main() -> None:
     with ColBERTIndex.create(None, ColBERTModel("starter")) as index:
         build, _ = timed(lambda: index.upsert(passages, show_progress=False))
         index.search(queries[0], K)
-        serial_seconds, serial = timed(lambda: [index.search(query, K) for query in queries])
+        serial_seconds, serial = timed(lambda: [answers(index.search(query, K)) for query in queries])
         thread_seconds, by_threads = timed(lambda: threaded(index, queries))
         idle, _ = asyncio.run(watched(lambda: asyncio.sleep(1)))
         stall, (ids, by_tasks) = asyncio.run(watched(lambda: search_beside_upsert(index, queries[:WORKERS], new)))

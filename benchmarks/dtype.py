@@ -19,14 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from common.precision import automatic_dtype
 from transformers import BertConfig, BertModel
 
 from rerank_integrations import ColBERTModel
-from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 
 
 def passages(count: int) -> list[str]:
-    """Docstrings of the standard library's ``json``, ``inspect`` and friends, cut to 400 characters."""
+    """Return docstrings of the standard library's ``json``, ``inspect`` and friends, cut to 400 characters."""
     texts = [
         text[:400]
         for module in (argparse, inspect, json, os, statistics)
@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
+    auto = automatic_dtype()
     texts = passages(48 if quick else 96)
     starters = {name: ColBERTModel("starter", dtype=name, device="cpu") for name in ("float32", "bfloat16")}
     rounds = 3 if quick else 9
@@ -70,7 +71,6 @@ def main() -> None:
         {name: (lambda model=model: model.encode_documents(texts)) for name, model in starters.items()}, rounds
     )
     base = alternate({"float32": bert_base(torch.float32), "bfloat16": bert_base(torch.bfloat16)}, rounds)
-    auto = str(resolve_dtype("auto", "cpu")).removeprefix("torch.")
     print(f"torch {torch.__version__}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads", file=sys.stderr)
     for name in starters:
         print(f"starter {name}: {len(texts) / starter[name]:.0f} passages/s", file=sys.stderr)

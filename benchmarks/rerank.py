@@ -36,18 +36,18 @@ FILES = ("eval/squad_dev", "eval/cranfield", "eval/scifact", "scale/foldoc.corpu
 
 
 def machine() -> str:
-    from rerank_integrations.core.models.checkpoints.options import resolve_dtype
+    from common.precision import automatic_dtype
+
     from rerank_integrations.evaluation.measuring import origin
 
     made = origin()
     versions = dict(made["packages"]) | {
         name: installed(name) for name in ("llama-index-core", "onnxruntime", "openvino")
     }
-    auto = str(resolve_dtype("auto", "cpu")).removeprefix("torch.")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{made['processor']}, {made['cores']} cores, {made['memory_gb']} GB, load {load}, Python {made['python']}, "
-        f"{' '.join(f'{name} {number}' for name, number in versions.items())}; dtype auto is {auto}"
+        f"{' '.join(f'{name} {number}' for name, number in versions.items())}; dtype auto is {automatic_dtype()}"
     )
 
 

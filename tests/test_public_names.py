@@ -20,10 +20,6 @@ USER_FOLDERS = ("docs", "examples", "benchmarks", "training")
 CORE_IMPORT = re.compile(r"^\s*(?:from|import)\s+(rerank_integrations\.core[\w.]*)", re.MULTILINE)
 # Measures or builds a part that has no public name: the modules that it may import, and why.
 CORE_IMPORTS_ALLOWED = {
-    "benchmarks/concurrency.py": {"rerank_integrations.core.concurrency.aio"},
-    "benchmarks/dtype.py": {"rerank_integrations.core.models.checkpoints.options"},
-    "benchmarks/rerank.py": {"rerank_integrations.core.models.checkpoints.options"},
-    "benchmarks/rerank_parts/data.py": {"rerank_integrations.core.jsonl"},
     "training/starter.py": {
         "rerank_integrations.core.models.checkpoints.options",
         "rerank_integrations.core.models.loaded_cross_encoder",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_integrations import Passage
-from rerank_integrations.core.jsonl import read_jsonl
 from rerank_integrations.evaluation import load_dataset
 from rerank_integrations.evaluation.bm25 import BM25
 
@@ -46,7 +47,11 @@ class Pool:
 def passages_of(data: Path, name: str) -> list[Passage]:
     """Return the passages of a collection in BEIR layout, or of a file of passages alone."""
     folder = data / name
-    return list(read_jsonl(folder / "corpus.jsonl.gz" if folder.is_dir() else data / f"{name}.corpus.jsonl.gz"))
+    if folder.is_dir():
+        return list(load_dataset(folder).passages)
+    with gzip.open(data / f"{name}.corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        records = map(json.loads, lines)
+        return [Passage(line["_id"], f"{line['title']} {line['text']}", {"title": line["title"]}) for line in records]
 
 
 def queries_of(data: Path, name: str) -> list[tuple[str, str]]:
