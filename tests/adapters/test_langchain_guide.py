@@ -1,4 +1,4 @@
-"""What docs/tutorials/langchain.md says is so."""
+"""What docs/tutorials/langchain.md and docs/how-to/langchain.md say is so."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guides import run_guide
+from guides import run_guides
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
-    return run_guide("tutorials/langchain.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    return run_guides(
+        ["tutorials/langchain.md", "how-to/langchain.md"], tmp_path_factory.mktemp("guide"), cross_encoder_dir
+    )
 
 
 def ids(documents: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What docs/tutorials/llama_index.md says is so."""
+"""What docs/tutorials/llama_index.md and docs/how-to/llama_index.md say is so."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guides import run_guide
+from guides import run_guides
 from llama_index.core.schema import MetadataMode
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> Any:
-    return run_guide("tutorials/llama_index.md", tmp_path_factory.mktemp("guide"), cross_encoder_dir)
+    return run_guides(
+        ["tutorials/llama_index.md", "how-to/llama_index.md"], tmp_path_factory.mktemp("guide"), cross_encoder_dir
+    )
 
 
 def ids(found: Any) -> list[str]:

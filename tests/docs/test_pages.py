@@ -24,6 +24,8 @@ OWN_TESTS = {
     "docs/how-to/compare_results.md": "tests/docs/test_evaluation.py",
     "docs/how-to/evaluation.md": "tests/docs/test_evaluation.py",
     "docs/how-to/explaining.md": "tests/docs/test_explaining.py",
+    "docs/how-to/langchain.md": "tests/adapters/test_langchain_guide.py",
+    "docs/how-to/llama_index.md": "tests/adapters/test_llama_index_guide.py",
     "docs/how-to/memory.md": "tests/core/models/test_memory.py",
     "docs/how-to/reranking.md": "tests/docs/test_reranking.py",
     "docs/tutorials/langchain.md": "tests/adapters/test_langchain_guide.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,15 @@ def run_blocks(blocks: Iterable[Block], folder: Path) -> dict[str, Any]:
 
 
 def run_guide(name: str, folder: Path, cross_encoder: Path) -> dict[str, Any]:
-    """Return the names that the Python blocks of a page define, and the ``folder``.
+    """Return the names that the Python blocks of a page define, and the ``folder``; arguments as of `run_guides`."""
+    return run_guides([name], folder, cross_encoder)
 
-    Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the page takes from the hub.
+
+def run_guides(names: Sequence[str], folder: Path, cross_encoder: Path) -> dict[str, Any]:
+    """Return the names that the Python blocks of several pages define, one page after another, and the ``folder``.
+
+    Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the pages take from the hub.
     """
     shutil.copytree(cross_encoder, folder / CROSS_ENCODER)
-    return run_blocks([block for block in read_blocks(DOCS / name) if block.language == "python"], folder)
+    blocks = [block for name in names for block in read_blocks(DOCS / name)]
+    return run_blocks([block for block in blocks if block.language == "python"], folder)
