@@ -1,4 +1,4 @@
-"""How the tests of the command line call it: in this process, through its entry point."""
+"""Fixtures that call the command line in this process, through its entry point."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from rerank_integrations.cli import main
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
-    """Call the command line; `stdin` is not given here but by `monkeypatch` in the test that needs it."""
+    """Function that calls the command line; a test that needs `stdin` replaces it by `monkeypatch`."""
     monkeypatch.setenv("COLUMNS", "200")
-    root, handlers, shown = logging.getLogger(), logging.getLogger().handlers[:], warnings.formatwarning
+    root, handlers, formatter = logging.getLogger(), logging.getLogger().handlers[:], warnings.formatwarning
     factory = logging.getLogRecordFactory()
 
     def call(*arguments: object) -> Done:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main([str(argument) for argument in arguments])
         written = capsys.readouterr()
-        return Done(int(left.value.code or 0), written.out, written.err)
+        return Done(int(exit_info.value.code or 0), written.out, written.err)
 
     yield call
     logging.captureWarnings(False)
     logging.setLogRecordFactory(factory)
     logging.getLogger("rerank_integrations").setLevel(logging.NOTSET)
-    root.handlers[:], warnings.formatwarning = handlers, shown
+    root.handlers[:], warnings.formatwarning = handlers, formatter
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cached_model(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model in the hub's cache: an index of it opens without a word about the model."""
+    """Name of a model in the hub's cache: an index of it opens without naming the model."""
     cache = tmp_path_factory.mktemp("hub")
     repository, commit = cache / "models--acme--colbert", "a" * 40
     (repository / "refs").mkdir(parents=True)
@@ -56,8 +56,8 @@ def cached_model(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory, mo
 
 
 @pytest.fixture
-def made(cli: Cli, tmp_path: Path, corpus: Path, cached_model: str) -> Path:
-    """An index of `corpus`, made by the command line."""
+def index_path(cli: Cli, tmp_path: Path, corpus: Path, cached_model: str) -> Path:
+    """Index of `corpus` that the command line created."""
     path = tmp_path / "made"
     done = cli("index", path, corpus, "--model", cached_model)
     assert done.code == 0, done.err

@@ -1,14 +1,13 @@
-"""The options that all commands share, help, and how errors are told."""
+"""Common options of all commands, help and the report of errors."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import Cli
 from typer.main import get_command
 
 import rerank_integrations
@@ -16,7 +15,6 @@ from rerank_integrations import IndexFormatError
 from rerank_integrations.cli import main
 from rerank_integrations.cli.app import app
 
-Cli = Callable[..., Any]
 COMMANDS = {
     "demo",
     "index",
@@ -74,7 +72,7 @@ def test_help_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("search",), ("info", "a", "b"), ("--nonsense",)])
-def test_wrong_usage_leaves_with_two(cli: Cli, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_two(cli: Cli, arguments: tuple[str, ...]) -> None:
     done = cli(*arguments)
     assert (done.code, done.out) == (2, "")
     assert "Usage:" in done.err

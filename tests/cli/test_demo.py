@@ -1,4 +1,4 @@
-"""The demo: its cache, and the same answer through both frameworks."""
+"""``rerank-integrations demo``: its cache, and the same answer through both frameworks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,6 @@ from rerank_integrations import ColBERTModel, Passage
 from rerank_integrations.demo.docstrings import standard_library_passages
 from rerank_integrations.demo.frameworks import ask_all, ask_core
 from rerank_integrations.demo.library import build_library, library_path, open_library
-
-Cli = Callable[..., Any]
 
 
 @pytest.fixture
@@ -32,16 +29,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_the_index_is_kept_for_the_next_run(cache: Path, small: list[Passage], colbert: ColBERTModel) -> None:
+def test_the_index_is_stored_for_the_next_run(cache: Path, small: list[Passage], colbert: ColBERTModel) -> None:
     assert open_library(colbert) is None
     with build_library(colbert, small, iter) as built:
         expected = ask_core(built, "open a file", 5).hits
     assert list(cache.iterdir()) == [library_path(colbert)]
-    kept = open_library(colbert)
-    assert kept is not None
-    with kept:
-        assert len(kept) == 20
-        assert ask_core(kept, "open a file", 5).hits == expected
+    stored = open_library(colbert)
+    assert stored is not None
+    with stored:
+        assert len(stored) == 20
+        assert ask_core(stored, "open a file", 5).hits == expected
 
 
 def test_an_interrupted_build_leaves_nothing(cache: Path, small: list[Passage], colbert: ColBERTModel) -> None:
@@ -55,7 +52,7 @@ def test_an_interrupted_build_leaves_nothing(cache: Path, small: list[Passage], 
     assert open_library(colbert) is None
 
 
-def test_an_index_of_another_format_is_built_anew(cache: Path, small: list[Passage], colbert: ColBERTModel) -> None:
+def test_an_index_of_another_format_is_built_again(cache: Path, small: list[Passage], colbert: ColBERTModel) -> None:
     library_path(colbert).mkdir(parents=True)
     assert open_library(colbert) is None
     with build_library(colbert, small, iter) as built:

@@ -1,4 +1,4 @@
-"""The demo's corpus: docstrings of the running Python's standard library."""
+"""Corpus of the demo: docstrings of the running Python's standard library."""
 
 from __future__ import annotations
 

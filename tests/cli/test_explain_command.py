@@ -43,24 +43,26 @@ def test_the_standard_input_is_explained(cli: Cli, colbert_dir: Path, monkeypatc
     assert cli("explain", QUERY, "--file", "-", "--model", colbert_dir, "--json").json()["text"] == TEXT
 
 
-def test_a_passage_of_an_index_is_explained_by_its_model(cli: Cli, made: Path, cached_model: str) -> None:
-    done = cli("explain", QUERY, "--index", made, "--id", "c", "--json")
+def test_a_passage_of_an_index_is_explained_by_its_model(cli: Cli, index_path: Path, cached_model: str) -> None:
+    done = cli("explain", QUERY, "--index", index_path, "--id", "c", "--json")
     assert done.code == 0, done.err
     assert done.json() == ColBERTModel(cached_model).explain(QUERY, str(RECORDS[2]["text"])).to_dict()
-    same = cli("explain", QUERY, "--index", made, "--id", "c", "--trust-remote-code", "--model", cached_model, "--json")
+    same = cli(
+        "explain", QUERY, "--index", index_path, "--id", "c", "--trust-remote-code", "--model", cached_model, "--json"
+    )
     assert same.json() == done.json() == cli(
-        "explain", QUERY, "--index", made, "--id", "c", "--trust-remote-code", "--json"
+        "explain", QUERY, "--index", index_path, "--id", "c", "--trust-remote-code", "--json"
     ).json()  # fmt: skip
 
 
-def test_an_index_refuses_another_model_and_an_unknown_id(cli: Cli, made: Path, tmp_path: Path) -> None:
-    done = cli("explain", QUERY, "--index", made, "--id", "no\x1b[31m")
+def test_an_index_refuses_another_model_and_an_unknown_id(cli: Cli, index_path: Path, tmp_path: Path) -> None:
+    done = cli("explain", QUERY, "--index", index_path, "--id", "no\x1b[31m")
     assert (done.code, done.out) == (1, "")
     assert "holds no passage with the id 'no\\x1b[31m'" in done.err
     other = write_stanford_colbert(tmp_path / "other")
-    done = cli("explain", QUERY, "--index", made, "--id", "c", "--model", other)
+    done = cli("explain", QUERY, "--index", index_path, "--id", "c", "--model", other)
     assert (done.code, done.out) == (1, "")
-    with ColBERTIndex.open(made, read_only=True) as index:
+    with ColBERTIndex.open(index_path, read_only=True) as index:
         assert len(index) == 3
 
 
@@ -76,8 +78,8 @@ def test_a_heat_map_is_written(cli: Cli, colbert_dir: Path, tmp_path: Path) -> N
     assert str(page) in both.err
 
 
-def test_the_page_never_takes_the_place_of_what_it_explains(
-    cli: Cli, colbert_dir: Path, made: Path, tmp_path: Path
+def test_the_page_never_overwrites_what_it_explains(
+    cli: Cli, colbert_dir: Path, index_path: Path, tmp_path: Path
 ) -> None:
     path, link = tmp_path / "text.txt", tmp_path / "link.html"
     path.write_text(TEXT, "utf-8")
@@ -87,12 +89,12 @@ def test_the_page_never_takes_the_place_of_what_it_explains(
         assert (done.code, done.out) == (1, "")
         assert "the file with the text" in done.err
     assert path.read_text("utf-8") == TEXT
-    before = sorted(made.rglob("*"))
-    for target in (made, made / "page.html"):
-        done = cli("explain", QUERY, "--index", made, "--id", "c", "--html", target)
+    before = sorted(index_path.rglob("*"))
+    for target in (index_path, index_path / "page.html"):
+        done = cli("explain", QUERY, "--index", index_path, "--id", "c", "--html", target)
         assert (done.code, done.out) == (1, "")
         assert "within the index" in done.err
-    assert sorted(made.rglob("*")) == before
+    assert sorted(index_path.rglob("*")) == before
 
 
 def test_a_page_that_cannot_be_written_is_an_error(cli: Cli, colbert_dir: Path, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_page_that_cannot_be_written_is_an_error(cli: Cli, colbert_dir: Path, 
 )
 def test_wrong_usage(cli: Cli, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "file").touch()
-    named = [{"FILE": str(tmp_path / "file"), "INDEX": str(tmp_path)}.get(one, one) for one in arguments]
+    named = [{"FILE": str(tmp_path / "file"), "INDEX": str(tmp_path)}.get(argument, argument) for argument in arguments]
     done = cli("explain", QUERY, *named)
     assert (done.code, done.out) == (2, "")
 
@@ -132,7 +134,7 @@ def test_bad_texts_are_errors(cli: Cli, colbert_dir: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_terminal_that_writes_ascii_alone(colbert_dir: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+def test_a_terminal_that_writes_only_ascii(colbert_dir: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     path = tmp_path / "text.txt"
     path.write_text(f"{TEXT}\x9b31m\x1b[31m", "utf-8")
     command = ["explain", QUERY, "--file", str(path), "--model", str(colbert_dir), *more]

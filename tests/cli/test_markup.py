@@ -1,4 +1,4 @@
-"""Square brackets, which the console takes for markup, come out as they went in."""
+"""Square brackets, which the console reads as markup, are written as they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rerank_integrations.evaluation import keep_result, load_dataset, measure_re
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "default"),
     [
         ("rerank", "[default: a usual one of its kind]"),
         ("rerank", "[default: all]"),
@@ -21,8 +21,8 @@ from rerank_integrations.evaluation import keep_result, load_dataset, measure_re
         ("import-colbert", "[default: collection.json or .tsv in SOURCE]"),
     ],
 )
-def test_defaults_in_help(cli: Cli, command: str, told: str) -> None:
-    assert told in " ".join(cli(command, "--help").out.replace("│", " ").split())
+def test_defaults_in_help(cli: Cli, command: str, default: str) -> None:
+    assert default in " ".join(cli(command, "--help").out.replace("│", " ").split())
 
 
 def test_the_name_of_a_collection(cli: Cli, tmp_path: Path) -> None:

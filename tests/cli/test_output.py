@@ -1,4 +1,4 @@
-"""What the commands write: safe in every encoding, whatever names, texts, paths and errors hold."""
+"""Output of the commands: safe in every encoding, whatever names, texts, paths and errors contain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from rerank_integrations.evaluation import Pipeline, Retrieve, keep_result, load
 from rerank_integrations.evaluation.evaluating import identity
 from rerank_integrations.evaluation.fidelity import Fidelity
 
-# Markup, a link, a title, a cleared screen, a C1 control, a direction override, an emoji's code, what cp1252 lacks.
+# Markup, a link, a title, a cleared screen, a C1 control, a direction override, an emoji's code, and characters that
+# cp1252 lacks.
 HOSTILE = "a[bold]b[/] [link=x]\x1b]0;t\x07\x1b[2J\x9b31m\u202e:zip: \U0001f4e6\u4e2d\u00e9"
 FILE_NAME = HOSTILE.replace("/", "")
 ENCODINGS = ("cp1252", "ascii", "utf-8")
@@ -37,8 +38,8 @@ COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for comm
 
 
 @dataclass(frozen=True)
-class World:
-    """A folder of which every name is hostile, and the models to use there."""
+class HostileFolder:
+    """Folder in which every name is hostile, and a model."""
 
     root: Path
     colbert: Path
@@ -72,39 +73,39 @@ class World:
         return folder
 
     def results(self) -> Path:
-        """Results as an evaluation keeps them, of two pipelines."""
+        """Return a folder with the results of an evaluation of two pipelines."""
         folder, data = self.root / f"results {self.name}", load_dataset(self.collection())
         if not folder.exists():
-            for name, ids in (("one", ["zip"]), ("two", ["os", "zip"])):
-                found = [f"{HOSTILE}{key}" for key in ids]
-                measured = measure_retriever(f"{name} {HOSTILE}", lambda _, found=found: found, data, callers=(1,))
+            for name, keys in (("one", ["zip"]), ("two", ["os", "zip"])):
+                ids = [f"{HOSTILE}{key}" for key in keys]
+                measured = measure_retriever(f"{name} {HOSTILE}", lambda _, ids=ids: ids, data, callers=(1,))
                 keep_result(folder / f"{name}.json", measured)
             (folder / "collection.json").write_text(json.dumps({"data": data.facts(), "qrels": data.qrels}), "utf-8")
         return folder
 
 
 @pytest.fixture
-def world(tmp_path: Path, colbert_dir: Path) -> World:
+def hostile(tmp_path: Path, colbert_dir: Path) -> HostileFolder:
     root, model = tmp_path / f"{FILE_NAME}{os.fsdecode(bytes([0xE9]))}", tmp_path / f"model {FILE_NAME}"
     try:
         root.mkdir()
-        # Without a lone surrogate: the libraries that read a checkpoint take none.
+        # The name has no lone surrogate, because the libraries that read a checkpoint take none.
         shutil.copytree(colbert_dir, model)
     except (OSError, UnicodeError):
         pytest.skip("this file system takes no such names")
-    return World(root, model)
+    return HostileFolder(root, model)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a call left, decoded by its encoding."""
+    """Exit code and decoded output of a call."""
 
     code: int
     out: str
     err: str
 
-    def steering(self) -> list[str]:
-        """Return each character that is neither a line's end nor to be seen."""
+    def control_characters(self) -> list[str]:
+        """Return the characters that are neither printable nor line feeds."""
         return [character for character in self.out + self.err if character != "\n" and not character.isprintable()]
 
 
@@ -113,112 +114,126 @@ Call = Callable[..., Written]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
-    """Call the command line with strict standard streams of an encoding."""
+    """Function that calls the command line with strict standard streams of an encoding."""
     monkeypatch.setenv("COLUMNS", "100")
-    root, handlers, shown = logging.getLogger(), logging.getLogger().handlers[:], warnings.formatwarning
+    root, handlers, formatter = logging.getLogger(), logging.getLogger().handlers[:], warnings.formatwarning
     factory = logging.getLogRecordFactory()
 
     def run(encoding: str, *arguments: object) -> Written:
         streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as exit_info:
             patch.setattr(sys, "stdout", streams[0])
             patch.setattr(sys, "stderr", streams[1])
             main([str(argument) for argument in arguments])
         for stream in streams:
             stream.flush()
         out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
-        return Written(int(left.value.code or 0), out, err)
+        return Written(int(exit_info.value.code or 0), out, err)
 
     yield run
     logging.captureWarnings(False)
     logging.setLogRecordFactory(factory)
     logging.getLogger("rerank_integrations").setLevel(logging.NOTSET)
-    root.handlers[:], warnings.formatwarning = handlers, shown
+    root.handlers[:], warnings.formatwarning = handlers, formatter
 
 
-def index_files(world: World, encoding: str) -> list[object]:
-    folder = world.root / "notes"
+def index_files(hostile: HostileFolder, encoding: str) -> list[object]:
+    folder = hostile.root / "notes"
     if not folder.exists():
         folder.mkdir()
-        (folder / f"{world.name}.txt").write_text(f"A zip. {HOSTILE}", "utf-8")
+        (folder / f"{hostile.name}.txt").write_text(f"A zip. {HOSTILE}", "utf-8")
         (folder / "records.jsonl").write_text(json.dumps({"_id": HOSTILE, "text": HOSTILE, HOSTILE: HOSTILE}), "utf-8")
-        (folder / f"left out.{world.name}").write_text("x", "utf-8")
-    return [world.root / f"made {encoding}", folder, "--model", world.colbert]
+        (folder / f"left out.{hostile.name}").write_text("x", "utf-8")
+    return [hostile.root / f"made {encoding}", folder, "--model", hostile.colbert]
 
 
-def rerank_file(world: World, _: str) -> list[object]:
-    file = world.root / "passages.jsonl"
+def rerank_file(hostile: HostileFolder, _: str) -> list[object]:
+    file = hostile.root / "passages.jsonl"
     file.write_text(json.dumps({"_id": HOSTILE, "text": f"a zip {HOSTILE}"}), "utf-8")
-    return [f"zip {world.name}", file, "--model", world.colbert]
+    return [f"zip {hostile.name}", file, "--model", hostile.colbert]
 
 
-def evaluate_again(world: World, _: str) -> list[object]:
-    """Of a pipeline whose result is there already."""
-    results, data = world.results(), load_dataset(world.collection())
-    pipelines = world.root / "pipelines.yaml"
+def evaluate_again(hostile: HostileFolder, _: str) -> list[object]:
+    """Return the arguments of an evaluation whose only pipeline has a result already."""
+    results, data = hostile.results(), load_dataset(hostile.collection())
+    pipelines = hostile.root / "pipelines.yaml"
     pipelines.write_text(json.dumps([{"name": f"one {HOSTILE}", "retrieve": {"kind": "bm25"}}]), "utf-8")
     record = json.loads((results / "one.json").read_text("utf-8"))
     record["settings"] = identity(Pipeline(f"one {HOSTILE}", Retrieve("bm25")), data, (1,))
     (results / re.sub(r"[^\w.+-]+", "-", f"one {HOSTILE}.json")).write_text(json.dumps(record), "utf-8")
-    return [world.collection(), "--pipelines", pipelines, "--out", results, "--callers", "1"]
+    return [hostile.collection(), "--pipelines", pipelines, "--out", results, "--callers", "1"]
 
 
-def import_exported(world: World, encoding: str) -> list[object]:
-    exported = world.root / f"for import {encoding}"
-    with ColBERTIndex.open(world.index(), read_only=True) as index:
+def import_exported(hostile: HostileFolder, encoding: str) -> list[object]:
+    exported = hostile.root / f"for import {encoding}"
+    with ColBERTIndex.open(hostile.index(), read_only=True) as index:
         export_colbert(index, exported)
-    return [exported, world.root / f"imported {encoding}", "--model", world.colbert]
+    return [exported, hostile.root / f"imported {encoding}", "--model", hostile.colbert]
 
 
-def train_pairs(world: World, encoding: str) -> list[object]:
-    pairs = world.root / "pairs.jsonl"
+def train_pairs(hostile: HostileFolder, encoding: str) -> list[object]:
+    pairs = hostile.root / "pairs.jsonl"
     lines = [{"query": f"read {word}", "positive": f"It reads {word}. {HOSTILE}"} for word in ("zip", "csv", "tar")]
     pairs.write_text("\n".join(map(json.dumps, lines)), "utf-8")
-    return ["colbert", pairs, "--out", world.root / f"trained {encoding}", "--base", world.colbert, "--negatives", "1"]
+    return [
+        "colbert",
+        pairs,
+        "--out",
+        hostile.root / f"trained {encoding}",
+        "--base",
+        hostile.colbert,
+        "--negatives",
+        "1",
+    ]
 
 
-def demo_of_few(world: World, _: str) -> list[object]:
-    model = ColBERTModel(world.colbert)
+def demo_of_few(hostile: HostileFolder, _: str) -> list[object]:
+    model = ColBERTModel(hostile.colbert)
     if not library_path(model).exists():
         build_library(model, [Passage(HOSTILE, f"zip {HOSTILE}", {"module": HOSTILE})], iter).close()
-    return [f"zip {world.name}"]
+    return [f"zip {hostile.name}"]
 
 
-Arguments = Callable[[World, str], list[object]]
-# By command: what to call it with, where all that is named is hostile, and the modules without which it cannot work.
+Arguments = Callable[[HostileFolder, str], list[object]]
+# Arguments of each command, in which every name is hostile, and the modules that the command needs.
 CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     "demo": (demo_of_few, ()),
     "index": (index_files, ()),
-    "search": (lambda world, _: [world.index(), f"zip {world.name}", "--model", world.colbert], ()),
+    "search": (lambda hostile, _: [hostile.index(), f"zip {hostile.name}", "--model", hostile.colbert], ()),
     "rerank": (rerank_file, ()),
-    "explain": (lambda world, _: [f"zip {world.name}", f"a zip {world.name}", "--model", world.colbert], ()),
-    "info": (lambda world, _: [world.index()], ()),
-    "verify": (lambda world, _: [world.index()], ()),
+    "explain": (lambda hostile, _: [f"zip {hostile.name}", f"a zip {hostile.name}", "--model", hostile.colbert], ()),
+    "info": (lambda hostile, _: [hostile.index()], ()),
+    "verify": (lambda hostile, _: [hostile.index()], ()),
     "evaluate": (evaluate_again, ("bm25s", "jinja2", "matplotlib")),
-    "report": (lambda world, _: [world.results()], ("bm25s", "jinja2", "matplotlib")),
+    "report": (lambda hostile, _: [hostile.results()], ("bm25s", "jinja2", "matplotlib")),
     "compare": (
-        lambda world, _: [world.results() / "one.json", world.results() / "two.json", "--colbert", world.colbert],
+        lambda hostile, _: [
+            hostile.results() / "one.json",
+            hostile.results() / "two.json",
+            "--colbert",
+            hostile.colbert,
+        ],
         (),
     ),
     "tune": (
-        lambda world, _: [world.collection(), "--colbert", world.colbert, "--budget-ms", "60000"],
+        lambda hostile, _: [hostile.collection(), "--colbert", hostile.colbert, "--budget-ms", "60000"],
         ("bm25s", "jinja2", "matplotlib"),
     ),
     "train": (train_pairs, ("accelerate", "datasets")),
-    "optimize": (lambda world, _: [world.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),
+    "optimize": (lambda hostile, _: [hostile.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),
     "import-colbert": (import_exported, ()),
-    "export-colbert": (lambda world, encoding: [world.index(), world.root / f"exported {encoding}"], ()),
+    "export-colbert": (lambda hostile, encoding: [hostile.index(), hostile.root / f"exported {encoding}"], ()),
 }
 
 
 @pytest.fixture
-def little_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what takes long done at once: this is of what commands write of it."""
-    monkeypatch.setenv("RERANK_INTEGRATIONS_CACHE", str(world.root / "cache"))
-    monkeypatch.setattr("rerank_integrations.cli.demo.ColBERTModel", lambda _: ColBERTModel(world.colbert))
+def little_work(hostile: HostileFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace long work by nothing, because these tests are about the output."""
+    monkeypatch.setenv("RERANK_INTEGRATIONS_CACHE", str(hostile.root / "cache"))
+    monkeypatch.setattr("rerank_integrations.cli.demo.ColBERTModel", lambda _: ColBERTModel(hostile.colbert))
     monkeypatch.setattr(
         "rerank_integrations.evaluation.fidelity.measure_fidelity",
-        lambda _: Fidelity(world.root, 1, 0.0, 1.0, 1.0),
+        lambda _: Fidelity(hostile.root, 1, 0.0, 1.0, 1.0),
     )
     for kind in ModelKind:
         monkeypatch.setitem(_TRAINERS, kind, lambda *_, **__: None)
@@ -231,43 +246,43 @@ def test_every_command_has_a_call_with_hostile_names() -> None:
 @pytest.mark.usefixtures("little_work")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_writes_in_every_encoding_and_steers_nothing(
-    call: Call, world: World, command: str, encoding: str
+def test_every_command_writes_in_every_encoding_without_control_characters(
+    call: Call, hostile: HostileFolder, command: str, encoding: str
 ) -> None:
     make_arguments, needed = CALLS[command]
     for module in needed:
         pytest.importorskip(module)
-    done = call(encoding, command, *make_arguments(world, encoding))
+    done = call(encoding, command, *make_arguments(hostile, encoding))
     assert done.code == 0, done.err
-    assert done.steering() == []
+    assert done.control_characters() == []
     assert "Traceback" not in done.err
-    # Markup and emojis' codes are text like any other.
+    # Markup and emojis' codes are ordinary text.
     shown = "".join((done.out + done.err).split()).replace("|", "").replace("│", "")
     assert "[bold]" in shown
     assert ":zip:" in shown
 
 
 @pytest.mark.parametrize("command", ["info", "search", "index"])
-def test_json_is_ascii_whatever_it_holds(call: Call, world: World, command: str) -> None:
-    done = call("ascii", command, *CALLS[command][0](world, "ascii"), "--json")
+def test_json_is_ascii_whatever_it_contains(call: Call, hostile: HostileFolder, command: str) -> None:
+    done = call("ascii", command, *CALLS[command][0](hostile, "ascii"), "--json")
     assert done.code == 0, done.err
-    assert done.steering() == []
+    assert done.control_characters() == []
     document = json.loads(done.out)
-    assert world.name in document["index"]
+    assert hostile.name in document["index"]
     if command == "search":
         assert document["hits"][0]["id"] == HOSTILE
 
 
 @pytest.mark.parametrize("command", ["search", "explain", "compare", "info"])
-def test_on_a_terminal_nothing_but_styles_steers(
-    call: Call, world: World, command: str, monkeypatch: pytest.MonkeyPatch
+def test_the_only_control_characters_on_a_terminal_are_styles(
+    call: Call, hostile: HostileFolder, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
         monkeypatch.setenv(name, value)
-    done = call("utf-8", command, *CALLS[command][0](world, "utf-8"))
+    done = call("utf-8", command, *CALLS[command][0](hostile, "utf-8"))
     assert done.code == 0, done.err
     assert "\x1b[" in done.out
-    assert Written(0, re.sub("\x1b\\[[0-9;]*m", "", done.out), done.err).steering() == []
+    assert Written(0, re.sub("\x1b\\[[0-9;]*m", "", done.out), done.err).control_characters() == []
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -293,15 +308,17 @@ def test_help_in_every_encoding(call: Call, command: str, encoding: str) -> None
         (["compare", FILE_NAME, FILE_NAME], 1),
     ],
 )
-def test_errors_steer_nothing(call: Call, encoding: str, arguments: list[str], code: int) -> None:
+def test_errors_have_no_control_characters(call: Call, encoding: str, arguments: list[str], code: int) -> None:
     done = call(encoding, *arguments)
     assert (done.code, done.out) == (code, "")
-    assert done.steering() == []
+    assert done.control_characters() == []
     assert "error: " in done.err
     assert "[bold]" in done.err or "--a[bold" in done.err
 
 
-def test_warnings_and_log_records_steer_nothing(call: Call, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_and_log_records_have_no_control_characters(
+    call: Call, hostile: HostileFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = ColBERTIndex.open
 
     def open_with_noise(path: Path, **options: Any) -> ColBERTIndex:
@@ -312,30 +329,30 @@ def test_warnings_and_log_records_steer_nothing(call: Call, world: World, monkey
         library.warning("said of %s", path)
         return opened(path, **options)
 
-    index = world.index()
+    index = hostile.index()
     monkeypatch.setattr(ColBERTIndex, "open", open_with_noise)
     done = call("ascii", "info", index)
     assert "WARNING: warned of" in done.err
     assert "WARNING: logged of" in done.err
     assert "said of" in done.err
     assert done.err.count("[bold]") >= 3
-    assert done.steering() == []
+    assert done.control_characters() == []
 
 
-def test_a_traceback_steers_nothing(world: World) -> None:
+def test_a_traceback_has_no_control_characters(hostile: HostileFolder) -> None:
     code = "from rerank_integrations.cli import main; main()"
-    arguments = ["--debug", "info", str(world.root / "nothing")]
+    arguments = ["--debug", "info", str(hostile.root / "nothing")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
     assert done.returncode == 1
-    told = done.stderr.decode(errors="strict")
-    assert "Traceback" in told
-    assert "is not an index" in told
-    assert [character for character in told if character != "\n" and not character.isprintable()] == []
+    message = done.stderr.decode(errors="strict")
+    assert "Traceback" in message
+    assert "is not an index" in message
+    assert [character for character in message if character != "\n" and not character.isprintable()] == []
 
 
-def test_a_process_with_another_encoding_needs_nothing_else(world: World) -> None:
+def test_a_process_with_another_encoding_needs_nothing_else(hostile: HostileFolder) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from rerank_integrations.cli import main; main()", "info", str(world.index())],
+        [sys.executable, "-c", "from rerank_integrations.cli import main; main()", "info", str(hostile.index())],
         capture_output=True,
         check=True,
         env=os.environ | {"PYTHONIOENCODING": "cp1252:strict"},
@@ -344,7 +361,7 @@ def test_a_process_with_another_encoding_needs_nothing_else(world: World) -> Non
     assert b"\x1b" not in done.stdout
 
 
-def test_nothing_is_written_but_by_one_module() -> None:
+def test_only_one_module_writes() -> None:
     for file in Path(app.__file__).parent.glob("*.py"):
         if file.name == "output.py":
             continue

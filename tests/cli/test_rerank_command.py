@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import Cli
 
 from rerank_integrations import ColBERTModel, CrossEncoderModel, rerank
 
-Cli = Callable[..., Any]
 TEXTS = ["The river rose.", "Net profit grew in 2024.", "A zip file is read."]
 
 
@@ -50,8 +48,8 @@ def test_a_cross_encoder_puts_jsonl_in_the_order_of_the_library(
 def test_the_standard_input_is_read(
     cli: Cli, colbert_dir: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    given = io.TextIOWrapper(io.BytesIO("\n".join(TEXTS).encode()))
-    monkeypatch.setattr(sys, "stdin", given)
+    stdin = io.TextIOWrapper(io.BytesIO("\n".join(TEXTS).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
     done = cli("rerank", "net profit", *arguments, "--model", colbert_dir)
     assert done.code == 0, done.err
     assert all(text in done.out for text in TEXTS)
@@ -75,7 +73,7 @@ def test_an_unknown_kind_is_wrong_usage(cli: Cli, lines: Path) -> None:
     assert cli("rerank", "q", lines, "--kind", "magic").code == 2
 
 
-def test_a_file_that_is_not_there_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_file_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
     done = cli("rerank", "q", tmp_path / "nothing.txt")
     assert (done.code, done.out) == (2, "")
     assert "nothing.txt" in done.err

@@ -1,4 +1,4 @@
-"""Files as passages."""
+"""Passages from files."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def test_a_long_paragraph_is_cut_after_a_sentence(tmp_path: Path) -> None:
     assert _texts(path)[0].endswith("end.")
 
 
-def test_a_heading_goes_with_what_follows(tmp_path: Path) -> None:
+def test_a_heading_stays_with_the_text_after_it(tmp_path: Path) -> None:
     path = tmp_path / "guide.md"
     path.write_text("# Guide\n\n## Install\nRun it.\n\n## Use\n\nCall it.\n", "utf-8")
     assert _texts(path, "markdown") == ["# Guide\n\n## Install\n\nRun it.", "## Use\n\nCall it."]
 
 
-def test_ids_and_source_name_the_file_within_its_folder(tmp_path: Path) -> None:
+def test_ids_and_source_contain_the_path_within_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "a.md").write_text("# A\n\ntext\n\n# B\n\ntext", "utf-8")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "b.md").write_text("no", "utf-8")
     (folder / "picture.png").write_bytes(b"\x00")
-    (found,) = find_files([folder])
-    passages = list(read_passages(found))
+    (file,) = find_files([folder])
+    passages = list(read_passages(file))
     assert [passage.id for passage in passages] == ["docs/deep/a.md#1", "docs/deep/a.md#2"]
     assert passages[0].metadata == {"source": "docs/deep/a.md"}
 
@@ -73,8 +73,8 @@ def test_beir_record(tmp_path: Path) -> None:
     ]
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.write("\n\n".join(json.dumps(record) for record in records))
-    (found,) = find_files([path])
-    first, second, third = read_passages(found)
+    (file,) = find_files([path])
+    first, second, third = read_passages(file)
     assert (first.id, first.text) == ("x", "T text")
     assert first.metadata == {"source": "corpus.jsonl.gz", "title": "T", "url": "u", "year": 2024}
     assert second.id == "7"
@@ -83,7 +83,7 @@ def test_beir_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{not json", "not JSON"),
         ("[1]", "list"),
@@ -96,13 +96,13 @@ def test_beir_record(tmp_path: Path) -> None:
         ('{"_id": ["x"], "text": "t"}', "id"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "good"}\n\n' + line + "\n", "utf-8")
     with pytest.raises(InvalidInputError) as raised:
         _texts(path, "jsonl")
     assert str(raised.value).startswith(f"{path}, line 3: ")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_other_encodings_and_damaged_gzip_are_named(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_other_encodings_and_damaged_gzip_are_named(tmp_path: Path) -> None:
         _texts(cut)
 
 
-def test_what_cannot_be_indexed_is_refused(tmp_path: Path) -> None:
+def test_files_that_cannot_be_indexed_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="nothing to index"):
         find_files([tmp_path / "empty"])
@@ -125,7 +125,7 @@ def test_what_cannot_be_indexed_is_refused(tmp_path: Path) -> None:
         find_files([tmp_path / "table.csv"])
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_files_with_the_same_name_are_refused(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "readme.md").write_text("text", "utf-8")

@@ -1,4 +1,4 @@
-"""``train`` as a user calls it: what it refuses, and when; what it writes."""
+"""``rerank-integrations train``: its errors, their order, and its output."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ def pairs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("epochs", ["nan", "inf", "-inf", "0", "-1", "1e308"])
-def test_epochs_that_cannot_be(cli: Cli, pairs: Path, colbert_dir: Path, tmp_path: Path, epochs: str) -> None:
+def test_impossible_numbers_of_epochs_are_errors(
+    cli: Cli, pairs: Path, colbert_dir: Path, tmp_path: Path, epochs: str
+) -> None:
     done = cli("train", "colbert", pairs, "--out", tmp_path / "out", "--base", colbert_dir, f"--epochs={epochs}")
     assert done.code == 1
     assert f"error: epochs is {float(epochs)!r}; expected a finite number above 0" in done.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_share_of_an_epoch_is_a_step_at_least(cli: Cli, pairs: Path, colbert_dir: Path, tmp_path: Path) -> None:
-    # What looks like markup is a path like any other.
+def test_a_fraction_of_an_epoch_is_at_least_one_step(cli: Cli, pairs: Path, colbert_dir: Path, tmp_path: Path) -> None:
+    # A path may look like markup.
     out = tmp_path / "x[bold]" / "y[" / "z]"
     done = cli("train", "colbert", pairs, "--out", out, "--base", colbert_dir, "--epochs", "0.01")
     assert done.code == 0, done.err
@@ -63,19 +65,19 @@ def too_long(tmp_path: Path) -> tuple[list[object], str]:
 
 
 @pytest.mark.parametrize("case", [occupied, several_labels, too_long])
-def test_what_training_would_refuse_is_told_before_anything_is_measured(
+def test_arguments_are_checked_before_anything_is_measured(
     cli: Cli, pairs: Path, cross_encoder_dir: Path, tmp_path: Path, case: Callable[[Path], tuple[list[object], str]]
 ) -> None:
-    options, told = case(tmp_path)
+    options, message = case(tmp_path)
     data = write_collection(tmp_path / "data")
     arguments = ["--out", tmp_path / "out", "--base", cross_encoder_dir, "--evaluate", data, *options]
     done = cli("train", "cross-encoder", pairs, *arguments)
     assert done.code == 1
-    assert told in done.err
+    assert message in done.err
     assert not (tmp_path / "out-evaluation").exists()
 
 
-def test_a_missing_extra_is_told_first(
+def test_a_missing_extra_is_the_first_error(
     cli: Cli, colbert_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)

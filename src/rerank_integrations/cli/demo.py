@@ -41,7 +41,7 @@ def demo(
         answers, missing = ask_all(index, question, k)
         _show(model, question, answers)
     for error in missing:
-        show(f"Not asked: {error}.")
+        show(f"Skipped: {error}.")
     _compare(answers)
 
 
@@ -58,8 +58,8 @@ def _build(model: ColBERTModel) -> ColBERTIndex:
     seconds = time.perf_counter() - start
     megabytes = index.stats().bytes / 1e6
     show(
-        f"Encoded and indexed in {seconds:.1f} s ({len(passages) / seconds:.0f} a second), {megabytes:.1f} MB, "
-        f"kept in {index.path}"
+        f"Encoded and indexed in {seconds:.1f} s ({len(passages) / seconds:.0f} per second), {megabytes:.1f} MB, "
+        f"stored in {index.path}"
     )
     return index
 

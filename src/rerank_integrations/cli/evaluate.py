@@ -127,7 +127,7 @@ def quality_table(rows: Sequence[Row], title: str) -> Table:
 
 
 def _latency(rows: Sequence[Row]) -> Table:
-    table = _table("milliseconds of a query, and of its stages at p50", ("p50", "p95", "p99", *STAGES))
+    table = _table("milliseconds per query, and per stage at p50", ("p50", "p95", "p99", *STAGES))
     for row in rows:
         ms = [*row.ms["total"], *(row.ms[stage][0] for stage in STAGES)]
         table.add_row(row.label, *(f"{value:,.1f}" for value in ms))
@@ -138,7 +138,7 @@ def _size(rows: Sequence[Row]) -> Table:
     gpu = any(row.gpu_mb is not None for row in rows)
     rates = [f"/s by {callers}" for callers in rows[0].per_s]
     sizes = ("build s", "index MB", "peak MB", *(("GPU MB",) if gpu else ()))
-    table = _table("queries a second by number of callers, and what it takes", (*rates, *sizes))
+    table = _table("queries per second by number of callers, and resources", (*rates, *sizes))
     for row in rows:
         whole = [*row.per_s.values(), row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ())]
         table.add_row(row.label, *("–" if value is None else f"{value:,.0f}" for value in whole))

@@ -1,4 +1,4 @@
-"""Explanations against a similarity matrix worked out from the encoded vectors, and what shows them."""
+"""Explanations, compared with a similarity matrix of the encoded vectors, and their views."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest) -> ColBERTModel:
 
 
 def offsets(model: ColBERTModel, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The tokens of a text and where they stand, by the tokenizer's file alone."""
+    """Return the tokens of a text with their spans, by the tokenizer's file alone."""
     encoding = Tokenizer.from_file(str(Path(model.name) / "tokenizer.json")).encode(text, add_special_tokens=False)
     return list(zip(encoding.tokens, encoding.offsets, strict=True))
 
@@ -67,7 +67,7 @@ def offsets(model: ColBERTModel, text: str) -> list[tuple[str, tuple[int, int]]]
 def test_matches_are_the_rows_of_a_naive_similarity(model: ColBERTModel, name: str) -> None:
     query, text = PAIRS[name]
     markers = 1 if Path(model.name).name == "multi-vector" else 2
-    asked = offsets(model, query)
+    query_tokens = offsets(model, query)
     whole = offsets(model, text)
     read = whole[: 40 - markers - 1]
     columns = [(0, 0)] * markers + [span for token, span in read if token not in string.punctuation] + [(0, 0)]
@@ -75,29 +75,31 @@ def test_matches_are_the_rows_of_a_naive_similarity(model: ColBERTModel, name: s
     similarities = vectors.astype(np.float64) @ passage.astype(np.float64).T
     assert similarities.shape[1] == len(columns)
 
-    told = model.explain(query, text)
-    assert [(match.query_token, (match.query_start, match.query_end)) for match in told] == asked
-    for row, match in enumerate(told, start=markers):
+    explanation = model.explain(query, text)
+    assert [(match.query_token, (match.query_start, match.query_end)) for match in explanation] == query_tokens
+    for row, match in enumerate(explanation, start=markers):
         assert match.score == pytest.approx(similarities[row].max(), abs=1e-5)
         near = np.flatnonzero(similarities[row] > similarities[row].max() - 1e-5)
         assert any(columns[column] == (match.start, match.end) for column in near), match
-    assert told.score == pytest.approx(similarities.max(axis=1).sum(), abs=1e-4)
-    assert told.score == model.score(query, [text])[0]
-    assert told.explained == pytest.approx(similarities[markers : markers + len(asked)].max(axis=1).sum(), abs=1e-4)
-    assert told.read_to == (read[-1][1][1] if len(whole) > len(read) else None)
-    assert (told.query, told.text, told.model, told.query_read_to) == (query, text, model.name, None)
+    assert explanation.score == pytest.approx(similarities.max(axis=1).sum(), abs=1e-4)
+    assert explanation.score == model.score(query, [text])[0]
+    rows = slice(markers, markers + len(query_tokens))
+    assert explanation.explained == pytest.approx(similarities[rows].max(axis=1).sum(), abs=1e-4)
+    assert explanation.read_to == (read[-1][1][1] if len(whole) > len(read) else None)
+    assert (explanation.query, explanation.text, explanation.model) == (query, text, model.name)
+    assert explanation.query_read_to is None
 
 
-def test_a_cut_query_says_where(colbert_dir: Path) -> None:
+def test_a_cut_query_reports_its_end(colbert_dir: Path) -> None:
     model = ColBERTModel(colbert_dir, dtype="float32", device="cpu", query_length=8)
-    told = model.explain(LONG_TEXT, "a zip file")
+    explanation = model.explain(LONG_TEXT, "a zip file")
     expected = offsets(model, LONG_TEXT)[:6]
-    assert [(match.query_token, (match.query_start, match.query_end)) for match in told] == expected
-    assert told.query_read_to == expected[-1][1][1]
+    assert [(match.query_token, (match.query_start, match.query_end)) for match in explanation] == expected
+    assert explanation.query_read_to == expected[-1][1][1]
 
 
 @pytest.mark.parametrize("kind", ["XLMRobertaTokenizer", "RobertaTokenizer"])
-def test_spans_leave_out_the_blanks_and_the_prompt_of_other_tokenizers(tmp_path: Path, kind: str) -> None:
+def test_spans_exclude_the_blanks_and_the_prompt_of_other_tokenizers(tmp_path: Path, kind: str) -> None:
     path = write_multi_vector(tmp_path / "checkpoint")
     (path / "vocab.txt").unlink()
     tokenizer = unigram_tokenizer() if kind.startswith("XLM") else bpe_tokenizer()
@@ -106,62 +108,64 @@ def test_spans_leave_out_the_blanks_and_the_prompt_of_other_tokenizers(tmp_path:
     prompts = {"query": "query: ", "document": "passage: "}
     config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"prompts": prompts}), "utf-8")
     query, text = "  read a zip file", "The directory of a  zip file is stored at its end."
-    told = ColBERTModel(path, dtype="float32", device="cpu").explain(query, text)
-    assert [word.query_word for word in told.words()] == query.split()
-    for match in told:
+    explanation = ColBERTModel(path, dtype="float32", device="cpu").explain(query, text)
+    assert [word.query_word for word in explanation.words()] == query.split()
+    for match in explanation:
         for token, piece in (
             (match.query_token, query[match.query_start : match.query_end]),
             (match.text_token, text[match.start : match.end]),
         ):
-            # Alone, a blank stands for the start of the word behind it.
+            # A blank alone stands for the start of the word after it.
             assert not piece or piece == token.lstrip("▁Ġ") or token in "▁Ġ"
             assert piece == piece.strip()
 
 
-# --- a value ---
+# --- as data ---
 
 
-def test_it_is_a_sequence(colbert: ColBERTModel) -> None:
-    told = colbert.explain("zip file", "a zip file")
-    assert told == list(told) == [told[0], told[1]]
-    assert list(told) == told
-    assert told != list(told)[:1]
-    assert told[:1] == [told[0]]
-    assert told[-1] in told
-    assert (len(told), told.index(told[1]), told[::-1]) == (2, 1, [told[1], told[0]])
-    assert told == colbert.explain("zip file", "a zip file")
-    assert told != colbert.explain("zip file", "a zip file.")
-    assert pickle.loads(pickle.dumps(told)) == told
+def test_an_explanation_is_a_sequence(colbert: ColBERTModel) -> None:
+    explanation = colbert.explain("zip file", "a zip file")
+    assert explanation == list(explanation) == [explanation[0], explanation[1]]
+    assert list(explanation) == explanation
+    assert explanation != list(explanation)[:1]
+    assert explanation[:1] == [explanation[0]]
+    assert explanation[-1] in explanation
+    assert (len(explanation), explanation.index(explanation[1])) == (2, 1)
+    assert explanation[::-1] == [explanation[1], explanation[0]]
+    assert explanation == colbert.explain("zip file", "a zip file")
+    assert explanation != colbert.explain("zip file", "a zip file.")
+    assert pickle.loads(pickle.dumps(explanation)) == explanation
     assert not colbert.explain("  ", "text")
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_it_is_json(colbert: ColBERTModel, name: str) -> None:
-    told = colbert.explain(*PAIRS[name])
-    record = json.loads(json.dumps(told.to_dict()), parse_constant=pytest.fail)
-    assert record == told.to_dict()
-    assert record["matches"] == [match.to_dict() for match in told]
-    assert [word["query_word"] for word in record["words"]] == [word.query_word for word in told.words()]
-    assert record["score"] == told.score
+def test_an_explanation_becomes_json(colbert: ColBERTModel, name: str) -> None:
+    explanation = colbert.explain(*PAIRS[name])
+    record = json.loads(json.dumps(explanation.to_dict()), parse_constant=pytest.fail)
+    assert record == explanation.to_dict()
+    assert record["matches"] == [match.to_dict() for match in explanation]
+    assert [word["query_word"] for word in record["words"]] == [word.query_word for word in explanation.words()]
+    assert record["score"] == explanation.score
 
 
 # --- words ---
 
 
-def explanation(query: str, text: str, pieces: list[tuple[str, str, float]]) -> Explanation:
-    """Pieces of the query in order, each with the piece of the text it matched; "" is a marker."""
-    matches, place = [], 0
-    for asked, found, score in pieces:
-        place = query.index(asked, place)
-        start = text.index(found) if found else 0
-        token = found or "[SEP]"
-        matches.append(TokenMatch(asked, token, score, start, start + len(found), place, place + len(asked)))
-        place += len(asked)
+def make_explanation(query: str, text: str, pieces: list[tuple[str, str, float]]) -> Explanation:
+    """Return an explanation of the query's pieces in order, each with its piece of the text; "" is a marker."""
+    matches, position = [], 0
+    for query_piece, text_piece, score in pieces:
+        position = query.index(query_piece, position)
+        start = text.index(text_piece) if text_piece else 0
+        token = text_piece or "[SEP]"
+        query_end = position + len(query_piece)
+        matches.append(TokenMatch(query_piece, token, score, start, start + len(text_piece), position, query_end))
+        position = query_end
     return Explanation(query, text, "hand", sum(match.score for match in matches) + 1, tuple(matches))
 
 
-def test_pieces_are_put_together_to_words() -> None:
-    told = explanation(
+def test_pieces_are_joined_to_words() -> None:
+    explanation = make_explanation(
         "embeddings of 2.5 don't",
         "An embedding isn't a naïve_idea: 2.5.",
         [
@@ -177,36 +181,37 @@ def test_pieces_are_put_together_to_words() -> None:
             ("t", "t", 0.6),
         ],
     )
-    words = {word.query_word: word for word in told.words()}
+    words = {word.query_word: word for word in explanation.words()}
     assert list(words) == ["embeddings", "of", "2.5", "don't"]
     long = words["embeddings"]
-    assert [(one.word, round(one.score, 6), round(one.mean, 6)) for one in long.matched] == [
+    assert [(match.word, round(match.score, 6), round(match.mean, 6)) for match in long.matched] == [
         ("embedding", 1.4, 0.7),
         ("naïve", 0.4, 0.4),
     ]
     assert (long.query_start, long.query_end) == (0, 10)
     assert (long.score, long.mean) == (pytest.approx(1.8), pytest.approx(0.6))
-    assert long.tokens == told.matches[:3]
-    assert [(one.word, one.start, one.end) for one in words["of"].matched] == [("[SEP]", 0, 0)]
-    assert [one.word for one in words["2.5"].matched] == ["2.5", "[SEP]"]
-    # The first "t" of the text is that of "isn't".
-    assert [one.word for one in words["don't"].matched] == ["isn't"]
-    assert all(told.text[one.start : one.end] == one.word for word in told.words() for one in word.matched if one.end)
+    assert long.tokens == explanation.matches[:3]
+    assert [(match.word, match.start, match.end) for match in words["of"].matched] == [("[SEP]", 0, 0)]
+    assert [match.word for match in words["2.5"].matched] == ["2.5", "[SEP]"]
+    # The first "t" of the text is in "isn't".
+    assert [match.word for match in words["don't"].matched] == ["isn't"]
+    matched = [match for word in explanation.words() for match in word.matched if match.end]
+    assert all(explanation.text[match.start : match.end] == match.word for match in matched)
 
 
 def test_each_chinese_character_is_a_word(colbert: ColBERTModel) -> None:
     query, text = PAIRS["chinese"]
     words = colbert.explain(query, text).words()
     assert [word.query_word for word in words] == list(query)
-    assert all(len(one.word) == 1 for word in words for one in word.matched if one.end)
+    assert all(len(match.word) == 1 for word in words for match in word.matched if match.end)
 
 
 def test_accents_and_parts_of_emoji_stay_with_their_letters() -> None:
     text = f"{COMBINING} 👩\u200d👧 \u0928\u092e\u0938\u094d\u0924\u0947 می\u200cخواهم"
     pieces = ["caf", "re", "👩", "\u0928\u092e", "می"]
-    told = explanation("a b c d e", text, list(zip("abcde", pieces, [0.5] * 5, strict=True)))
-    found = [one.word for word in told.words() for one in word.matched]
-    assert found == ["cafe\u0301", "cre\u0300me", "👩\u200d👧", "\u0928\u092e\u0938\u094d\u0924\u0947", "می\u200cخواهم"]
+    explanation = make_explanation("a b c d e", text, list(zip("abcde", pieces, [0.5] * 5, strict=True)))
+    words = [match.word for word in explanation.words() for match in word.matched]
+    assert words == ["cafe\u0301", "cre\u0300me", "👩\u200d👧", "\u0928\u092e\u0938\u094d\u0924\u0947", "می\u200cخواهم"]
 
 
 @pytest.mark.parametrize(
@@ -240,16 +245,18 @@ def test_finding_words_in_a_long_run_takes_linear_time(piece: str) -> None:
 
 def test_words_sum_to_what_is_explained(colbert: ColBERTModel) -> None:
     for query, text in PAIRS.values():
-        told = colbert.explain(query, text)
-        assert sum(word.score for word in told.words()) == pytest.approx(told.explained)
-        assert all(word.score == pytest.approx(sum(one.score for one in word.matched)) for word in told.words())
+        explanation = colbert.explain(query, text)
+        assert sum(word.score for word in explanation.words()) == pytest.approx(explanation.explained)
+        assert all(
+            word.score == pytest.approx(sum(match.score for match in word.matched)) for word in explanation.words()
+        )
 
 
 def test_an_unknown_token_is_shown_by_its_characters(colbert: ColBERTModel) -> None:
-    told = colbert.explain("☃", "a ☃ here")
-    assert told[0].query_token == "[UNK]"
-    assert [word.query_word for word in told.words()] == ["☃"]
-    for shown in (told.to_text(), re.sub("<details>.*</details>", "", told.to_html(), flags=re.DOTALL)):
+    explanation = colbert.explain("☃", "a ☃ here")
+    assert explanation[0].query_token == "[UNK]"
+    assert [word.query_word for word in explanation.words()] == ["☃"]
+    for shown in (explanation.to_text(), re.sub("<details>.*</details>", "", explanation.to_html(), flags=re.DOTALL)):
         assert "☃" in shown
         assert "[UNK]" not in shown
 
@@ -270,12 +277,12 @@ def test_explain_takes_what_rerank_takes(colbert: ColBERTModel) -> None:
     ("query", "item", "expected"),
     [(" ", "text", "query is ' '"), ("q", 7, "type int"), ("q", {"id": "a"}, "'text'"), ("q", "\ud800", "Unicode")],
 )
-def test_bad_input_is_told(colbert: ColBERTModel, query: str, item: object, expected: str) -> None:
+def test_bad_input_is_an_error(colbert: ColBERTModel, query: str, item: object, expected: str) -> None:
     with pytest.raises(InvalidInputError, match=expected):
         explain(query, item, colbert)  # type: ignore[arg-type]
 
 
-def test_other_models_are_refused(cross_encoder: CrossEncoderModel, colbert: ColBERTModel) -> None:
+def test_models_without_token_matches_are_refused(cross_encoder: CrossEncoderModel, colbert: ColBERTModel) -> None:
     with pytest.raises(InvalidInputError, match="CrossEncoderModel"):
         explain("q", "text", cross_encoder)  # type: ignore[arg-type]
 
@@ -297,7 +304,7 @@ ESCAPES = re.compile(r"\x1b\[[\d;]*m")
 def test_no_control_character_reaches_the_terminal(model: ColBERTModel, name: str, colour: bool) -> None:
     shown = model.explain(*PAIRS[name]).to_text(colour=colour)
     assert colour == ("\x1b[" in shown)
-    # Nothing but the styles of this module.
+    # The styles of the view are the only escape sequences.
     plain = ESCAPES.sub("", shown) if colour else shown
     assert not [char for char in plain if unicodedata.category(char) == "Cc" and char != "\n"]
     assert "\u202e" not in plain
@@ -305,29 +312,33 @@ def test_no_control_character_reaches_the_terminal(model: ColBERTModel, name: st
 
 
 def test_the_table_the_marks_and_the_sum() -> None:
-    told = explanation("read archives", "Reads an archive.", [("read", "Read", 0.5), ("archive", "archive", 0.75)])
-    shown = told.to_text(60)
+    explanation = make_explanation(
+        "read archives", "Reads an archive.", [("read", "Read", 0.5), ("archive", "archive", 0.75)]
+    )
+    shown = explanation.to_text(60)
     assert re.search(r"│ read +│ Reads +│ +0\.50 │ █{5} +│ 0\.50 │", shown)
     assert re.search(r"│ archives +│ archive +│ +0\.75 │ █{8} +│ 0\.75 │", shown)
     assert "«Reads 0.50» an «archive 0.75»." in shown
     assert "MaxSim 2.250 = 1.250 from these words + 1.000" in shown.replace("\n", " ")
-    coloured = told.to_text(60, colour=True)
+    coloured = explanation.to_text(60, colour=True)
     assert ESCAPES.sub("", coloured).endswith("Reads an archive.\n")
     assert re.search(r"\x1b\[[\d;]+mReads\x1b\[0m an \x1b\[[\d;]+marchive\x1b\[0m\.", coloured)
-    assert all(len(line) <= 40 for line in told.to_text(40).splitlines())
+    assert all(len(line) <= 40 for line in explanation.to_text(40).splitlines())
 
 
-def test_of_a_cut_text_only_what_was_read_is_shown(colbert_dir: Path) -> None:
-    told = ColBERTModel(colbert_dir, dtype="float32", device="cpu", document_length=12).explain("fire", LONG_TEXT)
-    shown = told.to_text(200)
-    assert f"read {told.read_to} of the text's {len(LONG_TEXT):,} characters" in shown
+def test_the_terminal_shows_only_the_part_of_a_text_that_was_read(colbert_dir: Path) -> None:
+    explanation = ColBERTModel(colbert_dir, dtype="float32", device="cpu", document_length=12).explain(
+        "fire", LONG_TEXT
+    )
+    shown = explanation.to_text(200)
+    assert f"read {explanation.read_to} of the text's {len(LONG_TEXT):,} characters" in shown
     assert shown.rstrip().endswith("...")
     assert "monastery" not in shown
 
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
-def test_what_the_terminal_cannot_write_does_not_break_it(colbert: ColBERTModel, name: str, encoding: str) -> None:
+def test_characters_that_the_terminal_lacks_are_no_error(colbert: ColBERTModel, name: str, encoding: str) -> None:
     stream = TextIOWrapper(BytesIO(), encoding=encoding, errors="strict")
     Console(file=stream, width=80).print(colbert.explain(*PAIRS[name]).render())
     stream.flush()
@@ -335,7 +346,7 @@ def test_what_the_terminal_cannot_write_does_not_break_it(colbert: ColBERTModel,
 
 
 @pytest.mark.parametrize("width", [19, 0, True, 40.0, "80"])
-def test_a_bad_width_is_told(colbert: ColBERTModel, width: object) -> None:
+def test_a_bad_width_is_an_error(colbert: ColBERTModel, width: object) -> None:
     with pytest.raises(InvalidInputError, match="width is"):
         colbert.explain("zip", "a zip").to_text(width)  # type: ignore[arg-type]
 
@@ -346,7 +357,7 @@ VOID = {"meta"}
 
 
 class Page(HTMLParser):
-    """Checks that every element is closed in its turn, and keeps what is in it."""
+    """Parsed page, which checks that elements are closed in order and collects their attributes and texts."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -358,11 +369,11 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        assert len(given) == len(attrs)
-        self.elements.append((tag, given))
+        attributes = {name: value or "" for name, value in attrs}
+        assert len(attributes) == len(attrs)
+        self.elements.append((tag, attributes))
         if tag not in VOID:
-            self.open.append(f"{tag}.{given.get('class', '')}")
+            self.open.append(f"{tag}.{attributes.get('class', '')}")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop().split(".")[0] == tag
@@ -376,46 +387,48 @@ ATTACK = """</script></style></div></mark><b onclick="alert(1)">zip</b> & 'q' "q
 
 
 @pytest.mark.parametrize("name", [*PAIRS, "attack"])
-def test_the_page_holds_both_texts_and_nothing_foreign(model: ColBERTModel, name: str) -> None:
+def test_the_page_contains_both_texts_and_loads_nothing(model: ColBERTModel, name: str) -> None:
     query, text = PAIRS.get(name, (ATTACK, f"{ATTACK} {ENGLISH[2]} {CHINESE[0]}"))
-    told = model.explain(query, text)
-    html = told.to_html()
+    explanation = model.explain(query, text)
+    html = explanation.to_html()
     assert html.startswith('<!doctype html>\n<html>\n<head>\n<meta charset="utf-8">')
     page = Page(html)
-    kept = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
-    assert page.texts.get("div.text", "") == kept
+    cleaned = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+    assert page.texts.get("div.text", "") == cleaned
     assert page.texts.get("p.query", "") == query
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "b", "img", "link", "iframe", "a", "base", "object"}
-    attributes = {attribute for _, given in page.elements for attribute in given}
-    assert attributes <= {
+    names = {name for _, attributes in page.elements for name in attributes}
+    assert names <= {
         "charset", "name", "content", "http-equiv", "class", "id", "title", "dir", "tabindex", "scope", "style"
     }  # fmt: skip
     assert not re.search(r"(?:src|href|url|@import)\s*[=(]", re.sub("<main>.*", "", html, flags=re.DOTALL))
-    ids = [given["id"] for _, given in page.elements if "id" in given]
-    assert len(ids) == len(set(ids)) == len(told.words())
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) == len(explanation.words())
     html.encode()
 
 
-def test_the_page_tells_which_word_matched_which() -> None:
-    told = explanation(
+def test_the_page_shows_which_word_matched_which() -> None:
+    explanation = make_explanation(
         "em beddings", "an embedding <i>", [("em", "em", 0.9), ("bed", "bedding", 0.3), ("dings", "", 0.1)]
     )
-    page = Page(told.to_html())
-    marks = [given for tag, given in page.elements if tag == "mark" and "title" in given]
-    assert [(one.get("id"), one["class"], one["title"]) for one in marks] == [
+    page = Page(explanation.to_html())
+    marks = [attributes for tag, attributes in page.elements if tag == "mark" and "title" in attributes]
+    assert [(match.get("id"), match["class"], match["title"]) for match in marks] == [
         ("q0", "s5", "embedding 0.90"),
         ("q1", "s1", "embedding 0.30, ([SEP]) 0.10"),
         (None, "s5 q0 q1", "em 0.90, beddings 0.30 (bed 0.30)"),
     ]
-    assert [given["dir"] for _, given in page.elements if "dir" in given] == ["auto", "auto"]
+    assert [attributes["dir"] for _, attributes in page.elements if "dir" in attributes] == ["auto", "auto"]
     assert "0.400" in page.texts["table.words"]
     assert "([SEP])" in page.texts["table.words"]
 
 
-def test_the_page_marks_what_was_not_read(colbert_dir: Path) -> None:
-    told = ColBERTModel(colbert_dir, dtype="float32", device="cpu", document_length=12).explain("fire", LONG_TEXT)
-    page = Page(told.to_html())
-    assert told.read_to is not None
-    assert page.texts["span.unread"] == LONG_TEXT[told.read_to :]
+def test_the_page_marks_the_part_that_was_not_read(colbert_dir: Path) -> None:
+    explanation = ColBERTModel(colbert_dir, dtype="float32", device="cpu", document_length=12).explain(
+        "fire", LONG_TEXT
+    )
+    page = Page(explanation.to_html())
+    assert explanation.read_to is not None
+    assert page.texts["span.unread"] == LONG_TEXT[explanation.read_to :]
     assert page.texts["div.text"] == LONG_TEXT
