@@ -11,7 +11,8 @@ from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables.config import ensure_config
-from pydantic import ConfigDict
+from pydantic import ConfigDict, GetPydanticSchema
+from pydantic_core.core_schema import any_schema
 
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
@@ -19,6 +20,9 @@ from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._convert import document_list, kept, ranked_document
 
 Report: TypeAlias = Callable[[list[Document]], None]
+
+# A field's mark: its value was checked before pydantic sees it, and the type is for readers and editors alone.
+CHECKED_BEFORE = GetPydanticSchema(lambda _source, _handler: any_schema())
 
 
 @contextmanager

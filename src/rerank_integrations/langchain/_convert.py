@@ -60,7 +60,7 @@ def _value(values: Mapping[str, Any], name: str, which: str) -> str:
     return "" if values[name] is None else str(values[name])
 
 
-TextFn: TypeAlias = "Callable[[Document], str] | str"
+TextFn: TypeAlias = Callable[[Document], str] | str
 
 # It scores (query, text) pairs as LangChain's own do; a virtual subclass, since the core knows no framework.
 BaseCrossEncoder.register(CrossEncoderModel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, cast
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
@@ -47,42 +47,43 @@ from rerank_integrations.core.reranking.specs import (
     model_spec,
     on_device,
 )
-from rerank_integrations.langchain._compressor import Compressor
+from rerank_integrations.core.types import Scorer, TokenEncoder
+from rerank_integrations.langchain._compressor import CHECKED_BEFORE, Compressor
 from rerank_integrations.langchain._convert import PairScorer, TextFn, candidates, text_reader
 
 
 class _Reranker(Compressor):
     """The base of both rerankers, which differ in their scorer alone."""
 
-    model: Any = Field(frozen=True)
+    model: Annotated[TokenEncoder | Scorer, CHECKED_BEFORE] = Field(frozen=True)
     top_n: int | None = 3
     score_threshold: float | None = None
     window: int | None = None
     stride: int | None = None
     strict: bool = False
     max_candidates: int | None = None
-    text_fn: Any = None
+    text_fn: Annotated[TextFn | None, CHECKED_BEFORE] = None
 
     _parts: ClassVar[tuple[str, ...]] = ("model",)
     _make_scorer: ClassVar[Callable[..., CandidateScorer]] = staticmethod(as_candidate_scorer)
     _options_type: ClassVar[type[RerankOptions]] = RerankOptions
     _cached: CachedReranker = PrivateAttr()
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, **fields: object) -> None:
         require_known_arguments(type(self).__name__, fields, type(self).model_fields)
-        text_reader(fields["text_fn"])
+        text_reader(cast("TextFn | None", fields["text_fn"]))
         # Before pydantic sees the values, which would convert some of a wrong kind.
         cached = CachedReranker(self._make_scorer, self._parts_of(fields), self._options_type.from_component(fields))
         super().__init__(**fields)
         self._cached = cached
 
     @classmethod
-    def _parts_of(cls, fields: Mapping[str, Any]) -> list[Any]:
+    def _parts_of(cls, fields: Mapping[str, object]) -> list[object]:
         return [fields[name] for name in cls._parts]
 
     @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """What ``dumpd`` writes in place of the loaded objects."""
+    def lc_attributes(self) -> dict[str, object]:
+        """Specifications that ``dumpd`` writes in place of the loaded objects."""
         return {"model": model_spec(self.model)}
 
     def score(self, query: str, texts: list[str]) -> list[float]:
@@ -110,8 +111,8 @@ class ColBERTRerank(_Reranker):
     model
         A name, a path, a mapping of `ColBERTModel`'s arguments, or a loaded model; by default the index's.
     index
-        An open index or a path. A document that it holds under the same id with the same text is scored from
-        its stored vectors, so that only the query and the documents it does not hold are encoded.
+        An open index or a path. A document that it stores under the same id with the same text is scored from its
+        stored vectors, so that only the query and the other documents are encoded.
     top_n
         How many documents to keep; ``None`` keeps all.
     score_threshold
@@ -124,12 +125,12 @@ class ColBERTRerank(_Reranker):
     scale
         ``"sum"``, or ``"mean"`` over the query's tokens, which compares across queries.
     max_candidates
-        Only the first so many documents are scored, the others left out; ``None`` scores all.
+        Only the first so many documents are scored, the others omitted; ``None`` scores all.
     text_fn
         What is scored of a document: a function of it, or a template such as ``"{title}: {page_content}"`` over its
         metadata; by default ``page_content``, which is also what an index encodes. Only a template can be saved.
     cache_bytes
-        How much of the vectors of documents that the index does not hold is kept for the next calls.
+        How many bytes of vectors of documents that the index does not store are cached for the next calls.
     device
         The torch device, for a model given by name.
 
@@ -139,6 +140,7 @@ class ColBERTRerank(_Reranker):
         If neither a model nor an index is given, or an argument is of a wrong kind.
     """
 
+    model: Annotated[TokenEncoder, CHECKED_BEFORE] = Field(frozen=True)
     index: ColBERTIndex | None = Field(default=None, frozen=True)
     scale: ColBERTScale = "sum"
     cache_bytes: int = CACHE_BYTES
@@ -161,12 +163,12 @@ class ColBERTRerank(_Reranker):
         super().__init__(model=loaded, index=opened, top_n=top_n, text_fn=text_fn, **options)
 
     @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """What ``dumpd`` writes in place of the loaded objects."""
+    def lc_attributes(self) -> dict[str, object]:
+        """Specifications that ``dumpd`` writes in place of the loaded objects."""
         return {"model": model_spec(self.model), "index": index_spec(self.index)}
 
     def explain(self, query: str, document: Document) -> Explanation:
-        """Tell which words of a document's scored text the query matched, as `rerank_integrations.explain` does."""
+        """Explain which words of a document's scored text the query matched, as `rerank_integrations.explain` does."""
         return explain(query, candidates([document], self.text_fn)[0].text, self.model)
 
 
@@ -202,7 +204,7 @@ class CrossEncoderRerank(_Reranker):
 
 
 class CascadeRerank(Compressor):
-    """Rerankers one after another: what is cheap over many, what is dear over the best few.
+    """Rerankers one after another: a cheap one orders many documents, an expensive one only the best.
 
     Parameters
     ----------
@@ -211,11 +213,11 @@ class CascadeRerank(Compressor):
     top_n
         How many documents to keep in the end; ``None`` keeps what the last stage keeps.
     time_budget
-        Seconds for one query; ``None`` for no limit. When it runs out, or when a stage fails, the order of the stage
-        before it comes back (before the first: the order given), and each document says so under ``rerank_stopped``.
+        Seconds per query; ``None`` for no limit. When it runs out, or when a stage fails, the cascade returns the order
+        of the stage before it (before the first: the order given), and each document says so under ``rerank_stopped``.
     """
 
-    stages: list[Any]
+    stages: list[Annotated[_Reranker, CHECKED_BEFORE]]
     top_n: int | None = None
     time_budget: float | None = None
 

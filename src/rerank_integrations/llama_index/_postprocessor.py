@@ -12,6 +12,8 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
+from pydantic import GetPydanticSchema
+from pydantic_core.core_schema import any_schema
 
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
@@ -19,6 +21,9 @@ from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import node_list, ranked_node
 
 _dispatcher = get_dispatcher(__name__)
+
+# A field's mark: its value was checked before pydantic sees it, and the type is for readers and editors alone.
+CHECKED_BEFORE = GetPydanticSchema(lambda _source, _handler: any_schema())
 
 
 class Postprocessor(BaseNodePostprocessor):

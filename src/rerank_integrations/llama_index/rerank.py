@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.callbacks import CallbackManager
@@ -11,6 +11,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from typing_extensions import Unpack
 
 from rerank_integrations.core.explanations import Explanation
+from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking import (
     CandidateScorer,
     Cascade,
@@ -47,14 +48,17 @@ from rerank_integrations.core.reranking.specs import (
     require_tokenizer_of,
     with_arguments,
 )
+from rerank_integrations.core.types import Scorer, TokenEncoder
 from rerank_integrations.llama_index._convert import MetadataModeLike, as_metadata_mode, candidates, read_text
-from rerank_integrations.llama_index._postprocessor import Postprocessor
+from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE, Postprocessor
 
 
 class _Reranker(Postprocessor):
     """The base of both rerankers, which differ in their scorer alone."""
 
-    model: Any = Field(frozen=True, description="The model that scores; written as its name or arguments.")
+    model: Annotated[TokenEncoder | Scorer, CHECKED_BEFORE] = Field(
+        frozen=True, description="The model that scores; written as its name or arguments."
+    )
     score_threshold: float | None = Field(default=None, description="Keep only nodes of at least this score.")
     window: int | None = Field(default=None, description="Score longer texts by windows of so many tokens.")
     stride: int | None = Field(default=None, description="Tokens from one window to the next.")
@@ -79,15 +83,15 @@ class _Reranker(Postprocessor):
         self._cached = cached
 
     @classmethod
-    def _parts_of(cls, fields: Mapping[str, Any]) -> list[Any]:
+    def _parts_of(cls, fields: Mapping[str, object]) -> list[object]:
         return [fields[name] for name in cls._parts]
 
     @field_serializer("model")
-    def _serialize_model(self, model: Any) -> Any:
+    def _serialize_model(self, model: object) -> object:
         return model_spec(model)
 
     def score(self, query: str, texts: list[str]) -> list[float]:
-        """Return one score a text, in their order, as reranking gives them; higher is better."""
+        """Return one score per text, in their order, as reranking gives them; higher is better."""
         return self._reranker().score(query, texts)
 
     def _named(self) -> str:
@@ -111,8 +115,8 @@ class ColBERTRerank(_Reranker):
     model
         A name, a path, a mapping of `ColBERTModel`'s arguments, or a loaded model; by default the index's.
     index
-        An open index or a path. A node that it holds under the same id with the same text is scored from
-        its stored vectors, so that only the query and the nodes it does not hold are encoded.
+        An open index or a path. A node that it stores under the same id with the same text is scored from its stored
+        vectors, so that only the query and the other nodes are encoded.
     top_n
         How many nodes to keep; ``None`` keeps all.
     keep_retrieval_score
@@ -131,9 +135,9 @@ class ColBERTRerank(_Reranker):
     scale
         ``"sum"``, or ``"mean"`` over the query's tokens, which compares across queries.
     max_candidates
-        Only the first so many nodes are scored, the others left out; ``None`` scores all.
+        Only the first so many nodes are scored, the others omitted; ``None`` scores all.
     cache_bytes
-        How much of the vectors of nodes that the index does not hold is kept for the next calls.
+        How many bytes of vectors of nodes that the index does not store are cached for the next calls.
     device
         The torch device, for a model given by name.
     tokenizer
@@ -145,7 +149,12 @@ class ColBERTRerank(_Reranker):
         If neither a model nor an index is given, or an argument is of a wrong kind.
     """
 
-    index: Any = Field(default=None, frozen=True, description="The index whose vectors are used; written as its path.")
+    model: Annotated[TokenEncoder, CHECKED_BEFORE] = Field(
+        frozen=True, description="The model that scores; written as its name or arguments."
+    )
+    index: Annotated[ColBERTIndex | None, CHECKED_BEFORE] = Field(
+        default=None, frozen=True, description="The index whose vectors are used; written as its path."
+    )
     scale: ColBERTScale = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
     cache_bytes: int = Field(default=CACHE_BYTES, description="Bytes of vectors kept of nodes not in the index.")
 
@@ -184,13 +193,13 @@ class ColBERTRerank(_Reranker):
         return "ColBERTRerank"
 
     @field_serializer("index")
-    def _serialize_index(self, index: Any) -> str | None:
+    def _serialize_index(self, index: ColBERTIndex | None) -> str | None:
         return index_spec(index)
 
     def explain(self, query: str, node: NodeWithScore | BaseNode) -> Explanation:
-        """Tell which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
-        found = node.node if isinstance(node, NodeWithScore) else node
-        return explain(query, read_text(found, self.metadata_mode), self.model)
+        """Explain which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
+        inner = node.node if isinstance(node, NodeWithScore) else node
+        return explain(query, read_text(inner, self.metadata_mode), self.model)
 
 
 class CrossEncoderRerank(_Reranker):
@@ -221,7 +230,7 @@ class CrossEncoderRerank(_Reranker):
         callback_manager: CallbackManager | None = None,
         *,
         device: str | None = None,
-        cross_encoder_kwargs: Mapping[str, Any] | None = None,
+        cross_encoder_kwargs: Mapping[str, object] | None = None,
         trust_remote_code: bool | None = None,
         **options: Unpack[RerankArguments],
     ) -> None:
@@ -244,7 +253,7 @@ class CrossEncoderRerank(_Reranker):
 
 
 class CascadeRerank(Postprocessor):
-    """Rerankers one after another: what is cheap over many, what is dear over the best few.
+    """Rerankers one after another: a cheap one orders many nodes, an expensive one only the best.
 
     Parameters
     ----------
@@ -253,18 +262,18 @@ class CascadeRerank(Postprocessor):
     top_n
         How many nodes to keep in the end; ``None`` keeps what the last stage keeps.
     time_budget
-        Seconds for one query; ``None`` for no limit. When it runs out, or when a stage fails, the order of the stage
-        before it comes back (before the first: the order given), and each node says so under ``rerank_stopped``.
+        Seconds per query; ``None`` for no limit. When it runs out, or when a stage fails, the cascade returns the order
+        of the stage before it (before the first: the order given), and each node says so under ``rerank_stopped``.
     keep_retrieval_score, callback_manager
         As for `ColBERTRerank`.
     """
 
-    stages: list[Any] = Field(description="The rerankers, in their order.")
+    stages: list[Annotated[_Reranker, CHECKED_BEFORE]] = Field(description="The rerankers, in their order.")
     time_budget: float | None = Field(default=None, description="Seconds for one query.")
 
     def __init__(
         self,
-        stages: Iterable[_Reranker | Mapping[str, Any]],
+        stages: Iterable[_Reranker | Mapping[str, object]],
         top_n: int | None = None,
         time_budget: float | None = None,
         keep_retrieval_score: bool = False,
@@ -303,8 +312,10 @@ def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: fl
     return Cascade(number_stages(named), top_n=top_n, time_budget=time_budget)
 
 
-def _component(stage: Any) -> Any:
+def _component(stage: object) -> object:
     """Return the component that ``to_dict`` wrote, or `stage` itself."""
+    if not isinstance(stage, Mapping):
+        return stage
     kinds = {kind.class_name(): kind for kind in (ColBERTRerank, CrossEncoderRerank)}
-    kind = kinds.get(stage.get("class_name", "")) if isinstance(stage, Mapping) else None
+    kind = kinds.get(stage.get("class_name", ""))
     return stage if kind is None else kind.from_dict(dict(stage))

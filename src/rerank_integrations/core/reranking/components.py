@@ -13,6 +13,7 @@ from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.reranker import Reranker
 from rerank_integrations.core.reranking.scorers import CandidateScorer
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert, on_device
+from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 
 Component = TypeVar("Component")
@@ -20,7 +21,7 @@ Component = TypeVar("Component")
 
 def load_model_and_index(
     model: ColBERTLike | None, index: IndexLike | None, device: str | None
-) -> tuple[Any, ColBERTIndex | None]:
+) -> tuple[TokenEncoder, ColBERTIndex | None]:
     """Return the model and the open index that a ColBERT reranker works with; load no weights.
 
     Without `model`, the index's own is used. An index given as a path is opened read-only, with `model` if given.
@@ -32,15 +33,15 @@ def load_model_and_index(
     ModelMismatchError
         If the index at a path was built with another model.
     """
-    model = on_device(model, device)
+    placed = on_device(model, device)
     if index is None:
-        if model is None:
+        if placed is None:
             raise InvalidInputError("model and index are both None; expected a model, an index, or both")
-        return load_colbert(model), None
-    if model is None:
+        return load_colbert(placed), None
+    if placed is None:
         opened = as_index(index)
         return opened.model, opened
-    loaded = load_colbert(model)
+    loaded = load_colbert(placed)
     if isinstance(index, str | os.PathLike):
         return loaded, ColBERTIndex.open(index, loaded, read_only=True)
     return loaded, as_index(index)

@@ -1,4 +1,4 @@
-"""Why a passage has its ColBERT score."""
+"""The function `explain`: why a passage has its ColBERT score."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rerank_integrations.errors import InvalidInputError
 
 
 def explain(query: str, item: PassageLike, model: ColBERTLike) -> Explanation:
-    """Tell which words of a passage the words of the query matched, and what each adds to the score.
+    """Explain which words of a passage the words of the query matched, and what each adds to the score.
 
     Parameters
     ----------
     query
         Must hold more than white space.
     item
-        A string, a mapping, a `Passage` or a `Hit`. Its text is encoded anew, so the score may differ a little from
+        A string, a mapping, a `Passage` or a `Hit`. Its text is encoded again, so the score may differ a little from
         that of an index, whose vectors are rounded.
     model
-        A `ColBERTModel`, or the name, path or mapping of arguments of one.
+        A `ColBERTModel`, or its name, path or mapping of arguments.
 
     Raises
     ------

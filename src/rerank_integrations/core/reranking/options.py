@@ -77,10 +77,11 @@ class RerankOptions:
         return {item.name: getattr(self, item.name) for item in fields(self) if "scorer_argument" in item.metadata}
 
     @classmethod
-    def from_component(cls, values: Mapping[str, Any]) -> Self:
+    def from_component(cls, values: Mapping[str, object]) -> Self:
         """Return the options among the values of a component's fields; an option that is absent has its default."""
         names = {item.name: item.metadata.get("component_name", item.name) for item in fields(cls)}
-        return cls(**{name: values[field_name] for name, field_name in names.items() if field_name in values})
+        options: dict[str, Any] = {name: values[key] for name, key in names.items() if key in values}
+        return cls(**options)
 
     def _replace_by_python_number(self, name: str, value: float | None) -> None:
         object.__setattr__(self, name, value)
