@@ -1,4 +1,4 @@
-"""Token vectors from an encoder, which may be anybody's code: converted to float32 arrays, or refused by name."""
+"""Token vectors from an encoder, which may be a user's code: converted to float32 arrays, or refused by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 
 # Passages are stored as float16. A query's products with such numbers stay finite in float32 too.
-_LARGEST = float(np.finfo(np.float16).max)
+_MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 def encode_queries(model: TokenEncoder, queries: Sequence[str]) -> list[Floats]:
@@ -30,7 +30,7 @@ def encode_documents(model: TokenEncoder, texts: Sequence[str], *, finite: bool 
     Parameters
     ----------
     finite
-        Whether numbers that cannot be stored are refused; else they are for the scores to show.
+        Whether numbers that cannot be stored are refused; if not, they show in the scores.
 
     Returns
     -------
@@ -40,58 +40,58 @@ def encode_documents(model: TokenEncoder, texts: Sequence[str], *, finite: bool 
     Raises
     ------
     InvalidInputError
-        If the model gives another number of arrays, or one that is not of that shape, is not of real numbers, or holds
+        If the model returns another number of arrays, or an array of another shape, of other than real numbers, or with
         NaN, infinity or numbers beyond float16's.
     """
     return _checked(model.encode_documents(texts), texts, "text", model, finite)
 
 
-def _checked(given: Any, texts: Sequence[str], what: str, model: TokenEncoder, finite: bool) -> list[Floats]:
-    asked = f"for {len(texts)} {'queries' if what == 'query' else 'texts'}"
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidInputError(f"the model gave one {type(given).__name__} {asked}; expected a list of arrays")
-    arrays = list(given)
+def _checked(result: object, texts: Sequence[str], kind: str, model: TokenEncoder, finite: bool) -> list[Floats]:
+    expected = f"for {len(texts)} {'queries' if kind == 'query' else 'texts'}"
+    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
+        raise InvalidInputError(f"the model gave one {type(result).__name__} {expected}; expected a list of arrays")
+    arrays = list(result)
     if len(arrays) != len(texts):
-        raise InvalidInputError(f"the model gave {len(arrays)} arrays {asked}; expected one each")
+        raise InvalidInputError(f"the model gave {len(arrays)} arrays {expected}; expected one each")
     dim = _dim(model)
-    return [_floats(array, dim, f"{what} {number}", finite) for number, array in enumerate(arrays)]
+    return [_floats(array, dim, f"{kind} {number}", finite) for number, array in enumerate(arrays)]
 
 
-def _floats(given: Any, dim: int, what: str, finite: bool) -> Floats:
-    array = _real_numbers(given, what)
+def _floats(value: object, dim: int, text: str, finite: bool) -> Floats:
+    array = _real_numbers(value, text)
     if array.shape == (0,):
-        # An empty list, of a text without tokens.
+        # An empty list stands for a text without tokens.
         array = array.reshape(0, dim)
     if array.ndim != 2 or array.shape[1] != dim:
-        raise InvalidInputError(f"the model gave vectors of shape {array.shape} for {what}; expected (tokens, {dim})")
-    if finite and not ((array >= -_LARGEST) & (array <= _LARGEST)).all():
+        raise InvalidInputError(f"the model gave vectors of shape {array.shape} for {text}; expected (tokens, {dim})")
+    if finite and not ((array >= -_MAX_FLOAT16) & (array <= _MAX_FLOAT16)).all():
         raise InvalidInputError(
-            f"the model gave NaN, infinite or huge numbers for {what}; expected unit vectors (numbers of {_LARGEST:g} "
-            "at most)"
+            f"the model gave NaN, infinite or huge numbers for {text}; expected unit vectors (numbers of "
+            f"{_MAX_FLOAT16:g} at most)"
         )
     return np.require(array, np.float32, ["C", "W"])
 
 
-def _real_numbers(given: Any, what: str) -> np.ndarray[Any, Any]:
+def _real_numbers(value: Any, text: str) -> np.ndarray[Any, Any]:
     torch = sys.modules.get("torch")
     try:
-        if torch is not None and isinstance(given, torch.Tensor):
-            # NumPy has no bfloat16, and reads neither other devices' memory nor what a gradient is wanted of.
-            given = given.detach().cpu()
-            given = given.float().numpy() if given.is_floating_point() else given.numpy()
-        array = np.asarray(given)
+        if torch is not None and isinstance(value, torch.Tensor):
+            # NumPy has no bfloat16, and reads neither other devices' memory nor a tensor that needs a gradient.
+            value = value.detach().cpu()
+            value = value.float().numpy() if value.is_floating_point() else value.numpy()
+        array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise _no_array(given, what, str(error)) from error
+        raise _no_array(value, text, str(error)) from error
     if array.dtype.kind not in "fiu":
-        raise _no_array(given, what, f"its dtype is {array.dtype}")
-    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
-        raise _no_array(given, what, "some of its numbers are masked")
+        raise _no_array(value, text, f"its dtype is {array.dtype}")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise _no_array(value, text, "some of its numbers are masked")
     return array
 
 
-def _no_array(given: Any, what: str, reason: str) -> InvalidInputError:
-    kind = type(given).__name__
-    return InvalidInputError(f"the model gave a {kind} for {what} ({reason}); expected an array of real numbers")
+def _no_array(value: object, text: str, reason: str) -> InvalidInputError:
+    kind = type(value).__name__
+    return InvalidInputError(f"the model gave a {kind} for {text} ({reason}); expected an array of real numbers")
 
 
 def _dim(model: TokenEncoder) -> int:

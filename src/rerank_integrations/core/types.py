@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # A user's own values. Typed as `Any`, because a user compares and adds them: ``hit.metadata["year"] > 2000``.
 Metadata: TypeAlias = "Mapping[str, Any]"
+# A Mongo-style condition on metadata: {"year": {"$gte": 2023}}.
+Where: TypeAlias = "Mapping[str, Any]"
 ScoreScale: TypeAlias = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
 VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
 

@@ -1,10 +1,10 @@
-"""What every compressor of this package does around its ranking: traces, threads, new documents."""
+"""The base of every compressor of this package: traces, threads and new documents around its ranking."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
 from langchain_core.documents import Document
@@ -17,7 +17,7 @@ from pydantic_core.core_schema import any_schema
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.langchain._convert import document_list, kept, ranked_document
+from rerank_integrations.langchain._convert import as_list, ranked_document, require_documents
 
 Report: TypeAlias = Callable[[list[Document]], None]
 
@@ -26,8 +26,8 @@ CHECKED_BEFORE = GetPydanticSchema(lambda _source, _handler: any_schema())
 
 
 @contextmanager
-def traced(name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks | None) -> Iterator[Report]:
-    """Open a run; close it with the documents that are reported, or with the error."""
+def traced(name: str, model: str, inputs: dict[str, object], callbacks: Callbacks | None) -> Iterator[Report]:
+    """Open a run, and close it with the documents that are reported or with the error."""
     manager = CallbackManager.configure(_inherited(callbacks), inheritable_metadata=_ls_params(model))
     run = manager.on_chain_start(None, inputs, name=name)
     outputs: list[Document] = []
@@ -40,8 +40,10 @@ def traced(name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks |
 
 
 @asynccontextmanager
-async def atraced(name: str, model: str, inputs: dict[str, Any], callbacks: Callbacks | None) -> AsyncIterator[Report]:
-    """Do as `traced`, with asynchronous handlers awaited."""
+async def atraced(
+    name: str, model: str, inputs: dict[str, object], callbacks: Callbacks | None
+) -> AsyncIterator[Report]:
+    """Do as `traced`, and await asynchronous handlers."""
     manager = AsyncCallbackManager.configure(_inherited(callbacks), inheritable_metadata=_ls_params(model))
     run = await manager.on_chain_start(None, inputs, name=name)
     outputs: list[Document] = []
@@ -54,16 +56,16 @@ async def atraced(name: str, model: str, inputs: dict[str, Any], callbacks: Call
 
 
 def _inherited(callbacks: Callbacks | None) -> Callbacks | None:
-    # Called inside a runnable without callbacks, the run still belongs under that runnable's.
+    # Without callbacks of its own, a call inside a runnable still belongs under that runnable's run.
     return ensure_config().get("callbacks") if callbacks is None else callbacks
 
 
-def _ls_params(model: str) -> dict[str, Any]:
+def _ls_params(model: str) -> dict[str, object]:
     return {"ls_provider": "rerank_integrations", "ls_model_name": model}
 
 
 class Compressor(Serializable, BaseDocumentCompressor):
-    """A document compressor that ranks; subclasses say how."""
+    """A document compressor that ranks; subclasses define how."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -75,22 +77,22 @@ class Compressor(Serializable, BaseDocumentCompressor):
     def compress_documents(
         self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Return new documents, best first; those given are not changed.
+        """Return new documents, best first; `documents` are not changed.
 
         Raises
         ------
         InvalidInputError
-            For an empty query, or what is no document.
+            For an empty query, or anything among the documents that is not one.
         """
         return self.compress_many([documents], [query], [callbacks])[0]
 
     async def acompress_documents(
         self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do as `compress_documents`, with the model's work off the event loop."""
-        given = kept(documents)
-        async with atraced(type(self).__name__, self._named(), _inputs(query, given), callbacks) as report:
-            ranked = (await run_blocking(self._compress, [given], [query]))[0]
+        """Do as `compress_documents`, and run the model off the event loop."""
+        listed = as_list(documents)
+        async with atraced(type(self).__name__, self._model_name(), _inputs(query, listed), callbacks) as report:
+            ranked = (await run_blocking(self._compress, [listed], [query]))[0]
             report(ranked)
         return ranked
 
@@ -100,40 +102,40 @@ class Compressor(Serializable, BaseDocumentCompressor):
         queries: Sequence[str],
         callbacks: Sequence[Callbacks | None] | None = None,
     ) -> list[list[Document]]:
-        """Do as `compress_documents` for several queries with documents of their own, in batches of all of them.
+        """Do as `compress_documents` for several queries, each with documents of its own; batches mix all of them.
 
         Raises
         ------
         InvalidInputError
-            For an empty query, what is no document, or not one list of documents a query.
+            For an empty query, anything among the documents that is not one, or not one list of documents per query.
         """
         if not queries and not documents:
             return []
-        above = [None] * len(queries) if callbacks is None else callbacks
-        if not len(documents) == len(queries) == len(above):
+        query_callbacks = [None] * len(queries) if callbacks is None else callbacks
+        if not len(documents) == len(queries) == len(query_callbacks):
             raise InvalidInputError(
-                f"{len(documents)} lists of documents and {len(above)} callbacks for {len(queries)} queries; "
+                f"{len(documents)} lists of documents and {len(query_callbacks)} callbacks for {len(queries)} queries; "
                 "expected one each"
             )
-        given = [kept(each) for each in documents]
+        listed = [as_list(of_query) for of_query in documents]
         with ExitStack() as runs:
             reports = [
-                runs.enter_context(traced(type(self).__name__, self._named(), _inputs(query, each), called))
-                for query, each, called in zip(queries, given, above, strict=True)
+                runs.enter_context(traced(type(self).__name__, self._model_name(), _inputs(query, of_query), parent))
+                for query, of_query, parent in zip(queries, listed, query_callbacks, strict=True)
             ]
-            ranked = self._compress(given, list(queries))
-            for report, each in zip(reports, ranked, strict=True):
-                report(each)
+            ranked = self._compress(listed, list(queries))
+            for report, of_query in zip(reports, ranked, strict=True):
+                report(of_query)
         return ranked
 
-    def _compress(self, documents: list[Any], queries: list[str]) -> list[list[Document]]:
-        given = [document_list(each) for each in documents]
+    def _compress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
+        checked = [require_documents(of_query) for of_query in documents]
         return [
-            [ranked_document(each[one.place], one, rank) for rank, one in enumerate(ranked, start=1)]
-            for each, ranked in zip(given, self._rank_many(queries, given), strict=True)
+            [ranked_document(of_query[best.place], best, rank) for rank, best in enumerate(ranked, start=1)]
+            for of_query, ranked in zip(checked, self._rank_many(queries, checked), strict=True)
         ]
 
-    def _named(self) -> str:
+    def _model_name(self) -> str:
         """Return the name of the model for traces."""
         raise NotImplementedError
 
@@ -142,5 +144,5 @@ class Compressor(Serializable, BaseDocumentCompressor):
         raise NotImplementedError
 
 
-def _inputs(query: str, documents: Any) -> dict[str, Any]:
+def _inputs(query: str, documents: Iterable[Document]) -> dict[str, object]:
     return {"query": query, "documents": documents}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
@@ -17,14 +17,14 @@ from rerank_integrations.errors import InvalidInputError
 
 
 class TextTemplate:
-    """A template such as ``"{title}: {page_content}"``; names alone, no attributes and no calls.
+    """A template such as ``"{title}: {page_content}"``, with names alone: no attributes and no calls.
 
     A value of ``None`` is written as nothing.
 
     Raises
     ------
     InvalidInputError
-        If it is no string, cannot be read, names nothing, or has more than names in its braces.
+        If it is not a string, cannot be parsed, has no name, or has more than names in its braces.
     """
 
     def __init__(self, template: str) -> None:
@@ -36,12 +36,14 @@ class TextTemplate:
             raise InvalidInputError(f"the template {template!r} cannot be read: {error}") from error
         names = [name for _, name, _, _ in self._parts if name is not None]
         if not names or any(
-            not name.isidentifier() or form or how for _, name, form, how in self._parts if name is not None
+            not name.isidentifier() or format_spec or conversion
+            for _, name, format_spec, conversion in self._parts
+            if name is not None
         ):
             raise InvalidInputError(f"the template is {template!r}; expected names in braces, as in '{{page_content}}'")
 
-    def fill(self, values: Mapping[str, Any], which: str) -> str:
-        """Return the text; `which` names the candidate in an error.
+    def fill(self, values: Mapping[str, object], which: str) -> str:
+        """Return the text with `values` for the names; an error names the candidate by `which`.
 
         Raises
         ------
@@ -53,7 +55,7 @@ class TextTemplate:
         )
 
 
-def _value(values: Mapping[str, Any], name: str, which: str) -> str:
+def _value(values: Mapping[str, object], name: str, which: str) -> str:
     if name not in values:
         known = ", ".join(sorted(map(str, values)))
         raise InvalidInputError(f"{which} has no {name!r} for the template; it has {known}")
@@ -62,19 +64,20 @@ def _value(values: Mapping[str, Any], name: str, which: str) -> str:
 
 TextFn: TypeAlias = Callable[[Document], str] | str
 
-# It scores (query, text) pairs as LangChain's own do; a virtual subclass, since the core knows no framework.
+# A `CrossEncoderModel` scores (query, text) pairs as LangChain's own do. It is a virtual subclass, since the core knows no
+# framework.
 BaseCrossEncoder.register(CrossEncoderModel)
 
 
 class PairScorer:
-    """A cross-encoder of LangChain's kind as a scorer."""
+    """A scorer that calls a cross-encoder of LangChain's kind."""
 
     def __init__(self, model: BaseCrossEncoder) -> None:
         self._model = model
         self.name = str(getattr(model, "model_name", type(model).__name__))
 
     def score(self, query: str, texts: list[str]) -> list[float]:
-        """Return one score a text; higher is better."""
+        """Return one score per text; higher is better."""
         return list(self._model.score([(query, text) for text in texts]))
 
 
@@ -89,58 +92,60 @@ def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
     return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
 
 
-def kept(documents: Any) -> Any:
-    """Return `documents` as a list, so that an iterator can be both traced and ranked; what is none stays."""
-    given_one = isinstance(documents, str | Document) or not isinstance(documents, Iterable)
-    return documents if given_one else list(documents)
+def as_list(documents: Iterable[Document]) -> Iterable[Document]:
+    """Return `documents` as a list, so that an iterator can be both traced and ranked; anything else as it is."""
+    single = isinstance(documents, str | Document) or not isinstance(documents, Iterable)
+    return documents if single else list(documents)
 
 
-def document_list(documents: Any) -> list[Document]:
-    """Return `documents`, which `kept` has seen, if it is a list of documents.
+def require_documents(documents: Iterable[Document]) -> list[Document]:
+    """Return `documents`, the result of `as_list`, if it is a list of documents.
 
     Raises
     ------
     InvalidInputError
-        If it holds something other than documents.
+        If it is something else, or contains something else.
     """
     if not isinstance(documents, list):
         raise InvalidInputError(f"documents is one {type(documents).__name__}; expected a list of documents")
-    for place, document in enumerate(documents):
+    for number, document in enumerate(documents):
         if not isinstance(document, Document):
-            raise InvalidInputError(f"document number {place} is of type {type(document).__name__}; expected Document")
+            raise InvalidInputError(f"document number {number} is of type {type(document).__name__}; expected Document")
     return documents
 
 
 def candidates(documents: Sequence[Document], text_fn: TextFn | None) -> list[Candidate]:
-    """Return what is ranked: each document's id, its text by `text_fn`, and the score it came with."""
+    """Return the candidates for ranking: each document's id, its text by `text_fn`, and its retriever's score."""
     read = text_reader(text_fn)
     return [
-        Candidate(document.id, read(document, place), retrieval_score(document.metadata))
-        for place, document in enumerate(documents)
+        Candidate(document.id, read(document, number), retrieval_score(document.metadata))
+        for number, document in enumerate(documents)
     ]
 
 
 def text_reader(text_fn: TextFn | None) -> Callable[[Document, int], str]:
-    """Return what reads a document's text: its ``page_content``, a function's result, or a template's.
+    """Return a function of a document and its number that returns the text to score.
+
+    The text is the document's ``page_content``, or the result of the function or the template `text_fn`.
 
     Raises
     ------
     InvalidInputError
-        If `text_fn` is none of these; on reading, if a function gives something other than a string.
+        If `text_fn` is something else; on reading, if a function returns anything but a string.
     """
     if text_fn is None:
-        return lambda document, place: document.page_content
+        return lambda document, number: document.page_content
     if isinstance(text_fn, str):
         template = TextTemplate(text_fn)
-        return lambda document, place: template.fill(
-            {"id": document.id, **document.metadata, "page_content": document.page_content}, f"document number {place}"
+        return lambda document, number: template.fill(
+            {"id": document.id, **document.metadata, "page_content": document.page_content}, f"document number {number}"
         )
     if not callable(text_fn):
         raise InvalidInputError(f"text_fn is of type {type(text_fn).__name__}; expected a function or a template")
-    return lambda document, place: _text(text_fn(document), place)
+    return lambda document, number: _require_string(text_fn(document), number)
 
 
-def _text(text: Any, place: int) -> str:
+def _require_string(text: object, number: int) -> str:
     if not isinstance(text, str):
-        raise InvalidInputError(f"text_fn gave {text!r} for document number {place}; expected a string")
+        raise InvalidInputError(f"text_fn gave {text!r} for document number {number}; expected a string")
     return text

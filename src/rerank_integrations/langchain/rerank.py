@@ -90,11 +90,11 @@ class _Reranker(Compressor):
         """Return one score per text, in their order, as reranking gives them; higher is better."""
         return self._reranker().score(query, texts)
 
-    def _named(self) -> str:
+    def _model_name(self) -> str:
         return model_name(self.model)
 
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
-        return self._reranker().rank_many(queries, [candidates(each, self.text_fn) for each in documents])
+        return self._reranker().rank_many(queries, [candidates(of_query, self.text_fn) for of_query in documents])
 
     def _reranker(self) -> Reranker:
         fields = dict(self)
@@ -229,14 +229,14 @@ class CascadeRerank(Compressor):
         _cascade(components, top_n, time_budget)
         super().__init__(stages=components, top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
 
-    def _named(self) -> str:
-        return " > ".join(stage._named() for stage in self.stages)
+    def _model_name(self) -> str:
+        return " > ".join(stage._model_name() for stage in self.stages)
 
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         cascade = _cascade(self.stages, self.top_n, self.time_budget)
         return [
-            cascade.rank_stages(query, [candidates(given, stage.text_fn) for stage in self.stages])
-            for query, given in zip(queries, documents, strict=True)
+            cascade.rank_stages(query, [candidates(of_query, stage.text_fn) for stage in self.stages])
+            for query, of_query in zip(queries, documents, strict=True)
         ]
 
 

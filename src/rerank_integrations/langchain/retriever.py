@@ -1,4 +1,4 @@
-"""Retrievers: from an index, and from any retriever followed by a reranker."""
+"""Retrievers: one over an index, and one that follows any retriever by a reranker."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
 from rerank_integrations.core.reranking.specs import IndexLike, model_name, searched_index_spec
+from rerank_integrations.core.types import Where
 from rerank_integrations.langchain._compressor import Compressor
 from rerank_integrations.langchain._convert import hit_to_document
 
@@ -34,38 +35,39 @@ def retrieve_and_rerank(
     configs: Sequence[RunnableConfig],
     **kwargs: Any,
 ) -> list[list[Document]]:
-    """Return the documents of each query, under one retriever run each; an error closes all the runs."""
+    """Return the documents of each query, with one retriever run per query; an error closes all the runs."""
     with ExitStack() as runs:
         opened = [
             runs.enter_context(_run(retriever, query, config, kwargs))
             for query, config in zip(queries, configs, strict=True)
         ]
-        below = [_below(run, config) for config, (run, _) in zip(configs, opened, strict=True)]
-        found = base.batch(list(queries), below, **kwargs)
-        filled = [place for place, documents in enumerate(found) if documents]
+        base_configs = [_base_config(run, config) for config, (run, _) in zip(configs, opened, strict=True)]
+        hits = base.batch(list(queries), base_configs, **kwargs)
+        # A query without documents is not reranked, as in a single call.
+        with_hits = [number for number, documents in enumerate(hits) if documents]
         ranked = compressor.compress_many(
-            [found[place] for place in filled],
-            [queries[place] for place in filled],
-            [opened[place][0].get_child("compressor") for place in filled],
+            [hits[number] for number in with_hits],
+            [queries[number] for number in with_hits],
+            [opened[number][0].get_child("compressor") for number in with_hits],
         )
-        for place, documents in zip(filled, ranked, strict=True):
-            opened[place][1].extend(documents)
+        for number, documents in zip(with_hits, ranked, strict=True):
+            opened[number][1].extend(documents)
     return [list(outputs) for _, outputs in opened]
 
 
-def _below(run: CallbackManagerForRetrieverRun, config: RunnableConfig) -> RunnableConfig:
-    """Return the base retriever's config: what ``invoke`` gives it, and how many may run at once."""
-    below: RunnableConfig = {"callbacks": run.get_child("base_retriever")}
+def _base_config(run: CallbackManagerForRetrieverRun, config: RunnableConfig) -> RunnableConfig:
+    """Return the base retriever's config: the callbacks that ``invoke`` gives it, and how many may run at once."""
+    base_config: RunnableConfig = {"callbacks": run.get_child("base_retriever")}
     if config.get("max_concurrency") is not None:
-        below["max_concurrency"] = config["max_concurrency"]
-    return below
+        base_config["max_concurrency"] = config["max_concurrency"]
+    return base_config
 
 
 @contextmanager
 def _run(
-    retriever: BaseRetriever, query: str, config: RunnableConfig, kwargs: Mapping[str, Any]
+    retriever: BaseRetriever, query: str, config: RunnableConfig, kwargs: Mapping[str, object]
 ) -> Iterator[tuple[CallbackManagerForRetrieverRun, list[Document]]]:
-    """Open a retriever's run as ``BaseRetriever.invoke`` does; close it with its outputs, or with the error."""
+    """Open a retriever's run as ``BaseRetriever.invoke`` does, and close it with its outputs or with the error."""
     manager = CallbackManager.configure(
         config.get("callbacks"),
         None,
@@ -100,7 +102,7 @@ class ColBERTRetriever(BaseRetriever):
         How many documents to return; ``invoke(query, k=3)`` overrides it for one call.
     filter
         A Mongo-style condition on the metadata, applied before the search; ``invoke(query, filter={...})``
-        replaces it for one call, and ``filter={}`` lifts it.
+        replaces it for one call, and ``filter={}`` removes it for one call.
     name, tags, metadata
         LangChain's own.
 
@@ -119,7 +121,7 @@ class ColBERTRetriever(BaseRetriever):
         *,
         index: IndexLike,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
         name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -135,8 +137,8 @@ class ColBERTRetriever(BaseRetriever):
         return True
 
     @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """What ``dumpd`` writes in place of the open index."""
+    def lc_attributes(self) -> dict[str, object]:
+        """The specification that ``dumpd`` writes in place of the open index."""
         return {"index": searched_index_spec(self.index)}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
@@ -153,7 +155,7 @@ class ColBERTRetriever(BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
     ) -> list[Document]:
         return self._search(query, k, filter)
 
@@ -163,11 +165,11 @@ class ColBERTRetriever(BaseRetriever):
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Where | None = None,
     ) -> list[Document]:
         return await run_blocking(self._search, query, k, filter)
 
-    def _search(self, query: str, k: int | None, where: Mapping[str, Any] | None) -> list[Document]:
+    def _search(self, query: str, k: int | None, where: Where | None) -> list[Document]:
         hits = self.index.search(query, self.k if k is None else k, where=self.filter if where is None else where)
         return [hit_to_document(hit) for hit in hits]
 
@@ -189,19 +191,19 @@ class RerankingRetriever(BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True; what it writes depends on its two parts."""
+        """Return True; whether it can be written depends on its two parts."""
         return True
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: object
     ) -> list[Document]:
-        found = self.base_retriever.invoke(
+        documents = self.base_retriever.invoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
-        if not found:
+        if not documents:
             return []
         callbacks = run_manager.get_child("compressor")
-        return list(self.compressor.compress_documents(found, query, callbacks=callbacks))
+        return list(self.compressor.compress_documents(documents, query, callbacks=callbacks))
 
     def batch(
         self,
@@ -213,7 +215,7 @@ class RerankingRetriever(BaseRetriever):
     ) -> list[list[Document]]:
         """Answer several queries: their candidates are scored together, in batches of all of them.
 
-        With ``return_exceptions``, or a compressor that is not this package's, one by one, on threads.
+        With ``return_exceptions``, or with a compressor of another package, they are answered one by one, on threads.
         """
         ours = getattr(type(self.compressor), "compress_documents", None) is Compressor.compress_documents
         if not inputs or return_exceptions or not isinstance(self.compressor, Compressor) or not ours:
@@ -222,12 +224,12 @@ class RerankingRetriever(BaseRetriever):
         return retrieve_and_rerank(self, self.base_retriever, self.compressor, inputs, configs, **kwargs)
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: object
     ) -> list[Document]:
-        found = await self.base_retriever.ainvoke(
+        documents = await self.base_retriever.ainvoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
-        if not found:
+        if not documents:
             return []
         callbacks = run_manager.get_child("compressor")
-        return list(await self.compressor.acompress_documents(found, query, callbacks=callbacks))
+        return list(await self.compressor.acompress_documents(documents, query, callbacks=callbacks))

@@ -29,7 +29,7 @@ def hit_to_node(hit: Hit) -> NodeWithScore:
     relationships: dict[NodeRelationship, RelatedNodeType] = (
         {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=source)} if isinstance(source, str) else {}
     )
-    # An opaque id tells a language model nothing.
+    # An opaque id is useless to a language model.
     hidden = [_SOURCE_KEY] if relationships else []
     node = TextNode(
         id_=hit.id,
@@ -42,12 +42,12 @@ def hit_to_node(hit: Hit) -> NodeWithScore:
     return NodeWithScore(node=node, score=hit.score)
 
 
-def ranked_node(found: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:
-    """Return the node, copied, with the reranking's note in its metadata: in no text that a model reads."""
-    node = found.node
+def ranked_node(retrieved: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:
+    """Return a copy of the node with the reranking's note in its metadata, hidden from every text a model reads."""
+    node = retrieved.node
     note = ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score)
     metadata = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
-    # A key of the user's own that merely has such a name stays in the text.
+    # A user's own key that merely has such a name stays in the text.
     hidden = {key for key in metadata if key in note or (is_reranking_key(key) and key not in node.metadata)}
     copy = node.model_copy(
         update={
@@ -60,24 +60,24 @@ def ranked_node(found: NodeWithScore, ranked: Ranked, rank: int, *, keep_retriev
     return NodeWithScore(node=copy, score=ranked.score)
 
 
-def node_list(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
+def require_nodes(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
     """Return `nodes` as a list.
 
     Raises
     ------
     InvalidInputError
-        If it holds something other than nodes with scores.
+        If it is something else, or contains something other than nodes with scores.
     """
     if isinstance(nodes, str | NodeWithScore) or not isinstance(nodes, Iterable):
         raise InvalidInputError(f"nodes is one {type(nodes).__name__}; expected a list of NodeWithScore")
-    found = list(nodes)
-    for place, node in enumerate(found):
+    listed = list(nodes)
+    for number, node in enumerate(listed):
         if not isinstance(node, NodeWithScore):
-            raise InvalidInputError(f"node number {place} is of type {type(node).__name__}; expected NodeWithScore")
-    return found
+            raise InvalidInputError(f"node number {number} is of type {type(node).__name__}; expected NodeWithScore")
+    return listed
 
 
-# LlamaIndex's modes, by name too.
+# One of LlamaIndex's modes, or its name.
 MetadataModeLike: TypeAlias = MetadataMode | Literal["all", "embed", "llm", "none"]
 
 
@@ -87,22 +87,22 @@ def as_metadata_mode(mode: MetadataModeLike) -> MetadataMode:
     Raises
     ------
     InvalidInputError
-        If there is none.
+        If there is no such mode.
     """
     try:
         return MetadataMode(mode)
     except ValueError:
-        known = ", ".join(repr(one.value) for one in MetadataMode)
+        known = ", ".join(repr(member.value) for member in MetadataMode)
         raise InvalidInputError(f"metadata_mode is {mode!r}; expected one of {known}") from None
 
 
 def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candidate]:
-    """Return what is ranked: each node's id, its text in `mode`, and the score it came with."""
-    return [Candidate(found.node.node_id, read_text(found.node, mode), found.score) for found in nodes]
+    """Return the candidates for ranking: each node's id, its text in `mode`, and its retriever's score."""
+    return [Candidate(item.node.node_id, read_text(item.node, mode), item.score) for item in nodes]
 
 
 def read_text(node: BaseNode, mode: MetadataMode) -> str:
-    """Return the node's text in `mode`, without what rerankings wrote: ``ALL`` shows what is excluded too."""
+    """Return the node's text in `mode`, without the keys of rerankings, which ``ALL`` would show."""
     checked = as_metadata_mode(mode)
     if checked is MetadataMode.ALL:
         node = node.model_copy(update={"metadata": without_ranking(node.metadata)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -23,14 +22,14 @@ _OPERATORS = {
     FilterOperator.LTE: "$lte",
     FilterOperator.IN: "$in",
     FilterOperator.NIN: "$nin",
-    # On a list field the core's conditions hold if they hold for one item.
+    # On a list field the core's conditions are true if they are true for one item.
     FilterOperator.CONTAINS: "$eq",
     FilterOperator.ANY: "$in",
 }
 
 
-def filters_to_where(filters: MetadataFilters | None) -> dict[str, Any] | None:
-    """Translate `filters`, nested ones too; ``None`` and no filters at all match everything.
+def filters_to_where(filters: MetadataFilters | None) -> dict[str, object] | None:
+    """Translate `filters`, nested ones too; ``None`` and an empty list of filters match everything.
 
     Raises
     ------
@@ -43,12 +42,12 @@ def filters_to_where(filters: MetadataFilters | None) -> dict[str, Any] | None:
     if filters.condition is FilterCondition.OR:
         return {"$or": parts}
     if filters.condition is FilterCondition.NOT:
-        # LlamaIndex's meaning: none of them holds.
+        # LlamaIndex means that none of them is true.
         return {"$not": {"$or": parts}}
     return {"$and": parts}
 
 
-def _part(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
+def _part(part: MetadataFilter | MetadataFilters) -> dict[str, object]:
     if isinstance(part, MetadataFilters):
         return filters_to_where(part) or {}
     key, operator, value = part.key, part.operator, part.value
@@ -71,7 +70,7 @@ def _part(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
     return {key: {_OPERATORS[operator]: value}}
 
 
-def _is_empty(key: str) -> dict[str, Any]:
-    # A condition on None or "" also holds for a list with such an item among others: hence the second part.
+def _is_empty(key: str) -> dict[str, object]:
+    # The second part, because a condition on None or "" is also true for a list with such an item among others.
     something = [{key: {"$gt": ""}}, {key: {"$gte": -sys.float_info.max}}, {key: {"$in": [True, False]}}]
     return {"$and": [{"$or": [{key: None}, {key: ""}, {key: {"$eq": []}}]}, {"$not": {"$or": something}}]}

@@ -1,10 +1,10 @@
-"""What every postprocessor of this package does around its ranking: events, threads, new nodes."""
+"""The base of every postprocessor of this package: events, threads and new nodes around its ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -18,16 +18,18 @@ from pydantic_core.core_schema import any_schema
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.llama_index._convert import node_list, ranked_node
+from rerank_integrations.llama_index._convert import ranked_node, require_nodes
 
 _dispatcher = get_dispatcher(__name__)
+
+Report: TypeAlias = Callable[[list[NodeWithScore]], None]
 
 # A field's mark: its value was checked before pydantic sees it, and the type is for readers and editors alone.
 CHECKED_BEFORE = GetPydanticSchema(lambda _source, _handler: any_schema())
 
 
 class Postprocessor(BaseNodePostprocessor):
-    """A node postprocessor that ranks; subclasses say how."""
+    """A node postprocessor that ranks; subclasses define how."""
 
     top_n: int | None = Field(default=5, description="How many nodes to keep; None keeps all.")
     keep_retrieval_score: bool = Field(
@@ -37,30 +39,30 @@ class Postprocessor(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        given = _kept(nodes)
-        with self._events(given, query_bundle) as report:
-            kept = self._rerank(given, query_bundle)
-            report(kept)
-        return kept
+        listed = _as_list(nodes)
+        with self._events(listed, query_bundle) as report:
+            ranked = self._rerank(listed, query_bundle)
+            report(ranked)
+        return ranked
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        given = _kept(nodes)
-        with self._events(given, query_bundle) as report:
-            kept = await run_blocking(self._rerank, given, query_bundle)
-            report(kept)
-        return kept
+        listed = _as_list(nodes)
+        with self._events(listed, query_bundle) as report:
+            ranked = await run_blocking(self._rerank, listed, query_bundle)
+            report(ranked)
+        return ranked
 
-    def _rerank(self, nodes: Any, query_bundle: QueryBundle | None) -> list[NodeWithScore]:
-        given = node_list(nodes)
-        ranked = self._rank(query_bundle.query_str if query_bundle else "", given)
+    def _rerank(self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None) -> list[NodeWithScore]:
+        checked = require_nodes(nodes)
+        ranked = self._rank(query_bundle.query_str if query_bundle else "", checked)
         return [
-            ranked_node(given[one.place], one, rank, keep_retrieval_score=self.keep_retrieval_score)
-            for rank, one in enumerate(ranked, start=1)
+            ranked_node(checked[best.place], best, rank, keep_retrieval_score=self.keep_retrieval_score)
+            for rank, best in enumerate(ranked, start=1)
         ]
 
-    def _named(self) -> str:
+    def _model_name(self) -> str:
         """Return the name of the model for events."""
         raise NotImplementedError
 
@@ -69,30 +71,30 @@ class Postprocessor(BaseNodePostprocessor):
         raise NotImplementedError
 
     @contextmanager
-    def _events(self, nodes: Any, query_bundle: QueryBundle | None) -> Iterator[Callable[[list[NodeWithScore]], None]]:
-        """Report start and end to both of LlamaIndex's systems; on errors the end has no nodes."""
+    def _events(self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[Report]:
+        """Report start and end to both of LlamaIndex's event systems; after an error the end has no nodes."""
         if not isinstance(query_bundle, QueryBundle | None):
             kind = type(query_bundle).__name__
             raise InvalidInputError(f"query_bundle is of type {kind}; expected QueryBundle, or text as query_str")
         shown = [node for node in nodes if isinstance(node, NodeWithScore)] if isinstance(nodes, list) else []
         top_n = len(shown) if self.top_n is None else self.top_n
-        name = self._named()
-        payload: dict[str, Any] = {
+        name = self._model_name()
+        payload: dict[str, object] = {
             EventPayload.NODES: shown,
             EventPayload.MODEL_NAME: name,
             EventPayload.QUERY_STR: query_bundle.query_str if query_bundle else None,
             EventPayload.TOP_K: top_n,
         }
-        kept: list[NodeWithScore] = []
+        ranked: list[NodeWithScore] = []
         _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=shown, top_n=top_n, model_name=name))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield kept.extend
-                event.on_end(payload={EventPayload.NODES: kept})
+                yield ranked.extend
+                event.on_end(payload={EventPayload.NODES: ranked})
         finally:
-            _dispatcher.event(ReRankEndEvent(nodes=kept))
+            _dispatcher.event(ReRankEndEvent(nodes=ranked))
 
 
-def _kept(nodes: Any) -> Any:
-    """Return `nodes` as a list, so that an iterator can be both reported and ranked; what is none stays."""
+def _as_list(nodes: Iterable[NodeWithScore]) -> Iterable[NodeWithScore]:
+    """Return `nodes` as a list, so that an iterator can be both reported and ranked; anything else as it is."""
     return list(nodes) if isinstance(nodes, Iterable) and not isinstance(nodes, str | NodeWithScore) else nodes

@@ -94,7 +94,7 @@ class _Reranker(Postprocessor):
         """Return one score per text, in their order, as reranking gives them; higher is better."""
         return self._reranker().score(query, texts)
 
-    def _named(self) -> str:
+    def _model_name(self) -> str:
         return model_name(self.model)
 
     def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
@@ -299,8 +299,8 @@ class CascadeRerank(Postprocessor):
     def _serialize_stages(self, stages: list[_Reranker]) -> list[dict[str, Any]]:
         return [stage.to_dict() for stage in stages]
 
-    def _named(self) -> str:
-        return " > ".join(stage._named() for stage in self.stages)
+    def _model_name(self) -> str:
+        return " > ".join(stage._model_name() for stage in self.stages)
 
     def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
         cascade = _cascade(self.stages, self.top_n, self.time_budget)
