@@ -64,8 +64,8 @@ def _value(values: Mapping[str, object], name: str, which: str) -> str:
 
 TextFn: TypeAlias = Callable[[Document], str] | str
 
-# A `CrossEncoderModel` scores (query, text) pairs as LangChain's own do. It is a virtual subclass, since the core knows no
-# framework.
+# A `CrossEncoderModel` scores (query, text) pairs as LangChain's own do.
+# It is a virtual subclass, because the core knows no framework.
 BaseCrossEncoder.register(CrossEncoderModel)
 
 
