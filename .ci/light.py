@@ -1,4 +1,4 @@
-"""Print the requirements of the built wheel without its extras and without sentence-transformers, which brings torch."""
+"""Print the requirements of the built wheel without extras and without sentence-transformers, which brings torch."""
 
 from __future__ import annotations
 
