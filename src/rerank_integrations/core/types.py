@@ -108,6 +108,10 @@ PassageLike: TypeAlias = "str | Passage | Hit | Mapping[str, Any]"
 """A passage in any form that is accepted: its text, or a mapping with ``text`` and optional ``id`` and ``metadata``."""
 
 
+# A logit is unbounded, a probability is from 0 to 1, and "own" is whatever the checkpoint's activation gives.
+ScoreScale: TypeAlias = Literal["logit", "probability", "own"]
+
+
 class Scorer(Protocol):
     """Protocol of a scorer: anything that scores texts against a query."""
 

@@ -54,7 +54,7 @@ def measure_fidelity(model: ColBERTModel | CrossEncoderModel) -> Fidelity:
     backend, dtype = (model.options().get(name) for name in ("backend", "dtype"))
     if backend is None:
         raise InvalidInputError("backend is 'torch'; expected 'onnx' or 'openvino'")
-    path = graph.graph
+    path = graph.converted_path
     if path is None:
         raise CheckpointError(
             f"the graph of {model.name!r} for backend={backend!r} and dtype={dtype or 'auto'!r} strays too far from "

@@ -120,6 +120,52 @@ def test_native_vectors_equal_those_of_sentence_transformers(colbert: ColBERTMod
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+def test_sentence_transformers_names_give_its_shapes_and_vectors(colbert: ColBERTModel, colbert_dir: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    reference = MultiVectorEncoder(str(colbert_dir), device="cpu")
+    for ours, theirs in [
+        (colbert.encode_query, reference.encode_query),
+        (colbert.encode_document, reference.encode_document),
+    ]:
+        alone, expected = ours(TEXTS[0]), theirs(TEXTS[0], convert_to_numpy=True)
+        assert isinstance(alone, np.ndarray)
+        assert alone.dtype == expected.dtype
+        np.testing.assert_allclose(alone, expected, atol=1e-5)
+        several = ours(TEXTS, batch_size=2, show_progress_bar=False, convert_to_numpy=True)
+        expected_several = theirs(TEXTS, batch_size=2, show_progress_bar=False, convert_to_numpy=True)
+        assert isinstance(several, list)
+        for vectors, same in zip(several, expected_several, strict=True):
+            np.testing.assert_allclose(vectors, same, atol=1e-5)
+        assert ours([]) == theirs([], convert_to_numpy=True) == []
+
+
+def test_the_two_ways_to_encode_are_equal_to_the_last_bit(colbert: ColBERTModel) -> None:
+    for one_name, other_name in [
+        (colbert.encode_query(QUERIES), colbert.encode_queries(QUERIES)),
+        (colbert.encode_document(TEXTS), colbert.encode_documents(TEXTS)),
+    ]:
+        for vectors, same in zip(one_name, other_name, strict=True):
+            np.testing.assert_array_equal(vectors, same)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments", "match"),
+    [
+        (["a", 7], {}, "int"),
+        (["a", None], {}, "NoneType"),
+        ("a", {"batch_size": 0}, "batch_size is 0"),
+        ("a", {"convert_to_numpy": False}, "convert_to_numpy is False"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(
+    colbert: ColBERTModel, inputs: object, arguments: dict[str, object], match: str
+) -> None:
+    for encode in (colbert.encode_query, colbert.encode_document):
+        with pytest.raises(InvalidInputError, match=match):
+            encode(inputs, **arguments)  # type: ignore[call-overload]
+
+
 def test_old_weight_files_load_like_new_ones(tmp_path: Path) -> None:
     """Early checkpoints, colbertv2.0's first revision among them, hold pytorch_model.bin."""
     new = write_stanford_colbert(tmp_path / "new")

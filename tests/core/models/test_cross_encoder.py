@@ -6,8 +6,10 @@ import json
 import math
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import FAMILIES, write_cross_encoder
@@ -92,6 +94,70 @@ def test_a_score_does_not_depend_on_its_batch(family_dir: Path, batch_size: int)
 def test_equal_texts_score_equal_to_the_last_bit(cross_encoder: CrossEncoderModel) -> None:
     scores = cross_encoder.score(QUERIES[0], [ENGLISH[3], *TEXTS, ENGLISH[3]])
     assert scores[0] == scores[-1]
+
+
+def test_predict_has_the_shapes_and_scores_of_sentence_transformers(family_dir: Path) -> None:
+    reference = CrossEncoder(str(family_dir), device="cpu")
+    model = model_of(family_dir)
+    pairs = [(QUERIES[number % 2], text) for number, text in enumerate(TEXTS)]
+    scores, expected = model.predict(pairs), reference.predict(pairs)
+    assert isinstance(scores, np.ndarray)
+    assert scores.dtype == expected.dtype
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(model.predict([list(pair) for pair in pairs], batch_size=2), expected, atol=1e-5)  # type: ignore[call-overload]
+    for pair in (pairs[0], list(pairs[0])):
+        alone, expected_alone = model.predict(pair), reference.predict(pair)
+        assert type(alone) is type(expected_alone) is np.float32
+        assert alone == pytest.approx(expected_alone, abs=1e-5)
+    assert len(model.predict([])) == len(reference.predict([])) == 0
+
+
+def test_rank_has_the_rows_of_sentence_transformers(family_dir: Path) -> None:
+    reference = CrossEncoder(str(family_dir), device="cpu")
+    model = model_of(family_dir)
+    texts = TEXTS[:8]
+    for arguments in (
+        {},
+        {"top_k": 3},
+        {"top_k": 0},
+        {"return_documents": True},
+        {"top_k": 2, "return_documents": True},
+    ):
+        rows = model.rank(QUERIES[1], texts, **arguments)
+        expected = reference.rank(QUERIES[1], texts, **arguments)
+        assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in expected], abs=1e-5)
+        assert [row.get("text") for row in rows] == [row.get("text") for row in expected]
+        assert [row["corpus_id"] for row in rows] == [row["corpus_id"] for row in expected]
+        assert all(
+            type(row["score"]) is float and list(row) == list(same) for row, same in zip(rows, expected, strict=True)
+        )
+    assert model.rank(QUERIES[1], []) == []
+
+
+def test_rank_leaves_equal_texts_in_their_order(cross_encoder: CrossEncoderModel) -> None:
+    rows = cross_encoder.rank(QUERIES[0], [TEXTS[2], TEXTS[1], TEXTS[2]])
+    same = [row["corpus_id"] for row in rows if row["corpus_id"] != 1]
+    assert same == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda model: model.predict("q"), "predict was given 'q'"),
+        (lambda model: model.predict([("q", "a", "b")]), "predict was given"),
+        (lambda model: model.predict([("q", 7)]), "int"),
+        (lambda model: model.predict(("q", "a"), convert_to_numpy=False), "convert_to_numpy is False"),
+        (lambda model: model.predict(("q", "a"), batch_size=0), "batch_size is 0"),
+        (lambda model: model.rank("q", "a"), "one string"),
+        (lambda model: model.rank(None, ["a"]), "NoneType"),
+        (lambda model: model.rank("q", ["a"], top_k=-1), "top_k is -1"),
+    ],
+)
+def test_what_cannot_be_predicted_or_ranked_is_refused(
+    cross_encoder: CrossEncoderModel, call: Callable[[CrossEncoderModel], object], match: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=match):
+        call(cross_encoder)
 
 
 def test_old_weight_files_load_like_new_ones(tmp_path: Path, cross_encoder: CrossEncoderModel) -> None:

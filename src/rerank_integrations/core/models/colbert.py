@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, overload
 
 from tqdm import tqdm
 
-from rerank_integrations.core.checks import require_texts, seconds, whole_number
+from rerank_integrations.core.checks import require_texts, whole_number
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
-from rerank_integrations.core.models.checkpoints.files import fingerprint
-from rerank_integrations.core.models.checkpoints.options import LoadOptions, portable
-from rerank_integrations.core.models.lengths import UNLIMITED, TruncationNotice, length_remedy, token_budget_batches
-from rerank_integrations.core.models.pool import Share
+from rerank_integrations.core.models.base import SharedModel
+from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions
+from rerank_integrations.core.models.lengths import UNLIMITED, length_remedy, token_budget_batches
 from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from rerank_integrations.core.models.loaded_colbert import EncodedText, LoadedEncoder, Task
 
-class ColBERTModel:
+
+class ColBERTModel(SharedModel["LoadedEncoder"]):
     """A late-interaction model; constructing one loads nothing, the first use does.
 
     Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
@@ -73,13 +74,15 @@ class ColBERTModel:
     Santhanam et al., ColBERTv2, NAACL 2022, arXiv:2112.01488.
     """
 
+    kind = "colbert"
+
     def __init__(
         self,
         name_or_path: str | Path = "colbert-ir/colbertv2.0",
         *,
         device: str | None = None,
-        dtype: str = "auto",
-        backend: str = "torch",
+        dtype: DType = "auto",
+        backend: Backend = "torch",
         batch_size: int = 32,
         idle_timeout: float | None = None,
         query_length: int | None = None,
@@ -89,9 +92,9 @@ class ColBERTModel:
         local_files_only: bool = False,
         token: str | bool | None = None,
         trust_remote_code: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
     ) -> None:
-        self._load_options = LoadOptions(
+        load_options = LoadOptions(
             str(name_or_path) if isinstance(name_or_path, Path) else name_or_path,
             device=device,
             dtype=dtype,
@@ -103,78 +106,26 @@ class ColBERTModel:
             trust_remote_code=trust_remote_code,
             model_kwargs=model_kwargs,
         )
-        self._batch_size = whole_number(batch_size, "batch_size", 1)
-        self._lengths = {
+        self._lengths: dict[Task, int | None] = {
             "query": None if query_length is None else whole_number(query_length, "query_length", 4),
             "document": None if document_length is None else whole_number(document_length, "document_length", 4),
         }
-        self._notice = TruncationNotice()
-        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
-        self._fingerprint: str | None = None
-        self._share = Share("colbert", self._load_options, _load, self._idle_timeout)
+        super().__init__(load_options, batch_size, idle_timeout)
 
-    def __repr__(self) -> str:
-        return f"ColBERTModel({self.name!r})"
+    @staticmethod
+    def _load(options: LoadOptions) -> LoadedEncoder:
+        from rerank_integrations.core.models.loaded_colbert import LoadedEncoder
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(ColBERTModel, **portable(self.options())), ()
+        return LoadedEncoder(options)
 
-    @property
-    def name(self) -> str:
-        """The name or path that was given."""
-        return self._load_options.name_or_path
-
-    @property
-    def device(self) -> str:
-        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return self._load_options.resolved_device()
-
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that differ from the defaults; never the access token."""
-        given = {
-            **self._load_options.arguments(),
-            "batch_size": self._batch_size,
-            "idle_timeout": self._idle_timeout,
-            "query_length": self._lengths["query"],
-            "document_length": self._lengths["document"],
-        }
-        return {key: value for key, value in given.items() if value != _DEFAULTS.get(key) or key == "name_or_path"}
+    def _own_options(self) -> dict[str, object]:
+        return {"query_length": self._lengths["query"], "document_length": self._lengths["document"]}
 
     @property
     def dim(self) -> int:
         """The length of a token vector; loads the model."""
-        with self._share.loaded() as loaded:
-            return int(loaded.dim)
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of the checkpoint's files; two models with the same one share a vector space.
-
-        Of a local directory it reads the files only; a model on the hub is loaded, since its files may not be here yet.
-        """
-        if self._fingerprint is None:
-            if not self._load_options.is_local:
-                with self._share.loaded():
-                    pass
-            self._fingerprint = fingerprint(self._load_options, "colbert")
-        return self._fingerprint
-
-    @property
-    def graph(self) -> Path | None:
-        """The folder of the converted encoder; loads the model.
-
-        ``None`` with ``backend="torch"``, and where the graph strays from torch on this processor and is not used.
-        """
-        with self._share.loaded() as loaded:
-            path: Path | None = loaded.graph
-        return path
-
-    def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
-
-        Calls in flight finish on it; its memory is given back to the operating system once they have.
-        """
-        self._share.unload()
+        with self._lease.loaded() as loaded:
+            return loaded.dim
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
         """Encode queries, with the checkpoint's marker and, where it has one, its expansion by ``[MASK]``.
@@ -182,7 +133,7 @@ class ColBERTModel:
         Returns
         -------
         list of numpy.ndarray
-            Float32, unit rows, *Shape:* (tokens, dim), one a text.
+            Float32, unit rows, *Shape:* (tokens, dim), one per text.
         """
         return self._encode(texts, "query", show_progress=False)
 
@@ -192,9 +143,88 @@ class ColBERTModel:
         Returns
         -------
         list of numpy.ndarray
-            Float32, unit rows, *Shape:* (tokens, dim), one a text.
+            Float32, unit rows, *Shape:* (tokens, dim), one per text.
         """
         return self._encode(texts, "document", show_progress=show_progress)
+
+    @overload
+    def encode_query(  # type: ignore[overload-overlap]
+        self,
+        inputs: str,
+        *,
+        batch_size: int | None = ...,
+        show_progress_bar: bool | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> Floats: ...
+
+    @overload
+    def encode_query(
+        self,
+        inputs: Sequence[str],
+        *,
+        batch_size: int | None = ...,
+        show_progress_bar: bool | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> list[Floats]: ...
+
+    def encode_query(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: Literal[True] = True,
+    ) -> Floats | list[Floats]:
+        """Encode one query or several, under the name that sentence-transformers' ``MultiVectorEncoder`` gives to it.
+
+        Parameters
+        ----------
+        inputs
+            A string gives one array, a list gives a list of arrays, as from `encode_queries`.
+        batch_size
+            As for `ColBERTModel`; by default the model's own.
+        show_progress_bar
+            Whether to draw a bar on the standard error stream; by default not.
+        convert_to_numpy
+            Only ``True``: arrays, where sentence-transformers returns torch tensors by default.
+
+        Raises
+        ------
+        InvalidInputError
+            For anything but strings, a `batch_size` below 1, or another `convert_to_numpy`.
+        """
+        return self._encode_inputs(inputs, "query", batch_size, show_progress_bar, convert_to_numpy)
+
+    @overload
+    def encode_document(  # type: ignore[overload-overlap]
+        self,
+        inputs: str,
+        *,
+        batch_size: int | None = ...,
+        show_progress_bar: bool | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> Floats: ...
+
+    @overload
+    def encode_document(
+        self,
+        inputs: Sequence[str],
+        *,
+        batch_size: int | None = ...,
+        show_progress_bar: bool | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> list[Floats]: ...
+
+    def encode_document(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: Literal[True] = True,
+    ) -> Floats | list[Floats]:
+        """Encode one passage or several: parameters and errors of `encode_query`, arrays as from `encode_documents`."""
+        return self._encode_inputs(inputs, "document", batch_size, show_progress_bar, convert_to_numpy)
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the MaxSim of `query` and each text, summed over the query's tokens; higher is better."""
@@ -206,7 +236,7 @@ class ColBERTModel:
         require_texts(texts, "query")
         if not texts:
             return []
-        with self._share.loaded() as loaded:
+        with self._lease.loaded() as loaded:
             limit = loaded.limit("query", self._lengths["query"])
             return [count > limit for count in loaded.count_tokens(list(texts), "query")]
 
@@ -215,21 +245,13 @@ class ColBERTModel:
         require_texts(texts)
         if not texts:
             return []
-        with self._share.loaded() as loaded:
-            return list(loaded.count_tokens(list(texts), "document"))
+        with self._lease.loaded() as loaded:
+            return loaded.count_tokens(list(texts), "document")
 
     def document_limit(self, length: int | None = None) -> int:
         """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
-        with self._share.loaded() as loaded:
-            return int(loaded.limit("document", length))
-
-    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """Return the character span of each token of each text, however long; markers are left out."""
-        require_texts(texts)
-        if not texts:
-            return []
-        with self._share.loaded() as loaded:
-            return list(loaded.spans(list(texts)))
+        with self._lease.loaded() as loaded:
+            return loaded.limit("document", length)
 
     def explain(self, query: str, text: str) -> Explanation:
         """Return, for each query token that stands in the query, the text token it matched best.
@@ -237,46 +259,62 @@ class ColBERTModel:
         Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
         """
         require_texts([query, text])
-        with self._share.loaded() as loaded:
-            asked = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
-            read = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+        with self._lease.loaded() as loaded:
+            question = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
+            passage = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
         matches: tuple[TokenMatch, ...] = ()
-        if len(read.vectors):
-            similarities = asked.vectors @ read.vectors.T
+        if len(passage.vectors):
+            similarities = question.vectors @ passage.vectors.T
             matches = tuple(
-                TokenMatch(
-                    asked.tokens[row],
-                    read.tokens[column],
-                    float(similarities[row, column]),
-                    *read.spans[column],
-                    *asked.spans[row],
-                )
+                _token_match(question, row, passage, int(column), float(similarities[row, column]))
                 for row, column in enumerate(similarities.argmax(axis=1))
-                if asked.spans[row] != (0, 0)
+                if question.spans[row] != (0, 0)
             )
-        score = maxsim_many(asked.vectors, [read.vectors])[0]
-        return Explanation(query, text, self.name, score, matches, read.read_to, asked.read_to)
+        score = maxsim_many(question.vectors, [passage.vectors])[0]
+        return Explanation(query, text, self.name, score, matches, passage.read_to, question.read_to)
 
-    def _encode(self, texts: Sequence[str], task: str, *, show_progress: bool) -> list[Floats]:
+    def _encode_inputs(
+        self,
+        inputs: str | Sequence[str],
+        task: Task,
+        batch_size: int | None,
+        show_progress: bool | None,
+        convert_to_numpy: bool,
+    ) -> Floats | list[Floats]:
+        if not convert_to_numpy:
+            raise InvalidInputError(
+                f"convert_to_numpy is {convert_to_numpy!r}; expected True: token vectors come as NumPy arrays, "
+                "of which torch.from_numpy makes tensors"
+            )
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        vectors = self._encode(texts, task, show_progress=bool(show_progress), batch_size=batch_size)
+        return vectors[0] if isinstance(inputs, str) else vectors
+
+    def _encode(
+        self, texts: Sequence[str], task: Task, *, show_progress: bool, batch_size: int | None = None
+    ) -> list[Floats]:
         require_texts(texts)
-        # Equal texts once: less work, and vectors equal to the last bit.
+        size = self._batch_size if batch_size is None else whole_number(batch_size, "batch_size", 1)
+        # Equal texts are encoded once: less work, and their vectors are equal to the last bit.
         unique = list(dict.fromkeys(texts))
         if not unique:
             return []
-        with self._share.loaded() as loaded:
-            vectors = self._encode_unique(loaded, unique, task, show_progress)
+        with self._lease.loaded() as loaded:
+            vectors = self._encode_unique(loaded, unique, task, size, show_progress)
         return [vectors[text] for text in texts]
 
-    def _encode_unique(self, loaded: Any, texts: list[str], task: str, show_progress: bool) -> dict[str, Floats]:
+    def _encode_unique(
+        self, loaded: LoadedEncoder, texts: list[str], task: Task, batch_size: int, show_progress: bool
+    ) -> dict[str, Floats]:
         limit = loaded.limit(task, self._lengths[task])
         counts = loaded.count_tokens(texts, task)
         kind = "queries" if task == "query" else "documents"
-        most = loaded.limit(task, UNLIMITED)
-        remedy = length_remedy(f"{task}_length", limit, most, "split the text to have all of it read")
+        longest = loaded.limit(task, UNLIMITED)
+        remedy = length_remedy(f"{task}_length", limit, longest, "split the text to have all of it read")
         self._notice.check(kind, counts, limit, remedy)
-        read = [min(count, limit) for count in counts]
-        places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side(task))
-        batches = [[texts[place] for place in batch] for batch in places]
+        lengths = [min(count, limit) for count in counts]
+        positions = token_budget_batches(lengths, batch_size, self.device, loaded.side_by_side(task))
+        batches = [[texts[position] for position in batch] for batch in positions]
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
             for batch, encoded in zip(batches, loaded.encode(batches, task, limit), strict=True):
@@ -285,23 +323,13 @@ class ColBERTModel:
         return vectors
 
 
-def _load(options: LoadOptions) -> Any:
-    from rerank_integrations.core.models.loaded_colbert import LoadedEncoder
-
-    return LoadedEncoder(options)
-
-
-_DEFAULTS: dict[str, Any] = {
-    "dtype": "auto",
-    "backend": "torch",
-    "batch_size": 32,
-    "local_files_only": False,
-    "trust_remote_code": False,
-}
+def _token_match(question: EncodedText, row: int, passage: EncodedText, column: int, score: float) -> TokenMatch:
+    (start, end), (query_start, query_end) = passage.spans[column], question.spans[row]
+    return TokenMatch(question.tokens[row], passage.tokens[column], score, start, end, query_start, query_end)
 
 
-def as_colbert_model(model: str | Path | TokenEncoder) -> Any:
-    """Return `model` itself, or a `ColBERTModel` of that name or path.
+def as_colbert_model(model: str | Path | TokenEncoder) -> TokenEncoder:
+    """Return `model` itself if it is an encoder, or else the `ColBERTModel` of that name or path.
 
     Raises
     ------

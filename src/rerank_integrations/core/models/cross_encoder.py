@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args, overload
 
-from rerank_integrations.core.checks import require_texts, seconds, whole_number
-from rerank_integrations.core.models.checkpoints.files import fingerprint
-from rerank_integrations.core.models.checkpoints.options import LoadOptions, portable
-from rerank_integrations.core.models.lengths import PairCut, TruncationNotice, length_remedy, token_budget_batches
-from rerank_integrations.core.models.pool import Share
-from rerank_integrations.core.types import Scorer
+import numpy as np
+
+from rerank_integrations.core.checks import require_texts, whole_number
+from rerank_integrations.core.maxsim import Floats
+from rerank_integrations.core.models.base import SharedModel
+from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions
+from rerank_integrations.core.models.lengths import PairCut, length_remedy, token_budget_batches
+from rerank_integrations.core.types import Scorer, ScoreScale
 from rerank_integrations.errors import InvalidInputError
 
-_ACTIVATIONS = ("model", "sigmoid", "raw")
-# Of the activations that do not depend on the checkpoint.
-_SCALES = {"raw": "logit", "sigmoid": "probability"}
+if TYPE_CHECKING:
+    from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
+
+Activation: TypeAlias = Literal["model", "sigmoid", "raw"]
+Pair: TypeAlias = tuple[str, str]
+
+# The activations whose scale does not depend on the checkpoint.
+_SCALES: dict[Activation, ScoreScale] = {"raw": "logit", "sigmoid": "probability"}
+
+
+class _Ranked(TypedDict):
+    corpus_id: int
+    score: float
+
+
+class RankedDocument(_Ranked, total=False):
+    """One row of `CrossEncoderModel.rank`: position in the given list, score and, if wanted, the text."""
+
+    text: str
 
 
 class PairScore(NamedTuple):
-    """The score of a (query, text) pair, which of the two was cut, and what the pair is ordered by, higher first."""
+    """The score of a (query, text) pair, which of the two was cut, and the sort key of the pair, highest first."""
 
     score: float
     cut: PairCut
     order: tuple[float, ...]
 
 
-class CrossEncoderModel:
+class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
     """A cross-encoder; constructing one loads nothing, the first use does.
 
     Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
@@ -71,25 +88,27 @@ class CrossEncoderModel:
         At first use, if the graph of `backend` strays from torch on this processor, so that something slower computes.
     """
 
+    kind = "cross-encoder"
+
     def __init__(
         self,
         name_or_path: str | Path = "cross-encoder/ms-marco-MiniLM-L6-v2",
         *,
         device: str | None = None,
-        dtype: str = "auto",
-        backend: str = "torch",
+        dtype: DType = "auto",
+        backend: Backend = "torch",
         batch_size: int = 32,
         idle_timeout: float | None = None,
         max_length: int | None = None,
-        activation: str = "model",
+        activation: Activation = "model",
         revision: str | None = None,
         cache_folder: str | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
         trust_remote_code: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
     ) -> None:
-        self._load_options = LoadOptions(
+        load_options = LoadOptions(
             str(name_or_path) if isinstance(name_or_path, Path) else name_or_path,
             device=device,
             dtype=dtype,
@@ -101,80 +120,31 @@ class CrossEncoderModel:
             trust_remote_code=trust_remote_code,
             model_kwargs=model_kwargs,
         )
-        if activation not in _ACTIVATIONS:
-            raise InvalidInputError(f"activation is {activation!r}; expected one of {', '.join(_ACTIVATIONS)}")
+        if activation not in get_args(Activation):
+            raise InvalidInputError(f"activation is {activation!r}; expected one of {', '.join(get_args(Activation))}")
         self._activation = activation
-        self._batch_size = whole_number(batch_size, "batch_size", 1)
         self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
-        self._notice = TruncationNotice()
-        self._idle_timeout = None if idle_timeout is None else seconds(idle_timeout, "idle_timeout")
-        self._fingerprint: str | None = None
-        self._share = Share("cross-encoder", self._load_options, _load, self._idle_timeout)
+        super().__init__(load_options, batch_size, idle_timeout)
 
-    def __repr__(self) -> str:
-        return f"CrossEncoderModel({self.name!r})"
+    @staticmethod
+    def _load(options: LoadOptions) -> LoadedPairScorer:
+        from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(CrossEncoderModel, **portable(self.options())), ()
+        return LoadedPairScorer(options)
 
-    @property
-    def name(self) -> str:
-        """The name or path that was given."""
-        return self._load_options.name_or_path
+    def _own_options(self) -> dict[str, object]:
+        return {"max_length": self._max_length, "activation": self._activation}
 
     @property
-    def device(self) -> str:
-        """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
-        return self._load_options.resolved_device()
-
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that differ from the defaults; never the access token."""
-        given = {
-            **self._load_options.arguments(),
-            "batch_size": self._batch_size,
-            "idle_timeout": self._idle_timeout,
-            "max_length": self._max_length,
-            "activation": self._activation,
-        }
-        return {key: value for key, value in given.items() if value != _DEFAULTS.get(key) or key == "name_or_path"}
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of the checkpoint's files; a model on the hub is loaded for it."""
-        if self._fingerprint is None:
-            if not self._load_options.is_local:
-                with self._share.loaded():
-                    pass
-            self._fingerprint = fingerprint(self._load_options, "cross-encoder")
-        return self._fingerprint
-
-    @property
-    def graph(self) -> Path | None:
-        """The folder of the converted encoder; loads the model.
-
-        ``None`` with ``backend="torch"``, and where the graph strays from torch on this processor and is not used.
-        """
-        with self._share.loaded() as loaded:
-            path: Path | None = loaded.graph
-        return path
-
-    def unload(self) -> None:
-        """Drop the loaded copy, for every instance that shares it; the next use loads it again.
-
-        Calls in flight finish on it; its memory is given back to the operating system once they have.
-        """
-        self._share.unload()
-
-    @property
-    def score_scale(self) -> str:
+    def score_scale(self) -> ScoreScale:
         """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
         if self._activation in _SCALES:
             return _SCALES[self._activation]
-        with self._share.loaded() as loaded:
+        with self._lease.loaded() as loaded:
             return self._scale(loaded)
 
-    def score(self, query: str | Sequence[tuple[str, str]], texts: Sequence[str] | None = None) -> list[float]:
-        """Return one score a text, on the scale that `activation` names; higher is better.
+    def score(self, query: str | Sequence[Pair], texts: Sequence[str] | None = None) -> list[float]:
+        """Return one score per text, on the scale that `activation` names; higher is better.
 
         Parameters
         ----------
@@ -187,107 +157,184 @@ class CrossEncoderModel:
             If something other than strings is given.
         """
         if texts is None:
-            return [one.score for one in self.score_pairs(_pairs(query))]
-        require_texts([query], "query")  # type: ignore[list-item]
-        require_texts(texts)
-        return [one.score for one in self.score_pairs([(query, text) for text in texts])]  # type: ignore[misc]
+            return [scored.score for scored in self.score_pairs(_checked_pairs(query, "score"))]
+        return [scored.score for scored in self.score_pairs(_pairs_of(query, texts))]
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
-        """Return, for each (query, text) pair, its score and what of it was cut; any queries, in batches of all."""
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[PairScore]:
+        """Return, for each (query, text) pair, its score and what of it was cut; queries may differ within a batch."""
+        return self._score_pairs(pairs, self._batch_size)
+
+    @overload
+    def predict(
+        self,
+        inputs: Pair,
+        *,
+        batch_size: int | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> np.float32: ...
+
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Pair],
+        *,
+        batch_size: int | None = ...,
+        convert_to_numpy: Literal[True] = ...,
+    ) -> Floats: ...
+
+    def predict(
+        self,
+        inputs: Pair | Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        convert_to_numpy: Literal[True] = True,
+    ) -> np.float32 | Floats:
+        """Score pairs, under the name that sentence-transformers' ``CrossEncoder`` gives to it.
+
+        Parameters
+        ----------
+        inputs
+            (query, text) pairs, or one pair.
+        batch_size
+            As for `CrossEncoderModel`; by default the model's own.
+        convert_to_numpy
+            Only ``True``: an array.
+
+        Returns
+        -------
+        numpy.ndarray
+            Float32, one score per pair, on the scale that `activation` names; for one pair a float32.
+
+        Raises
+        ------
+        InvalidInputError
+            For anything but pairs of strings, a `batch_size` below 1, or another `convert_to_numpy`.
+        """
+        if not convert_to_numpy:
+            raise InvalidInputError(f"convert_to_numpy is {convert_to_numpy!r}; expected True: scores come as an array")
+        is_one_pair = isinstance(inputs, list | tuple) and len(inputs) == 2 and isinstance(inputs[0], str)
+        pairs = _checked_pairs([inputs] if is_one_pair else inputs, "predict")
+        scores = np.array([scored.score for scored in self._score_pairs(pairs, batch_size)], dtype=np.float32)
+        return np.float32(scores[0]) if is_one_pair else scores
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        *,
+        batch_size: int | None = None,
+    ) -> list[RankedDocument]:
+        """Rank texts for a query, under the name that sentence-transformers' ``CrossEncoder`` gives to it.
+
+        Parameters
+        ----------
+        top_k
+            How many of the best are returned; ``None``: all.
+        return_documents
+            Whether each row has the text as ``text``.
+        batch_size
+            As for `CrossEncoderModel`; by default the model's own.
+
+        Returns
+        -------
+        list of dict
+            The best first, each with ``corpus_id`` (the position in `documents`) and ``score``.
+
+        Raises
+        ------
+        InvalidInputError
+            For anything but strings, a negative `top_k` or a `batch_size` below 1.
+        """
+        count = None if top_k is None else whole_number(top_k, "top_k")
+        scored = self._score_pairs(_pairs_of(query, documents), batch_size)
+        best = sorted(range(len(scored)), key=lambda position: scored[position].order, reverse=True)[:count]
+        rows: list[RankedDocument] = [{"corpus_id": position, "score": scored[position].score} for position in best]
+        if return_documents:
+            for row in rows:
+                row["text"] = documents[row["corpus_id"]]
+        return rows
+
+    def _score_pairs(self, pairs: Sequence[Pair], batch_size: int | None) -> list[PairScore]:
+        size = self._batch_size if batch_size is None else whole_number(batch_size, "batch_size", 1)
         unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
-        with self._share.loaded() as loaded:
-            scored = self._score_unique(loaded, unique)
+        with self._lease.loaded() as loaded:
+            scored = self._score_unique(loaded, unique, size)
         return [scored[pair] for pair in pairs]
 
-    def _score_unique(self, loaded: Any, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], PairScore]:
+    def _score_unique(self, loaded: LoadedPairScorer, pairs: list[Pair], batch_size: int) -> dict[Pair, PairScore]:
         limit = loaded.limit(self._max_length)
         counts = loaded.count_tokens(pairs)
         remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
         self._notice.check("query-passage pairs", counts, limit, remedy)
-        found: dict[tuple[str, str], float] = {}
-        read = [min(count, limit) for count in counts]
-        places = token_budget_batches(read, self._batch_size, self.device, loaded.side_by_side)
-        batches = [[pairs[place] for place in batch] for batch in places]
-        for batch, logits in zip(batches, loaded.logits(batches, limit), strict=True):
-            found.update(zip(batch, logits, strict=True))
-        logits = [found[pair] for pair in pairs]
+        lengths = [min(count, limit) for count in counts]
+        positions = token_budget_batches(lengths, batch_size, self.device, loaded.side_by_side)
+        batches = [[pairs[position] for position in batch] for batch in positions]
+        logit_of: dict[Pair, float] = {}
+        for batch, batch_logits in zip(batches, loaded.logits(batches, limit), strict=True):
+            logit_of.update(zip(batch, batch_logits, strict=True))
+        logits = [logit_of[pair] for pair in pairs]
         scale, scores = self._scale(loaded), self._activate(loaded, logits)
-        # A sigmoid rounds what lies far from 0 to one number. Of an activation of the checkpoint's own it is not known
-        # that it rises.
-        orders = zip(scores, logits, strict=True) if scale == "own" else zip(logits, strict=True)
+        # A sigmoid rounds numbers far from 0 to one value, so pairs are ordered by the logit; but an activation of the
+        # checkpoint's own need not rise with it.
+        orders: Iterable[tuple[float, ...]] = (
+            zip(scores, logits, strict=True) if scale == "own" else zip(logits, strict=True)
+        )
         rows = zip(pairs, scores, _cut(loaded, pairs, counts, limit), orders, strict=True)
         return {pair: PairScore(score, cut, order) for pair, score, cut, order in rows}
 
-    def cuts(self, pairs: Sequence[tuple[str, str]]) -> list[PairCut]:
+    def cuts(self, pairs: Sequence[Pair]) -> list[PairCut]:
         """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
         if not pairs:
             return []
-        with self._share.loaded() as loaded:
+        with self._lease.loaded() as loaded:
             return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
 
     def pair_limit(self, length: int | None = None) -> int:
         """Return how many tokens of a pair are read by a model of that ``max_length``; ``None``: the most. Loads it."""
-        with self._share.loaded() as loaded:
-            return int(loaded.limit(length))
-
-    def token_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """Return the character span of each token of each text, however long; markers are left out."""
-        require_texts(texts)
-        if not texts:
-            return []
-        with self._share.loaded() as loaded:
-            return list(loaded.spans(list(texts)))
+        with self._lease.loaded() as loaded:
+            return loaded.limit(length)
 
     def room(self, query: str) -> int:
         """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be.
 
         At least half of what is read of a pair without its markers. Loads the model.
         """
-        with self._share.loaded() as loaded:
-            return int(loaded.text_room(query, loaded.limit(self._max_length)))
+        with self._lease.loaded() as loaded:
+            return loaded.text_room(query, loaded.limit(self._max_length))
 
-    def _scale(self, loaded: Any) -> str:
-        return _SCALES.get(self._activation) or str(loaded.scale)
+    def _scale(self, loaded: LoadedPairScorer) -> ScoreScale:
+        return _SCALES.get(self._activation) or loaded.scale
 
-    def _activate(self, loaded: Any, logits: list[float]) -> list[float]:
+    def _activate(self, loaded: LoadedPairScorer, logits: list[float]) -> list[float]:
         scale = self._scale(loaded)
         if scale == "logit":
             return logits
         if scale == "probability":
-            # In double precision: torch's, in single, is 1.0 from logits of 17 on.
+            # In double precision: torch's single precision gives 1.0 from logits of 17 on.
             return [_sigmoid(logit) for logit in logits]
-        activated: list[float] = loaded.activate(logits)
-        return activated
+        return loaded.activate(logits)
 
 
-def _load(options: LoadOptions) -> Any:
-    from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
-
-    return LoadedPairScorer(options)
-
-
-_DEFAULTS: dict[str, Any] = {
-    "dtype": "auto",
-    "backend": "torch",
-    "batch_size": 32,
-    "activation": "model",
-    "local_files_only": False,
-    "trust_remote_code": False,
-}
-
-
-def _cut(loaded: Any, pairs: Sequence[tuple[str, str]], counts: Sequence[int], limit: int) -> list[PairCut]:
-    """Return what is cut of each of `pairs`, of `counts` tokens with their markers."""
+def _cut(loaded: LoadedPairScorer, pairs: Sequence[Pair], counts: Sequence[int], limit: int) -> list[PairCut]:
+    """Return what is cut of each of `pairs`; `counts` are their tokens, markers included."""
     return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
 
 
-def _pairs(given: Any) -> list[tuple[str, str]]:
-    pairs = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+def _pairs_of(query: object, texts: Sequence[str]) -> list[Pair]:
+    require_texts([query], "query")  # type: ignore[list-item]
+    require_texts(texts)
+    return [(query, text) for text in texts]  # type: ignore[misc]
+
+
+def _checked_pairs(items: object, method: str) -> list[Pair]:
+    pairs: list[Any] = list(items) if isinstance(items, Iterable) and not isinstance(items, str) else [items]
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise InvalidInputError(
-            f"score was given {given!r} alone; expected a query and its texts, or (query, text) pairs"
+            f"{method} was given {items!r} alone; expected a query and its texts, or (query, text) pairs"
         )
     require_texts([text for pair in pairs for text in pair])
     return [(query, text) for query, text in pairs]
@@ -298,8 +345,8 @@ def _sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
-def as_cross_encoder_model(model: str | Path | Scorer) -> Any:
-    """Return `model` itself, or a `CrossEncoderModel` of that name or path.
+def as_cross_encoder_model(model: str | Path | Scorer) -> Scorer:
+    """Return `model` itself if it scores, or else the `CrossEncoderModel` of that name or path.
 
     Raises
     ------

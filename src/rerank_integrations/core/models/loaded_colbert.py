@@ -8,9 +8,10 @@ import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.concurrency.cores import in_parallel, lane_for, on_compute_thread, side_by_side
@@ -23,7 +24,7 @@ from rerank_integrations.core.models.checkpoints.files import (
     unloaded_parameters,
 )
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
-from rerank_integrations.core.models.graphs import serve_as_graph
+from rerank_integrations.core.models.graphs import Features, serve_as_graph
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
     load_guarded,
@@ -35,6 +36,13 @@ from rerank_integrations.core.models.loading import (
     weights_of,
 )
 from rerank_integrations.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.base.modules.transformer import QueryExpansionConfig
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 Task: TypeAlias = Literal["query", "document"]
 
@@ -57,10 +65,10 @@ class LoadedEncoder:
 
     def __init__(self, options: LoadOptions) -> None:
         require_checkpoint(options)
-        self._device: Any = usable_device(options)
+        self._device = usable_device(options)
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
-        self._transformer = self._model[0]
+        self._transformer = cast("Transformer", self._model[0])
         # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
         load_guarded(options, lambda: self._model.preprocess([""], task="query"))
         if not options.is_starter:
@@ -77,12 +85,12 @@ class LoadedEncoder:
         self._tokenizer_lock = threading.RLock()
         self.dim = _dimension(options, self._model)
         self._multiplied = multiplied_weights(self._transformer.auto_model)
-        self.graph: Path | None = None
+        self.converted_path: Path | None = None
         if options.is_graph:
-            self.graph = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
-        self.weights = weights_of(self._model, self.graph, options)
+            self.converted_path = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
+        self.weights = weights_of(self._model, self.converted_path, options)
 
-    def _both_ways(self, texts: list[str]) -> list[dict[str, Any]]:
+    def _both_ways(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess(texts, task=task) for task in ("document", "query")]
 
     def prompt(self, task: Task) -> str:
@@ -96,8 +104,9 @@ class LoadedEncoder:
         if length is None and task == "document":
             length = self._document_length
         elif length is None:
-            fixed = self._expansion is not None and self._expansion["strategy"] == "fixed"
-            length = self._expansion["length"] if fixed else self._query_length
+            length = self._query_length
+            if self._expansion is not None and self._expansion["strategy"] == "fixed":
+                length = self._expansion["length"]
         # The task's length rules: in PyLate saves max_seq_length is what their last call set, often the query's.
         known = [number for number in (length or self._transformer.max_seq_length, self._positions) if number]
         return int(min(known)) if known else 512
@@ -119,7 +128,7 @@ class LoadedEncoder:
 
     def side_by_side(self, task: Task) -> int:
         """Return how many batches are computed at once: a graph takes all cores for one."""
-        return side_by_side() if task == "document" and self._device == "cpu" and self.graph is None else 1
+        return side_by_side() if task == "document" and self._device == "cpu" and self.converted_path is None else 1
 
     def encode(self, batches: list[list[str]], task: Task, limit: int) -> Iterator[list[Floats]]:
         """Yield each batch encoded, in order: float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
@@ -154,27 +163,27 @@ class LoadedEncoder:
             )
         return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
 
-    def _read(self, texts: list[str], task: Task, limit: int) -> dict[str, Any]:
+    def _read(self, texts: list[str], task: Task, limit: int) -> Features:
         check_wanted()
         with forks_held_off(), self._tokenizer_lock, self._reading(task, limit):
-            features: dict[str, Any] = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
+            features: Features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         return features
 
-    def _lane(self, features: dict[str, Any], task: Task) -> str:
+    def _lane(self, features: Features, task: Task) -> str:
         if task == "document" or self._device != "cpu":
             return task
         return lane_for(task, features["input_ids"].numel() * self._multiplied)
 
-    def _rows(self, features: dict[str, Any], task: Task) -> list[Floats]:
+    def _rows(self, features: Features, task: Task) -> list[Floats]:
         vectors, mask = self._compute(features, task)
         return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
 
-    def _compute(self, features: dict[str, Any], task: Task) -> tuple[Any, Any]:
+    def _compute(self, features: Features, task: Task) -> tuple[Floats, npt.NDArray[np.bool_]]:
         import torch
         from sentence_transformers.util import batch_to_device
 
         with torch.inference_mode():
-            output = self._model(batch_to_device(features, self._device), task=task)
+            output = self._model(batch_to_device(features, torch.device(self._device)), task=task)
             vectors = output["token_embeddings"].float().cpu().numpy()
             return vectors, output["attention_mask"].bool().cpu().numpy()
 
@@ -208,7 +217,7 @@ def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
     return end - len(piece.lstrip()), start + len(piece.rstrip())
 
 
-def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> None:
+def _set_expansion(transformer: Transformer, expansion: QueryExpansionConfig, limit: int) -> None:
     fixed = expansion["strategy"] == "fixed"
     # Cleared first: the setters refuse a query length below the expansion's.
     transformer.query_expansion = None
@@ -217,7 +226,7 @@ def _set_expansion(transformer: Any, expansion: dict[str, Any], limit: int) -> N
     transformer.query_expansion = {**expansion, "length": width}
 
 
-def load_multi_vector(options: LoadOptions, device: str) -> Any:
+def load_multi_vector(options: LoadOptions, device: str) -> MultiVectorEncoder:
     """Load a checkpoint as a `sentence_transformers.MultiVectorEncoder`, in evaluation mode."""
     from sentence_transformers import MultiVectorEncoder
 
@@ -231,27 +240,28 @@ def load_multi_vector(options: LoadOptions, device: str) -> Any:
         require_multi_vector(options)
         model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
     # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
-    return model.to(options.resolved_dtype()).eval()
+    model.to(options.resolved_dtype())
+    return model.eval()
 
 
-def multiplied_weights(encoder: Any) -> float:
+def multiplied_weights(encoder: PreTrainedModel) -> float:
     """Return how many weights each token is multiplied by, all but the words' vectors; infinity if that is not told."""
     try:
         words = encoder.get_input_embeddings()
         weights = sum(weight.numel() for weight in encoder.parameters())
     except (AttributeError, NotImplementedError):
         return math.inf
-    return float(weights - (0 if words is None else words.weight.numel()))
+    return float(weights - (0 if words is None else cast("Tensor", words.weight).numel()))
 
 
-def _dimension(options: LoadOptions, model: Any) -> int:
+def _dimension(options: LoadOptions, model: MultiVectorEncoder) -> int:
     dim = model.get_embedding_dimension()
     if not dim:
         raise CheckpointError(f"{options.name_or_path!r} does not tell the dimension of its token vectors")
     return int(dim)
 
 
-def _unit_rows(vectors: Any) -> Floats:
+def _unit_rows(vectors: Floats) -> Floats:
     # Again in float32: a row normalised in bfloat16 is of length 1 only within 0.4 %.
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows: Floats = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)

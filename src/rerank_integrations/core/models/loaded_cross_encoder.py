@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.concurrency.cores import in_parallel, on_compute_thread, side_by_side
@@ -19,7 +19,7 @@ from rerank_integrations.core.models.checkpoints.files import (
 )
 from rerank_integrations.core.models.checkpoints.hub import hub_arguments
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
-from rerank_integrations.core.models.graphs import serve_as_graph
+from rerank_integrations.core.models.graphs import Features, serve_as_graph
 from rerank_integrations.core.models.lengths import UNLIMITED, PairCut, pair_cut, text_room
 from rerank_integrations.core.models.loading import (
     COUNT_AT_ONCE,
@@ -31,14 +31,18 @@ from rerank_integrations.core.models.loading import (
     usable_device,
     weights_of,
 )
+from rerank_integrations.core.types import ScoreScale
 from rerank_integrations.errors import CheckpointError, InvalidInputError
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
     from torch import nn
+    from transformers import BatchEncoding
 
 # Returned as lists, whole: for counting.
-_UNCUT: dict[str, dict[str, Any]] = {
+_UNCUT: dict[str, dict[str, object]] = {
     "common": {"return_tensors": None},
     "text": {"padding": False, "truncation": False, "max_length": None, "verbose": False},
 }
@@ -52,9 +56,10 @@ class PairReader:
     one, and truncation and padding are its state.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: CrossEncoder) -> None:
         self._model = model
-        self._prompt: str | None = model.prompts.get(model.default_prompt_name)
+        name = model.default_prompt_name
+        self._prompt = None if name is None else model.prompts.get(name)
         self.fixed = self.count([("", "")])[0]
         """Tokens of a pair of empty texts: separators, or prompt and template."""
         # A template is cut at its end, which is the text's; two sides with separators, each at its own.
@@ -88,7 +93,7 @@ class PairReader:
         """Whether `query` is longer than `query_room` allows."""
         return len(self._query_tokens(query)["input_ids"]) > self.query_room(limit)
 
-    def read(self, pairs: list[tuple[str, str]], limit: int) -> dict[str, Any]:
+    def read(self, pairs: list[tuple[str, str]], limit: int) -> Features:
         """Return the features of the pairs, cut to `limit` tokens; the end of a template is never cut."""
         fitted = self._with_room_for_texts(pairs, limit)
         if not self.fixed:
@@ -96,8 +101,8 @@ class PairReader:
             fitted = [(query, text or ("" if query else " ")) for query, text in fitted]
         return self._preprocess(fitted, {"text": {"max_length": limit}})
 
-    def _preprocess(self, pairs: list[tuple[str, str]], processing: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        features: dict[str, Any] = self._model.preprocess(pairs, prompt=self._prompt, processing_kwargs=processing)
+    def _preprocess(self, pairs: list[tuple[str, str]], processing: Mapping[str, Mapping[str, object]]) -> Features:
+        features: Features = self._model.preprocess(pairs, prompt=self._prompt, processing_kwargs=processing)
         return features
 
     def _with_room_for_texts(self, pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
@@ -118,9 +123,9 @@ class PairReader:
         kept: str = self._model.tokenizer.decode(encoded["input_ids"][:tokens])
         return kept
 
-    def _query_tokens(self, query: str) -> Any:
+    def _query_tokens(self, query: str) -> BatchEncoding:
         tokenizer = self._model.tokenizer
-        return tokenizer(
+        encoded: BatchEncoding = tokenizer(
             query,
             add_special_tokens=False,
             truncation=False,
@@ -128,6 +133,7 @@ class PairReader:
             verbose=False,
             return_offsets_mapping=tokenizer.is_fast,
         )
+        return encoded
 
 
 # How a checkpoint that was trained from the starter cross-encoder names its head.
@@ -139,23 +145,24 @@ class LoadedPairScorer:
 
     def __init__(self, options: LoadOptions) -> None:
         require_checkpoint(options)
-        self._device: Any = usable_device(options)
+        self._device = usable_device(options)
         self._model = load_guarded(options, lambda: load_pair_model(options, self._device))
         if not options.is_starter:
             _require_trained_single_label(options, self._model)
         require_tokenizer(options, self._model.tokenizer)
-        self._positions = position_limit(self._model[0])
+        transformer = cast("Transformer", self._model[0])
+        self._positions = position_limit(transformer)
         # Reads a pair of empty texts: a chat template that has no place for query and passage is refused here.
         self._reader: PairReader = load_guarded(options, lambda: PairReader(self._model))
         self._name = options.name_or_path
-        self.graph: Path | None = None
+        self.converted_path: Path | None = None
         if options.is_graph:
-            self.graph = serve_as_graph(options, "cross-encoder", self._model[0], self._paired)
-        self.weights = weights_of(self._model, self.graph, options)
+            self.converted_path = serve_as_graph(options, "cross-encoder", transformer, self._paired)
+        self.weights = weights_of(self._model, self.converted_path, options)
         # Truncation and padding are state of the one fast tokenizer.
         self._tokenizer_lock = threading.RLock()
 
-    def _paired(self, texts: list[str]) -> list[dict[str, Any]]:
+    def _paired(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess([(texts[0], text) for text in texts])]
 
     def limit(self, length: int | None) -> int:
@@ -212,31 +219,32 @@ class LoadedPairScorer:
             features = self._reader.read(pairs, limit)
         return lambda: self._compute(features)
 
-    def _compute(self, features: dict[str, Any]) -> list[float]:
+    def _compute(self, features: Features) -> list[float]:
         import torch
         from sentence_transformers.util import batch_to_device
 
         with torch.inference_mode():
-            scores = self._model(batch_to_device(features, self._device))["scores"]
+            scores = self._model(batch_to_device(features, torch.device(self._device)))["scores"]
             return [float(score) for score in scores.float().cpu().flatten()]
 
     @property
-    def scale(self) -> str:
-        """What the checkpoint's own activation gives: ``"probability"``, ``"logit"`` or ``"own"``."""
+    def scale(self) -> ScoreScale:
+        """The scale of the checkpoint's own activation."""
         from torch import nn
 
-        known = {nn.Sigmoid: "probability", nn.Identity: "logit"}
+        known: dict[type[object], ScoreScale] = {nn.Sigmoid: "probability", nn.Identity: "logit"}
         return known.get(type(self._model.activation_fn), "own")
 
     def activate(self, logits: list[float]) -> list[float]:
         """Apply the activation that the checkpoint asks for."""
         import torch
 
+        activation = cast("Callable[[torch.Tensor], torch.Tensor]", self._model.activation_fn)
         with torch.inference_mode():
-            return [float(score) for score in self._model.activation_fn(torch.tensor(logits))]
+            return [float(score) for score in activation(torch.tensor(logits))]
 
 
-def load_pair_model(options: LoadOptions, device: str) -> Any:
+def load_pair_model(options: LoadOptions, device: str) -> CrossEncoder:
     """Load a checkpoint as a `sentence_transformers.CrossEncoder`, in evaluation mode."""
     from sentence_transformers import CrossEncoder
 
@@ -257,7 +265,7 @@ def load_pair_model(options: LoadOptions, device: str) -> Any:
     return in_dtype(model, options.resolved_dtype())
 
 
-def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
+def _own_modules(options: LoadOptions, head_path: str) -> list[nn.Module]:
     # One by one: sentence-transformers imports a class outside itself only where any code may be run.
     from rerank_integrations.starter.joint_maxsim import JointMaxSim
     from rerank_integrations.starter.joint_transformer import JointTransformer
@@ -271,7 +279,7 @@ def _own_modules(options: LoadOptions, head_path: str) -> list[Any]:
     return [transformer, JointMaxSim.load(options.name_or_path, subfolder=head_path, **hub_arguments(options))]
 
 
-def _require_trained_single_label(options: LoadOptions, model: Any) -> None:
+def _require_trained_single_label(options: LoadOptions, model: CrossEncoder) -> None:
     inner = getattr(model, "model", None)
     fresh = fresh_parameters(options, inner) if inner is not None else []
     require_filled(options, fresh)
@@ -285,7 +293,7 @@ def _require_trained_single_label(options: LoadOptions, model: Any) -> None:
 _MAX_SCORE_OUTPUTS = 8
 
 
-def in_dtype(model: Any, dtype: torch.dtype) -> Any:
+def in_dtype(model: CrossEncoder, dtype: torch.dtype) -> CrossEncoder:
     """Put a `sentence_transformers.CrossEncoder` into `dtype` and evaluation mode, and return it.
 
     In bfloat16 the encoder holds its linear layers and embeddings in that format and multiplies matrices in it; sums,
@@ -296,7 +304,8 @@ def in_dtype(model: Any, dtype: torch.dtype) -> Any:
     from torch import nn
 
     if dtype is not torch.bfloat16:
-        return model.to(dtype).eval()
+        model.to(dtype)
+        return model.eval()
     model.float()
     encoder = model[0]
     for module in encoder.modules():
@@ -311,7 +320,7 @@ def in_dtype(model: Any, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def _to_float32(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+def _to_float32(module: nn.Module, arguments: object, output: torch.Tensor) -> torch.Tensor:
     return output.float()
 
 
@@ -327,20 +336,20 @@ def _compute_in_float32(module: nn.Linear) -> None:
     module.forward = forward  # type: ignore[method-assign, assignment]
 
 
-def _multiply_in(dtype: torch.dtype, encoder: Any) -> None:
+def _multiply_in(dtype: torch.dtype, encoder: nn.Module) -> None:
     import torch
 
     plain = encoder.forward
 
-    def forward(features: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def forward(features: Features, **options: object) -> Features:
         with torch.autocast(features["input_ids"].device.type, dtype=dtype):
-            output: dict[str, Any] = plain(features, **options)
+            output: Features = plain(features, **options)
         return {name: value.float() if _is(value, dtype) else value for name, value in output.items()}
 
     encoder.forward = forward
 
 
-def _is(value: Any, dtype: torch.dtype) -> bool:
+def _is(value: object, dtype: torch.dtype) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor) and value.dtype is dtype

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.models.checkpoints.files import code_hint
@@ -17,6 +17,13 @@ from rerank_integrations.core.models.checkpoints.hub import hub_arguments, offli
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.pool import Weights
 from rerank_integrations.errors import CheckpointError, InsufficientMemoryError, InvalidInputError, RerankError
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Transformer
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +37,7 @@ COUNT_AT_ONCE = 512
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod"}
 
 
-def load_guarded(options: LoadOptions, load: Callable[[], Any]) -> Any:
+def load_guarded(options: LoadOptions, load: Callable[[], T]) -> T:
     """Run `load`; whatever the libraries below raise becomes an error of this package that names its cause."""
     logger.info("loading %s", options.name_or_path)
     try:
@@ -131,7 +138,7 @@ def st_kwargs(options: LoadOptions) -> dict[str, Any]:
     }
 
 
-def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
+def require_tokenizer(options: LoadOptions, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Raise `CheckpointError` if `tokenizer` knows no words, or cannot pad: scores would be wrong, or none."""
     # Without tokenizer files transformers 5 builds one of the special tokens alone: every word would be unknown.
     if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -145,7 +152,9 @@ def require_tokenizer(options: LoadOptions, tokenizer: Any) -> None:
         )
 
 
-def token_spans(tokenizer: Any, lock: threading.RLock, texts: list[str]) -> list[list[tuple[int, int]]]:
+def token_spans(
+    tokenizer: PreTrainedTokenizerBase, lock: threading.RLock, texts: list[str]
+) -> list[list[tuple[int, int]]]:
     """Return the character span of each token of each text, without markers and before any cut.
 
     Raises
@@ -172,7 +181,7 @@ def token_spans(tokenizer: Any, lock: threading.RLock, texts: list[str]) -> list
     return spans
 
 
-def position_limit(transformer: Any) -> int | None:
+def position_limit(transformer: Transformer) -> int | None:
     """Return how many positions the encoder has, in tokens; ``None`` where they are not learnt."""
     config = transformer.config
     positions = getattr(config, "max_position_embeddings", None)
@@ -182,7 +191,7 @@ def position_limit(transformer: Any) -> int | None:
     return int(positions) - offset
 
 
-def weights_of(model: Any, graph: Path | None, options: LoadOptions) -> Weights:
+def weights_of(model: nn.Module, graph: Path | None, options: LoadOptions) -> Weights:
     """Return what the parameters and buffers of a torch module are and take, with the files of its `graph`."""
     held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
     size = sum(one.numel() * one.element_size() for one in held)

@@ -1,4 +1,4 @@
-"""One loaded copy of a model per specification in the process: who shares it, and when it goes."""
+"""The pool of loaded models: one copy per specification in the process, who uses it, and when it is dropped."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.models.checkpoints.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, ModelKind
 
 logger = logging.getLogger(__name__)
 
-# Of waiting at once: platforms bound it, some at 49 days.
-_LONGEST_S = 86400.0
+# The longest single wait of the idle thread: platforms limit it, some to 49 days.
+_LONGEST_WAIT_SECONDS = 86400.0
 
 
 class IdleWatch:
-    """Calls `sweep` whenever it may be due, on a daemon thread that sleeps in between.
+    """Call `sweep` whenever it may be due, on a daemon thread that sleeps in between.
 
     Parameters
     ----------
     sweep
-        Does what is due and returns when to call it again, on the clock of `time.monotonic`; infinity if not before the
-        next `by` or `wake`.
+        Does what is due and returns when to call it again, on the clock of `time.monotonic`; infinity means not before
+        the next `wake_by` or `wake`.
     """
 
     def __init__(self, sweep: Callable[[], float]) -> None:
@@ -44,21 +45,21 @@ class IdleWatch:
         self.forget_thread()
 
     def forget_thread(self) -> None:
-        """Be as new: in a forked child there is no thread."""
+        """Return to the initial state: a forked child has no such thread."""
         self._thread: threading.Thread | None = None
         self._next = math.inf
-        # Of queues and events the only one whose put() may interrupt itself, which a garbage collector's call does.
+        # The only queue or event whose put() may interrupt itself, which a call by the garbage collector does.
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-    def by(self, moment: float) -> None:
-        """Have a sweep at `moment` or before; for one caller at a time."""
+    def wake_by(self, moment: float) -> None:
+        """Sweep at `moment` or earlier; only one caller may call this at a time."""
         if self._thread is None:
             self._start()
         elif moment < self._next:
             self.wake()
 
     def wake(self) -> None:
-        """Have a sweep now if the thread runs; takes no lock, so that a garbage collector may call it."""
+        """Sweep now if the thread runs; takes no lock, so that a garbage collector may call it."""
         if self._thread is not None:
             self._calls.put(True)
 
@@ -72,37 +73,56 @@ class IdleWatch:
         self._thread = None
 
     def _stop(self) -> None:
-        # A daemon that is freeing a model while the interpreter goes could crash it.
+        # A daemon thread that frees a model while the interpreter shuts down could crash it.
         thread, self._thread = self._thread, None
         if thread is not None:
             self._calls.put(False)
             thread.join(timeout=5)
 
     def _run(self) -> None:
-        going = True
-        while going:
-            # Infinity first: whoever comes while the sweep looks must wake us again.
+        running = True
+        while running:
+            # Set to infinity first: a caller that arrives during the sweep must wake the thread again.
             self._next = math.inf
             try:
                 self._next = self._sweep()
             except Exception:
                 logger.exception("models that are idle could not be unloaded")
-            left = max(0.0, self._next - time.monotonic())
+            remaining = max(0.0, self._next - time.monotonic())
             with contextlib.suppress(queue.Empty):
-                going = self._calls.get(timeout=min(left, _LONGEST_S))
+                running = self._calls.get(timeout=min(remaining, _LONGEST_WAIT_SECONDS))
 
 
 class Weights(NamedTuple):
-    """The number format of a loaded model's weights, their size in bytes, and what computes with them."""
+    """The number format of a loaded model's weights, their size in bytes, and the backend that computes with them."""
 
     dtype: str
     bytes: int
     backend: str
 
 
+class Loaded(Protocol):
+    """The parts that every loaded model has, whatever its kind."""
+
+    weights: Weights
+
+    @property
+    def converted_path(self) -> Path | None:
+        """The folder of the converted encoder; ``None`` where torch computes."""
+        ...
+
+    def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """Return the character span of each token of each text, before any cut."""
+        ...
+
+
+# Covariant: the pool handles leases of both kinds alike.
+LoadedT = TypeVar("LoadedT", bound=Loaded, covariant=True)
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A copy of a model in memory, as `loaded_models` found it.
+    """A copy of a model in memory, as `loaded_models` reports it.
 
     Parameters
     ----------
@@ -112,19 +132,19 @@ class LoadedModel:
         ``"colbert"`` or ``"cross-encoder"``.
     device, dtype, backend
         Where it computes and in what, for instance ``"cpu"``, ``"bfloat16"``, ``"torch"``. The `dtype` of a graph
-        backend is as it was asked for; the `backend` of a graph that strayed from torch is ``"torch"``.
+        backend is the one that was asked for; the `backend` of a graph that strayed from torch is ``"torch"``.
     users
         Live `ColBERTModel` or `CrossEncoderModel` objects of this specification, used yet or not.
     calls_in_flight
         Calls that compute with it now.
     idle_seconds
-        Since the last call ended; 0 during one.
+        Time since the last call ended; 0 during a call.
     bytes
-        The size of its weights; of a graph that of its files, which the backend may pack otherwise.
+        The size of its weights; for a graph the size of its files, which the backend may pack otherwise.
     """
 
     name: str
-    kind: str
+    kind: ModelKind
     device: str
     dtype: str
     backend: str
@@ -134,30 +154,30 @@ class LoadedModel:
     bytes: int
 
 
-class LoadedCopy:
-    """A place for the loaded copy of a specification, and what its time-out needs to know; guarded by the registry."""
+class PooledModel:
+    """The loaded copy of one specification, with what its time-out depends on; guarded by the pool's lock."""
 
-    def __init__(self, kind: str, options: LoadOptions) -> None:
+    def __init__(self, kind: ModelKind, options: LoadOptions) -> None:
         self.kind, self.options = kind, options
-        # A lock a copy: loading one model must not hold up the use of another.
+        # One lock per copy: loading one model must not delay the use of another.
         self.loading = threading.RLock()
-        self.value: Any = None
+        self.value: Loaded | None = None
         self.calls: set[object] = set()
         self.last_call = time.monotonic()
         self.last_timeout = math.inf
 
-    def let_go(self) -> str | None:
+    def release(self) -> str | None:
         """Empty the loaded object, which no call uses any more; return its device, ``None`` if the load has failed."""
         value, self.value = self.value, None
         if value is None:
             return None
-        # The frame of the last call still names it, and so may a kept traceback: they are left an empty shell.
+        # The frame of the last call still refers to it, and so may a stored traceback: they keep an empty shell.
         vars(value).clear()
         return self.options.resolved_device()
 
-    def described(self, users: int, now: float) -> LoadedModel:
-        """Return what `loaded_models` says of it."""
-        dtype, size, backend = self.value.weights
+    def describe(self, value: Loaded, users: int, now: float) -> LoadedModel:
+        """Return the entry of `loaded_models` for this copy, whose loaded object is `value`."""
+        dtype, size, backend = value.weights
         return LoadedModel(
             name=self.options.name_or_path,
             kind=self.kind,
@@ -170,13 +190,13 @@ class LoadedCopy:
             bytes=size,
         )
 
-    def over_at(self, users: list[tuple[float, float]]) -> float:
-        """Return when it will have been idle for long enough; infinity for never, and while a call is in flight.
+    def expires_at(self, users: list[tuple[float, float]]) -> float:
+        """Return when this copy has been idle for long enough; infinity for never, and while a call is in flight.
 
         Parameters
         ----------
         users
-            Of each, since when it has been there and its time-out. Without any the last caller's counts.
+            The creation time and the time-out of each user. Without users the last caller's time-out counts.
         """
         if self.calls:
             return math.inf
@@ -186,182 +206,192 @@ class LoadedCopy:
 
 
 def trim_memory(device: str) -> None:
-    """Return to the operating system, and to others on `device`, what nothing here refers to any more."""
+    """Return unreferenced memory to the operating system, and on `device` to other processes."""
     # sentence-transformers' models refer to themselves, so that counting references alone does not free them.
     gc.collect()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
     # torch.cuda, torch.mps and torch.xpu keep freed memory for themselves; torch.cpu has no such function.
-    kind = getattr(sys.modules.get("torch"), device.partition(":")[0], None)
-    empty_cache = getattr(kind, "empty_cache", None)
+    accelerator = getattr(sys.modules.get("torch"), device.partition(":")[0], None)
+    empty_cache = getattr(accelerator, "empty_cache", None)
     if empty_cache is not None:
         empty_cache()
 
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Return glibc's ``malloc_trim``; ``None`` where the C library is another."""
+    """Return glibc's ``malloc_trim``; ``None`` with another C library."""
     if sys.platform != "linux":
         return None
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim
 
 
-def free(copies: Iterable[LoadedCopy]) -> None:
-    """Release weights that no call uses any more; garbage is collected once for all of them."""
-    for device in {device for copy in copies if (device := copy.let_go()) is not None}:
+def _free(copies: Iterable[PooledModel]) -> None:
+    """Release copies that no call uses any more; garbage is collected once for all of them."""
+    for device in {device for copy in copies if (device := copy.release()) is not None}:
         trim_memory(device)
 
 
 Key: TypeAlias = "tuple[str, ...]"
 
 
-class Share:
-    """What a model object has in the copy of its specification; the copy has a user for as long as this lives.
+class Lease(Generic[LoadedT]):
+    """A model object's lease on the shared loaded copy; it counts as a user of the copy while it lives.
 
     Parameters
     ----------
     load
-        Makes the copy, an object with ``weights``.
+        Makes the copy.
     idle_timeout
-        Seconds without a call after which this user can do without the copy; ``None``: never.
+        Seconds without a call after which this user can do without the copy; ``None`` means never.
     """
 
     def __init__(
-        self, kind: str, options: LoadOptions, load: Callable[[LoadOptions], Any], idle_timeout: float | None
+        self, kind: ModelKind, options: LoadOptions, load: Callable[[LoadOptions], LoadedT], idle_timeout: float | None
     ) -> None:
         self.kind, self.options, self.load = kind, options, load
         self.idle_timeout = math.inf if idle_timeout is None else idle_timeout
         self.since = time.monotonic()
-        REGISTRY.join(self)
+        POOL.register(self)
 
     @property
     def key(self) -> Key:
         """The identity of the copy."""
         return self.options.key(self.kind)
 
-    def loaded(self) -> AbstractContextManager[Any]:
-        """Return a context manager that gives the copy, loaded if need be, and keeps it until the call is left."""
-        return REGISTRY.call(self)
+    def loaded(self) -> AbstractContextManager[LoadedT]:
+        """Return a context manager that yields the copy, loading it if need be; the copy stays until it exits."""
+        # Copies are stored by kind, and a kind has one class of loaded model.
+        return cast("AbstractContextManager[LoadedT]", POOL.use(self))
 
     def unload(self) -> None:
         """Drop the copy, for all who share it."""
-        REGISTRY.drop(self.key)
+        POOL.drop(self.key)
 
 
-class Registry:
-    """Loads on first use, once, whatever the number of threads that ask; frees when the last call is over."""
+AnyLease: TypeAlias = "Lease[Loaded]"
+
+
+class ModelPool:
+    """Load on first use, once for all threads that ask; free when the last call has ended."""
 
     def __init__(self) -> None:
-        # Reentrant: while it is held the garbage collector may run a user's __del__, and that may unload a model.
+        # Reentrant: while this thread holds it the garbage collector may run a user's __del__, which may unload a
+        # model.
         self._lock = threading.RLock()
-        self._copies: dict[Key, LoadedCopy] = {}
-        self._shares: weakref.WeakValueDictionary[int, Share] = weakref.WeakValueDictionary()
-        self._watch = IdleWatch(self._drop_idle)
-        self._timed = False
+        self._copies: dict[Key, PooledModel] = {}
+        self._leases: weakref.WeakValueDictionary[int, AnyLease] = weakref.WeakValueDictionary()
+        self._watch = IdleWatch(self._drop_expired)
+        self._has_timeouts = False
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(after_in_child=self._reset_after_fork)
 
-    def join(self, share: Share) -> None:
-        """Count `share` among the users for as long as it lives."""
+    def register(self, lease: AnyLease) -> None:
+        """Count `lease` among the users for as long as it lives."""
         with forks_held_off(), self._lock:
-            self._shares[id(share)] = share
-            self._timed |= share.idle_timeout < math.inf
-            if self._timed and self._copies:
-                self._watch.by(share.since + share.idle_timeout)
-        # Once it is gone the others' time-outs may be over.
-        weakref.finalize(share, self._watch.wake).atexit = False
+            self._leases[id(lease)] = lease
+            self._has_timeouts |= lease.idle_timeout < math.inf
+            if self._has_timeouts and self._copies:
+                self._watch.wake_by(lease.since + lease.idle_timeout)
+        # Once this lease has ended, the time-outs of the others may have passed.
+        weakref.finalize(lease, self._watch.wake).atexit = False
 
     @contextlib.contextmanager
-    def call(self, share: Share) -> Iterator[Any]:
-        """Yield the copy for a call on `share`, loading it if there is none; a failed load is tried again next time."""
-        key, call = share.key, object()
+    def use(self, lease: AnyLease) -> Iterator[Loaded]:
+        """Yield the copy for one call, loading it if there is none; the next call tries a failed load again."""
+        key, call = lease.key, object()
         with forks_held_off(), self._lock:
-            copy = self._copies.get(key) or self._copies.setdefault(key, LoadedCopy(share.kind, share.options))
+            copy = self._copies.get(key) or self._copies.setdefault(key, PooledModel(lease.kind, lease.options))
             copy.calls.add(call)
         try:
             with forks_held_off(), copy.loading:
                 if copy.value is None:
-                    copy.value = share.load(share.options)
+                    copy.value = lease.load(lease.options)
             yield copy.value
         finally:
-            self._end(call, copy, key, share)
+            self._end_call(call, copy, key, lease)
 
     def drop(self, key: Key) -> None:
         """Forget the copy under `key`; its memory is free at once, or when the last call in flight has ended."""
-        free(self._forgotten([key]))
+        _free(self._pop([key]))
 
     def drop_all(self) -> None:
         """Forget every copy."""
-        free(self._forgotten(list(self._copies)))
+        _free(self._pop(list(self._copies)))
 
-    def _forgotten(self, keys: list[Key]) -> list[LoadedCopy]:
-        """Take the copies under `keys` out, and return those without calls in flight."""
+    def _pop(self, keys: list[Key]) -> list[PooledModel]:
+        """Remove the copies under `keys`, and return those without calls in flight."""
         with forks_held_off(), self._lock:
-            found = [copy for key in keys if (copy := self._copies.pop(key, None))]
-            return [copy for copy in found if not copy.calls]
+            popped = [copy for key in keys if (copy := self._copies.pop(key, None))]
+            return [copy for copy in popped if not copy.calls]
 
     def list_loaded(self) -> list[LoadedModel]:
-        """Return what is loaded, the oldest first."""
-        sharers, now = self._sharers(), time.monotonic()
+        """Return the loaded copies, the oldest first."""
+        users, now = self._users(), time.monotonic()
         with forks_held_off(), self._lock:
-            loaded = [(key, copy) for key, copy in self._copies.items() if copy.value is not None]
-            return [copy.described(len(sharers.get(key, ())), now) for key, copy in loaded]
+            return [
+                copy.describe(copy.value, len(users.get(key, ())), now)
+                for key, copy in self._copies.items()
+                if copy.value is not None
+            ]
 
-    def _end(self, call: object, copy: LoadedCopy, key: Key, share: Share) -> None:
+    def _end_call(self, call: object, copy: PooledModel, key: Key, lease: AnyLease) -> None:
         with forks_held_off(), self._lock:
             copy.calls.discard(call)
-            copy.last_call, copy.last_timeout = time.monotonic(), share.idle_timeout
+            copy.last_call, copy.last_timeout = time.monotonic(), lease.idle_timeout
             if copy.value is None and not copy.calls and self._copies.get(key) is copy:
                 del self._copies[key]
-            spent = not copy.calls and self._copies.get(key) is not copy
-            if self._timed:
-                # No earlier can it be over: the longest time-out rules. The thread looks when the longest is over.
-                self._watch.by(copy.last_call + share.idle_timeout)
-        if spent:
-            free([copy])
+            is_dropped = not copy.calls and self._copies.get(key) is not copy
+            if self._has_timeouts:
+                # It cannot expire earlier, since the longest time-out counts. The thread checks again then.
+                self._watch.wake_by(copy.last_call + lease.idle_timeout)
+        if is_dropped:
+            _free([copy])
 
-    def _drop_idle(self) -> float:
-        """Drop what nobody needs any more; return when there may be more to drop."""
-        sharers = self._sharers()
+    def _drop_expired(self) -> float:
+        """Drop the copies that nobody needs any more; return when there may be more to drop."""
+        users = self._users()
         with forks_held_off(), self._lock:
-            over_at = {key: copy.over_at(sharers.get(key, [])) for key, copy in list(self._copies.items())}
+            expiries = {key: copy.expires_at(users.get(key, [])) for key, copy in list(self._copies.items())}
             now = time.monotonic()
-            over = [copy for key, end in over_at.items() if end <= now and (copy := self._copies.pop(key, None))]
-        free(over)
-        return min((end for end in over_at.values() if end > now), default=math.inf)
+            expired = [
+                copy for key, moment in expiries.items() if moment <= now and (copy := self._copies.pop(key, None))
+            ]
+        _free(expired)
+        return min((moment for moment in expiries.values() if moment > now), default=math.inf)
 
-    def _sharers(self) -> dict[Key, list[tuple[float, float]]]:
-        """Return who shares what, by arrival and time-out; without the lock, since it looks at the file system."""
-        found: dict[Key, list[tuple[float, float]]] = {}
+    def _users(self) -> dict[Key, list[tuple[float, float]]]:
+        """Return creation time and time-out of each lease, by key; without the lock, since it reads the file system."""
+        users: dict[Key, list[tuple[float, float]]] = {}
         # With nothing loaded nobody needs to know, and resolving a device would import torch.
-        shares = [reference() for reference in self._shares.valuerefs()] if self._copies else []
-        for share in shares:
-            # A relative path means nothing once the working directory is gone.
+        leases = [reference() for reference in self._leases.valuerefs()] if self._copies else []
+        for lease in leases:
+            # A relative path means nothing once the working directory has been removed.
             with contextlib.suppress(OSError):
-                if share is not None:
-                    found.setdefault(share.key, []).append((share.since, share.idle_timeout))
-        return found
+                if lease is not None:
+                    users.setdefault(lease.key, []).append((lease.since, lease.idle_timeout))
+        return users
 
-    def _forked(self) -> None:
-        # The parent's threads are not here: nobody will end their calls.
+    def _reset_after_fork(self) -> None:
+        # The parent's threads do not exist here, so nobody will end their calls.
         for copy in self._copies.values():
             copy.calls.clear()
         self._watch.forget_thread()
 
 
-REGISTRY = Registry()
+POOL = ModelPool()
 
 
 def loaded_models() -> list[LoadedModel]:
-    """Return the models that are in memory in this process, in the order in which they came.
+    """Return the models that are in memory in this process, the first loaded first.
 
-    One that was unloaded is not among them, though its memory is held until the calls in flight have ended.
+    A model that was unloaded is not among them, though its memory stays in use until the calls in flight have ended.
     """
-    return REGISTRY.list_loaded()
+    return POOL.list_loaded()
 
 
 def unload_all() -> None:
     """Drop every loaded model, as `unload` of each would; the next use of one loads it again."""
-    REGISTRY.drop_all()
+    POOL.drop_all()

@@ -23,7 +23,7 @@ def own_cache(graph_cache: Path, cross_encoder_dir: Path, tmp_path: Path, monkey
     """A cache folder of the test's own, with copies of the cross-encoder's graphs."""
     folder = tmp_path / "elsewhere"
     for backend in BACKENDS:
-        made = CrossEncoderModel(cross_encoder_dir, backend=backend, dtype="float32").graph
+        made = CrossEncoderModel(cross_encoder_dir, backend=backend, dtype="float32").converted_path
         assert made is not None
         assert made.parent.parent == graph_cache
         shutil.copytree(made, folder / "graphs" / made.name)

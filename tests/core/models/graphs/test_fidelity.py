@@ -49,7 +49,7 @@ def strayed(
     graph_cache: Path, cross_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CrossEncoderModel]:
     """A model whose graph is whole by its checksums, and computes something else."""
-    made = CrossEncoderModel(cross_encoder_dir, backend="openvino", dtype="float32").graph
+    made = CrossEncoderModel(cross_encoder_dir, backend="openvino", dtype="float32").converted_path
     assert made is not None
     folder = Path(shutil.copytree(made, tmp_path / "graphs" / made.name))
     shuffle_weights(folder / "model.xml")
@@ -67,7 +67,7 @@ def test_a_strayed_graph_is_not_served(strayed: CrossEncoderModel, cross_encoder
         scores = strayed.score(QUERIES[0], TEXTS)
     exact = CrossEncoderModel(cross_encoder_dir, dtype="float32", device="cpu")
     assert scores == pytest.approx(exact.score(QUERIES[0], TEXTS), abs=1e-6)
-    assert strayed.graph is None
+    assert strayed.converted_path is None
     assert "torch" in [one.backend for one in loaded_models()]
     (warning,) = told
     assert warning.filename == __file__

@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rerank_integrations.core.models.checkpoints.hub import absent_checkpoint, hub_arguments, is_hub_name
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _PYLATE_KEYS = {"query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens"}
 _CONFIG_FILES = (
@@ -162,7 +165,7 @@ def require_checkpoint(options: LoadOptions) -> None:
         _local_root(options)
 
 
-def fresh_parameters(options: LoadOptions, model: Any) -> list[str]:
+def fresh_parameters(options: LoadOptions, model: nn.Module) -> list[str]:
     """Return the parameters of a classifier that the checkpoint does not hold, so that they are random.
 
     By the marks that transformers leaves; should it leave none, the head alone is checked by name. The head is all
@@ -184,7 +187,7 @@ def fresh_parameters(options: LoadOptions, model: Any) -> list[str]:
     return [name for name in head if name not in stored and name.removeprefix(prefix) not in stored]
 
 
-def unloaded_parameters(model: Any) -> list[str] | None:
+def unloaded_parameters(model: nn.Module) -> list[str] | None:
     """Return the parameters that loading did not fill, as transformers 5 marks them; ``None`` without marks."""
     loaded = {
         name: bool(getattr(parameter, "_is_hf_initialized", False)) for name, parameter in model.named_parameters()

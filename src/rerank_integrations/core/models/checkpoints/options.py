@@ -6,17 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import torch
 
+ModelKind: TypeAlias = Literal["colbert", "cross-encoder"]
+Backend: TypeAlias = Literal["torch", "onnx", "openvino"]
+DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
 STARTER = "starter"
 
-# By backend. ONNX Runtime has no bfloat16 on a CPU, OpenVINO no float16 that computes faster.
-_DTYPES = {
+# ONNX Runtime has no bfloat16 on a CPU, OpenVINO no float16 that computes faster.
+_DTYPES: dict[Backend, tuple[DType, ...]] = {
     "torch": ("auto", "float32", "bfloat16", "float16"),
     "onnx": ("auto", "float32", "int8"),
     "openvino": ("auto", "float32", "bfloat16", "int8"),
@@ -29,14 +33,14 @@ class LoadOptions:
 
     name_or_path: str
     device: str | None = None
-    dtype: str = "auto"
-    backend: str = "torch"
+    dtype: DType = "auto"
+    backend: Backend = "torch"
     revision: str | None = None
     cache_folder: str | None = None
     local_files_only: bool = False
     token: str | bool | None = None
     trust_remote_code: bool = False
-    model_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    model_kwargs: Mapping[str, object] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name_or_path, str | Path) or not str(self.name_or_path):
@@ -81,7 +85,7 @@ class LoadOptions:
         fields["model_kwargs"] = dict(self.model_kwargs) if self.model_kwargs else None
         return {name: value for name, value in fields.items() if value is not None}
 
-    def key(self, kind: str) -> tuple[str, ...]:
+    def key(self, kind: ModelKind) -> tuple[str, ...]:
         """Return the identity of the loaded copy: kind, place, revision, device, dtype, backend, extras."""
         path = Path(self.name_or_path)
         place = str(path.resolve()) if path.is_dir() and not self.is_starter else self.name_or_path
@@ -116,7 +120,7 @@ def resolve_device(device: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolve_dtype(dtype: str, device: str) -> torch.dtype:
+def resolve_dtype(dtype: DType, device: str) -> torch.dtype:
     """Return the torch dtype; ``"auto"`` is bfloat16 where the processor computes in it, else float32.
 
     On a CPU that means AVX-512 BF16 or AMX (with AMX 3 to 4 times as fast as float32 on encoders of 22 to 110 million

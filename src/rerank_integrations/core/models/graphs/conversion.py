@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from filelock import FileLock
@@ -21,10 +21,14 @@ from filelock import FileLock
 from rerank_integrations.core.cache import cache_folder
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.models.checkpoints.files import fingerprint
-from rerank_integrations.core.models.checkpoints.options import LoadOptions
+from rerank_integrations.core.models.checkpoints.options import Backend, LoadOptions, ModelKind
 from rerank_integrations.core.models.graphs.probes import EXPANDED, TEXTS, Probe, compute_probes, save_probes
 from rerank_integrations.core.models.graphs.sessions import GraphSession, OnnxSession, OpenVINOSession
 from rerank_integrations.errors import CheckpointError, MissingExtraError, RerankError
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.base.modules import Transformer
 
 _MANIFEST = "files.json"
 
@@ -104,10 +108,11 @@ def _checksum(path: Path) -> str:
 
 logger = logging.getLogger(__name__)
 
-Preprocess: TypeAlias = "Callable[[list[str]], list[dict[str, Any]]]"
+Features: TypeAlias = "dict[str, torch.Tensor]"
+Preprocess: TypeAlias = "Callable[[list[str]], list[Features]]"
 
 _RULES = "2"  # raise it when graphs are made in another way
-_SESSIONS: dict[str, type[GraphSession]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
+_SESSIONS: dict[Backend, type[GraphSession]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
 # What sentence-transformers' encoders of text read, and what they give.
 _READ = ("input_ids", "attention_mask", "token_type_ids")
 _GIVEN = ("token_embeddings", "scores")
@@ -123,7 +128,7 @@ def session_kind(options: LoadOptions) -> type[GraphSession]:
     return _SESSIONS[options.backend]
 
 
-def kept_graph(options: LoadOptions, kind: str, transformer: Any, preprocess: Preprocess) -> Path:
+def kept_graph(options: LoadOptions, kind: ModelKind, transformer: Transformer, preprocess: Preprocess) -> Path:
     """Return the folder of the graph of `transformer`, made now if there is none; arguments as of `serve_as_graph`."""
     session = session_kind(options)
 
@@ -140,7 +145,7 @@ def kept_graph(options: LoadOptions, kind: str, transformer: Any, preprocess: Pr
     return keep_graph(_name(options, kind, transformer), make)
 
 
-def _name(options: LoadOptions, kind: str, transformer: Any) -> str:
+def _name(options: LoadOptions, kind: ModelKind, transformer: Transformer) -> str:
     stored = "int8" if options.dtype == "int8" else "float32"
     library = session_kind(options).library
     try:
@@ -182,7 +187,7 @@ def _guarded(options: LoadOptions) -> Iterator[None]:
         ) from error
 
 
-def _inputs(options: LoadOptions, transformer: Any, features: dict[str, Any]) -> dict[str, Any]:
+def _inputs(options: LoadOptions, transformer: Transformer, features: Features) -> Features:
     import torch
 
     tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
@@ -196,7 +201,7 @@ def _inputs(options: LoadOptions, transformer: Any, features: dict[str, Any]) ->
 
 
 @contextlib.contextmanager
-def _source(options: LoadOptions, kind: str, transformer: Any, example: dict[str, Any]) -> Iterator[Path]:
+def _source(options: LoadOptions, kind: ModelKind, transformer: Transformer, example: Features) -> Iterator[Path]:
     """Yield the encoder as an ONNX file in float32: the one that is kept, or one that is removed afterwards."""
     kept = None
     with contextlib.suppress(MissingExtraError):

@@ -7,17 +7,20 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Transformer
+
 
 class _Encoder(nn.Module):
     """The forward pass as a function of tensors alone."""
 
-    def __init__(self, transformer: Any, names: list[str]) -> None:
+    def __init__(self, transformer: Transformer, names: list[str]) -> None:
         super().__init__()
         self.transformer, self.names = transformer, names
 
@@ -45,7 +48,7 @@ class _MaskedRowsAreZero(TorchFunctionMode):
         return output * mask.any(dim=-1, keepdim=True)
 
 
-def export_onnx(transformer: Any, inputs: Mapping[str, Tensor], path: Path) -> None:
+def export_onnx(transformer: Transformer, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write the forward pass of `transformer`, weights in a file beside; both dimensions of each input are free.
 
     Parameters

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from rerank_integrations.core.models.graphs.sessions import GraphSession
+from rerank_integrations.core.models.graphs.sessions import Arrays, Floats, GraphSession
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.base.modules import Transformer
+
+Mask: TypeAlias = "npt.NDArray[np.bool_]"
 
 QUERIES = (
     "what do bees eat",
@@ -56,16 +63,16 @@ class Probe:
         Which rows of the output are read, *Shape:* that of the output without its last dimension.
     """
 
-    inputs: Mapping[str, Any]
-    expected: Any
-    real: Any
+    inputs: Arrays
+    expected: Floats
+    real: Mask
 
-    def outputs(self, session: GraphSession) -> Any:
+    def outputs(self, session: GraphSession) -> Floats:
         """Return what `session` makes of the inputs, in the form of `expected`."""
         return session.run({name: self.inputs[name] for name in session.inputs})
 
 
-def compute_probes(transformer: Any, examples: Sequence[Mapping[str, Any]]) -> list[Probe]:
+def compute_probes(transformer: Transformer, examples: Sequence[Mapping[str, torch.Tensor]]) -> list[Probe]:
     """Return the outputs of `transformer` in torch, float32, on tensors that its preprocessing made."""
     import torch
 
@@ -78,7 +85,7 @@ def compute_probes(transformer: Any, examples: Sequence[Mapping[str, Any]]) -> l
     return probes
 
 
-def _real(inputs: Mapping[str, Any], output: Any) -> Any:
+def _real(inputs: Arrays, output: Floats) -> Mask:
     # What stands at padding is read by nobody.
     if output.ndim != 3:
         return np.ones(output.shape[:1], bool)
@@ -90,7 +97,9 @@ def save_probes(probes: Sequence[Probe], folder: Path) -> None:
     """Write the probes beside the graph in `folder`."""
     from safetensors.numpy import save_file
 
-    tensors = {f"{number}.expected": probe.expected for number, probe in enumerate(probes)}
+    tensors: dict[str, npt.NDArray[np.generic]] = {
+        f"{number}.expected": probe.expected for number, probe in enumerate(probes)
+    }
     tensors |= {f"{number}.real": probe.real for number, probe in enumerate(probes)}
     tensors |= {
         f"{number}.inputs.{name}": array for number, probe in enumerate(probes) for name, array in probe.inputs.items()
@@ -125,5 +134,5 @@ def relative_error(session: GraphSession, probes: Sequence[Probe]) -> float:
     return _root_mean_square(found - expected) / max(spread, least)
 
 
-def _root_mean_square(values: Any) -> float:
+def _root_mean_square(values: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))

@@ -6,14 +6,17 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rerank_integrations.core.concurrency.cores import side_by_side
-from rerank_integrations.core.models.checkpoints.options import LoadOptions
-from rerank_integrations.core.models.graphs.conversion import kept_graph, session_kind
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, ModelKind
+from rerank_integrations.core.models.graphs.conversion import Features, Preprocess, kept_graph, session_kind
 from rerank_integrations.core.models.graphs.probes import Probe, load_probes, relative_error
 from rerank_integrations.core.models.graphs.sessions import GraphSession
 from rerank_integrations.errors import FidelityWarning, RerankError, warn_user
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Transformer
 
 # Largest relative error on the probes. In float32, sums in another order give some 1e-5; kernels that are wrong, 1.
 _MAX_ERROR = 0.01
@@ -24,7 +27,7 @@ _MAX_ROUNDED_ERROR = 1 / 3
 
 
 def serve_as_graph(
-    options: LoadOptions, kind: str, transformer: Any, preprocess: Callable[[list[str]], list[dict[str, Any]]]
+    options: LoadOptions, kind: ModelKind, transformer: Transformer, preprocess: Preprocess
 ) -> Path | None:
     """Let the graph of `transformer` do its forward pass, let go of its weights, and return the graph's folder.
 
@@ -66,16 +69,16 @@ def serve_as_graph(
     sessions = {os.getpid(): first}
     output = transformer.module_output_name
 
-    def forward(features: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def forward(features: Features, **_: object) -> Features:
         session = sessions.get(os.getpid())
         if session is None:
             session = sessions.setdefault(os.getpid(), open_session(dtype))
         arrays = {name: features[name].numpy() for name in session.inputs}
         return {**features, output: torch.from_numpy(session.run(arrays))}
 
-    transformer.forward = forward
+    transformer.forward = forward  # type: ignore[method-assign]
     # The configuration is still asked for, the weights are not: on this device they take no memory.
-    transformer.model.to("meta")
+    transformer.model.to("meta")  # type: ignore[arg-type]
     return folder
 
 

@@ -23,6 +23,7 @@ _GROUP = 64
 _LEAST = 4096
 
 Arrays: TypeAlias = Mapping[str, "npt.NDArray[np.int64]"]
+Floats: TypeAlias = "npt.NDArray[np.float32]"
 
 
 class GraphSession(ABC):
@@ -64,7 +65,7 @@ class GraphSession(ABC):
         """Write the graph into `folder`, from an ONNX file in float32; with 8-bit weights if wanted."""
 
     @abstractmethod
-    def run(self, arrays: Arrays) -> Any:
+    def run(self, arrays: Arrays) -> Floats:
         """Return the output in float32, an array of the caller's own."""
 
 
@@ -117,9 +118,10 @@ class OnnxSession(GraphSession):
                 use_external_data_format=True,
             )
 
-    def run(self, arrays: Arrays) -> Any:
+    def run(self, arrays: Arrays) -> Floats:
         """Return the output in float32."""
-        return self._session.run(None, dict(arrays))[0]
+        output: Floats = self._session.run(None, dict(arrays))[0]
+        return output
 
 
 @contextlib.contextmanager
@@ -169,13 +171,14 @@ class OpenVINOSession(GraphSession):
             _round_weights(openvino, model)
         openvino.save_model(model, folder / cls.filename, compress_to_fp16=False)
 
-    def run(self, arrays: Arrays) -> Any:
+    def run(self, arrays: Arrays) -> Floats:
         """Return the output in float32."""
         # One request a thread: a second run on a request that is at work would be refused.
         request = getattr(self._requests, "request", None)
         if request is None:
             request = self._requests.request = self._compiled.create_infer_request()
-        return request.infer(dict(arrays))[0]
+        output: Floats = request.infer(dict(arrays))[0]
+        return output
 
 
 def _openvino() -> Any:
