@@ -17,7 +17,7 @@ from rerank_integrations.cli.output import show, write_json
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation import Pipeline, Rerank, Retrieve, Row, evaluate, load_dataset, summarize
 from rerank_integrations.training import Fitting, mine_negatives, read_pairs, train_colbert, train_cross_encoder
-from rerank_integrations.training.preparing import require_training
+from rerank_integrations.training.fitting import require_training
 
 _TRAINERS: dict[ModelKind, Callable[..., None]] = {
     ModelKind.COLBERT: train_colbert,

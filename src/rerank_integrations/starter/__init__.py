@@ -1,42 +1,45 @@
-"""The models that need no hub: all-MiniLM-L6-v2, what training added to it, and a head for each use."""
+"""The models that need no hub: all-MiniLM-L6-v2, the difference that training made to it, and a head for each use."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from rerank_integrations.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers.base.modules import Transformer
     from torch import nn
+
+TransformerT = TypeVar("TransformerT", bound="Transformer")
 
 COLBERT = Path(__file__).with_name("colbert.safetensors")
 CROSS_ENCODER = Path(__file__).with_name("cross_encoder.safetensors")
 
-# All positions that the encoder has. Its pooled use stops at 256; its token vectors are good beyond that.
+# All the positions of the encoder. It was pooled over 256 at most; its token vectors are good beyond that.
 _LENGTH = 512
 _ENCODER, _HEAD = "encoder.", "head."
 
 
-def colbert_modules(*, model_kwargs: dict[str, Any] | None = None, weights: Path = COLBERT) -> list[nn.Module]:
+def colbert_modules(*, model_kwargs: dict[str, object] | None = None, weights: Path = COLBERT) -> list[nn.Module]:
     """Build the modules of a `sentence_transformers.MultiVectorEncoder`.
 
     Parameters
     ----------
     weights
-        A file that `write_weights` wrote, of which the head is ``linear.weight``.
+        A file that `write_weights` wrote; its head is ``linear.weight``.
     """
     import string
 
-    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
     from torch.nn import Identity
 
     encoder, head = _read_weights(weights)
     projection = head["linear.weight"]
     return [
-        _encoder(encoder, model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
+        _encoder(Transformer, encoder, model_kwargs, document_length=_LENGTH, query_length=_LENGTH),
         Dense(
             in_features=projection.shape[1],
             out_features=projection.shape[0],
@@ -51,28 +54,28 @@ def colbert_modules(*, model_kwargs: dict[str, Any] | None = None, weights: Path
 
 
 def cross_encoder_modules(
-    *, model_kwargs: dict[str, Any] | None = None, weights: Path = CROSS_ENCODER
+    *, model_kwargs: dict[str, object] | None = None, weights: Path = CROSS_ENCODER
 ) -> list[nn.Module]:
-    """Build the modules of a `sentence_transformers.CrossEncoder`; `weights` as of `colbert_modules`.
+    """Build the modules of a `sentence_transformers.CrossEncoder`; `weights` as for `colbert_modules`.
 
-    A head of ``linear.weight`` alone, as a ColBERT has it, is what training starts from.
+    Training starts from a head of ``linear.weight`` alone, which is a ColBERT's.
     """
     from rerank_integrations.starter.joint_maxsim import JointMaxSim
     from rerank_integrations.starter.joint_transformer import JointTransformer
 
     encoder, head = _read_weights(weights)
-    transformer = _encoder(encoder, model_kwargs, kind=JointTransformer)
-    # One score: as sentence-transformers counts labels.
+    transformer = _encoder(JointTransformer, encoder, model_kwargs)
+    # sentence-transformers counts labels, and one label means one score.
     transformer.model.config.num_labels = 1
     width, dim = head["linear.weight"].shape[::-1]
-    # A [SEP] takes part: each text has one, and it stands for the whole of it.
+    # [SEP] takes part in the matching: each text has one, which represents the whole text.
     module = JointMaxSim(width, dim, [transformer.tokenizer.cls_token_id])
     module.load_state_dict(head, strict=len(head) > 1)
     return [transformer, module]
 
 
 def write_weights(path: Path, encoder: nn.Module, head: dict[str, torch.Tensor], rank: int) -> None:
-    """Write what `encoder` adds to all-MiniLM-L6-v2, as matrices of `rank`, and the tensors of a head, in float16."""
+    """Write an encoder's difference to all-MiniLM-L6-v2, as matrices of `rank`, and a head's tensors, in float16."""
     from safetensors.torch import save_file
     from transformers import AutoModel
 
@@ -119,12 +122,13 @@ def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.
 
 
 def _encoder(
-    difference: dict[str, torch.Tensor], model_kwargs: dict[str, Any] | None, kind: Any = None, **lengths: int
-) -> Any:
-    from sentence_transformers.base.modules import Transformer
-
+    kind: type[TransformerT],
+    difference: dict[str, torch.Tensor],
+    model_kwargs: dict[str, object] | None,
+    **lengths: int,
+) -> TransformerT:
     from rerank_integrations.starter.difference import add_difference
 
-    transformer = (kind or Transformer)(str(base_path()), model_kwargs=model_kwargs, **lengths)
+    transformer: TransformerT = kind(str(base_path()), model_kwargs=model_kwargs, **lengths)
     add_difference(transformer.model, difference)
     return transformer

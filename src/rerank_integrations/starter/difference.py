@@ -1,4 +1,4 @@
-"""A trained encoder as what it adds to its base: matrices of low rank, a few hundredths of the size."""
+"""A trained encoder stored as its difference to a base: matrices of low rank, a few hundredths of the size."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LEFT, _RIGHT, _WHOLE = ".left", ".right", ".whole"
 
 
 def low_rank_difference(trained: nn.Module, base: nn.Module, rank: int) -> dict[str, torch.Tensor]:
-    """Return what `trained` adds to the parameters of `base`, both of one shape, in float16.
+    """Return the difference of the parameters of `trained` to those of `base`, in float16; both have the same shape.
 
-    Of a matrix, the `rank` greatest singular directions of the difference, as two factors; of a vector, all of it. What
-    did not change is left out.
+    A matrix is stored by the `rank` greatest singular directions of its difference, as two factors; a vector whole.
+    Parameters that did not change are omitted.
     """
     import torch
 
@@ -37,7 +37,7 @@ def low_rank_difference(trained: nn.Module, base: nn.Module, rank: int) -> dict[
 
 
 def add_difference(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Add to the parameters of `module` what `low_rank_difference` found."""
+    """Add a difference that `low_rank_difference` returned to the parameters of `module`."""
     import torch
 
     parameters = dict(module.named_parameters())

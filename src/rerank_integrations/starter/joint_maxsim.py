@@ -19,9 +19,9 @@ class JointMaxSim(Module):
     Parameters
     ----------
     width, dim
-        Of the encoder's token vectors, and of their projection.
+        The length of the encoder's token vectors, and of their projections.
     markers
-        The tokens that take no part.
+        The ids of the tokens that take no part in the matching.
 
     References
     ----------
@@ -37,13 +37,13 @@ class JointMaxSim(Module):
         self.weight = nn.Linear(width, 1)
         self.first = nn.Linear(width, 1)
         self.scale = nn.Parameter(torch.tensor(20.0))
-        # Equal weights and no say of the first token to begin with; the shift puts a middling cosine at even odds.
+        # Training starts with equal weights and without the first token; the shift puts a middling cosine at even odds.
         for layer in (self.weight, self.first):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.first.bias, -12.0)
 
-    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def forward(self, features: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
         """Add ``scores``, *Shape:* (pairs, 1), float32: logits, higher is better."""
         tokens: Tensor = features["token_embeddings"]
         ids, segments = features["input_ids"], features["token_type_ids"]
@@ -58,7 +58,7 @@ class JointMaxSim(Module):
         features["scores"] = logits.unsqueeze(1)
         return features
 
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+    def save(self, output_path: str, *args: object, safe_serialization: bool = True, **kwargs: object) -> None:
         """Write configuration and weights into a folder, as sentence-transformers' own modules do."""
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
@@ -73,18 +73,18 @@ class JointMaxSim(Module):
         revision: str | None = None,
         local_files_only: bool = False,
         init_defaults: dict[str, Any] | None = None,
-        **_: Any,
+        **_: object,
     ) -> JointMaxSim:
         """Read what `save` wrote, from a folder or the hub."""
-        place: dict[str, Any] = {
+        source: dict[str, Any] = {
             "subfolder": subfolder,
             "token": token,
             "cache_folder": cache_folder,
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        config = cls.load_config(model_name_or_path, **place)
+        config = cls.load_config(model_name_or_path, **source)
         module: JointMaxSim = cls.load_torch_weights(
-            model_name_or_path, model=cls(**(init_defaults or {}), **config), **place
+            model_name_or_path, model=cls(**(init_defaults or {}), **config), **source
         )
         return module

@@ -1,4 +1,4 @@
-"""The encoder of the starter cross-encoder: query and passage apart in the lower layers, together in the upper ones."""
+"""The encoder of the starter cross-encoder: lower layers read query and passage apart, upper layers together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-# Of six layers. Apart, the tokens stay what a ColBERT makes of them, so that little training is needed.
-_APART = 4
+# The lower four of six layers. Read apart, tokens stay what a ColBERT makes of them, so that little training is needed.
+_SEPARATE_LAYERS = 4
 
 
 class JointTransformer(Transformer):
     """A BERT that reads a pair as two texts of one sequence before it reads it as one.
 
-    In the first four layers a token attends to its own text and to the first token (``[CLS]``) alone, and each text
-    counts its positions from its own start; both have the token type that the encoder was pooled with. In the other
+    In the first four layers a token attends only to its own text and to the first token (``[CLS]``), and positions
+    count from the start of each text; both texts have the token type that the encoder was pooled with. In the other
     layers each token attends to all.
 
     References
@@ -25,21 +25,21 @@ class JointTransformer(Transformer):
     arXiv:2004.14255.
     """
 
-    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def forward(self, features: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
         """Add ``token_embeddings``, *Shape:* (pairs, tokens, width)."""
         bert: Any = self.model
         ids, segments = features["input_ids"], features["token_type_ids"]
         real = features["attention_mask"].bool()
         of_query = (real & (segments == 0)).long()
-        places = torch.arange(ids.shape[1], device=ids.device)[None].expand(ids.shape)
-        # The passage's first word stands where it would stand after a [CLS] of its own.
-        positions = torch.where(segments == 1, places - of_query.sum(dim=1, keepdim=True) + 1, places)
+        columns = torch.arange(ids.shape[1], device=ids.device)[None].expand(ids.shape)
+        # The passage's first word has the position that it would have after a [CLS] of its own.
+        positions = torch.where(segments == 1, columns - of_query.sum(dim=1, keepdim=True) + 1, columns)
         states = bert.embeddings(input_ids=ids, token_type_ids=torch.zeros_like(ids), position_ids=positions)
-        apart = (segments[:, :, None] == segments[:, None, :]) | (places == 0)[:, None, :]
+        apart = (segments[:, :, None] == segments[:, None, :]) | (columns == 0)[:, None, :]
         together = real[:, None, :].expand(apart.shape)
         masks = [_bias(apart & together, states), _bias(together, states)]
         for number, layer in enumerate(bert.encoder.layer):
-            states = layer(states, masks[number >= _APART])
+            states = layer(states, masks[number >= _SEPARATE_LAYERS])
         features["token_embeddings"] = states
         return features
 

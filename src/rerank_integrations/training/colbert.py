@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rerank_integrations.core.models.loaded_colbert import load_multi_vector
-from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
-from rerank_integrations.training.pairs import Example
-from rerank_integrations.training.preparing import prepare
+from rerank_integrations.training.fitting import (
+    Fitting,
+    Sources,
+    encoder_of,
+    fit,
+    freeze,
+    prepare,
+    training_arguments,
+    without_dropout,
+)
 
-# MaxSim sums over the query's tokens, so its differences are of the order of 1.
+# MaxSim sums over the query's tokens, so its differences are about 1.
 _SCALE = 2.0
 
 
 def train_colbert(
     base: str | Path,
-    sources: Mapping[str, Sequence[Example]],
+    sources: Sources,
     out: str | Path,
     fitting: Fitting | None = None,
     *,
@@ -30,14 +36,14 @@ def train_colbert(
     Parameters
     ----------
     base
-        As of `ColBERTModel`: a name, a path or ``"starter"``.
+        As for `ColBERTModel`: a name, a path or ``"starter"``.
     sources
         Examples with equally many negatives (`mine_negatives`), by the name of their source.
     out
-        A folder for the checkpoint. A fit that was stopped goes on from what it kept there, one that is done is not
-        done again.
+        A folder for the checkpoint. An interrupted fit goes on from what it stored there, and a finished fit is not
+        repeated.
     check_only
-        Stop before the first step: raise what there is to raise, and write nothing.
+        Stop before the first step: raise every error that the fit would raise, and write nothing.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def train_colbert(
         If `out` holds something else, or a fit of another base, other examples or settings; for examples of too few
         negatives, and for a `max_length` above the model's positions.
     CheckpointError
-        As `ColBERTModel`.
+        As for `ColBERTModel`.
     MissingExtraError
         Without the extra ``train``.
 
@@ -63,8 +69,9 @@ def train_colbert(
     model = job.model
     without_dropout(model)
     freeze(model, "embeddings", "pooler")
-    lengths = model[0].query_length, model[0].document_length
-    model[0].document_length = fitting.max_length
+    encoder = encoder_of(model)
+    lengths = encoder.query_length, encoder.document_length
+    encoder.document_length = fitting.max_length
     trainer = MultiVectorEncoderTrainer(
         model=model,
         args=training_arguments(MultiVectorEncoderTrainingArguments, model, fitting, job.folder.work),
@@ -72,5 +79,5 @@ def train_colbert(
         loss=MultiVectorMultipleNegativesRankingLoss(model, scale=_SCALE),
     )
     fit(trainer, job.folder)
-    model[0].query_length, model[0].document_length = lengths
+    encoder.query_length, encoder.document_length = lengths
     job.folder.keep(model)

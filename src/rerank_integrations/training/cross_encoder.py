@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loaded_cross_encoder import load_pair_model
 from rerank_integrations.errors import CheckpointError
-from rerank_integrations.training.fitting import Fitting, fit, freeze, training_arguments, without_dropout
-from rerank_integrations.training.pairs import Example
-from rerank_integrations.training.preparing import prepare
+from rerank_integrations.training.fitting import (
+    Fitting,
+    Sources,
+    fit,
+    freeze,
+    prepare,
+    training_arguments,
+    without_dropout,
+)
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 
 def train_cross_encoder(
     base: str | Path,
-    sources: Mapping[str, Sequence[Example]],
+    sources: Sources,
     out: str | Path,
     fitting: Fitting | None = None,
     *,
@@ -33,16 +41,16 @@ def train_cross_encoder(
     Parameters
     ----------
     base
-        As of `CrossEncoderModel`: a name, a path or ``"starter"``.
+        As for `CrossEncoderModel`: a name, a path or ``"starter"``.
     sources, out, check_only
-        As of `train_colbert`.
+        As for `train_colbert`.
     teacher
-        A ColBERT whose ranking of the candidates is learnt beside.
+        A ColBERT whose ranking of the candidates is learnt as well.
 
     Raises
     ------
     InvalidInputError, CheckpointError, MissingExtraError
-        As `train_colbert`; a `CheckpointError` for a head of several labels, too.
+        As for `train_colbert`; also `CheckpointError` for a head of several labels.
     """
     fitting = fitting or Fitting()
     job = prepare("cross-encoder", _load, base, sources, out, fitting, teacher=teacher, check_only=check_only)
@@ -68,7 +76,7 @@ def train_cross_encoder(
     job.folder.keep(model)
 
 
-def _load(options: LoadOptions, device: str) -> Any:
+def _load(options: LoadOptions, device: str) -> CrossEncoder:
     model = load_pair_model(options, device)
     if model.num_labels != 1:
         name, labels = options.name_or_path, model.num_labels

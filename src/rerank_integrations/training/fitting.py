@@ -1,14 +1,35 @@
-"""How long, how fast and how reproducibly a model is fitted: what both kinds have in common."""
+"""A fit, whatever the kind of model: its settings, its checks before the first step, and the run itself."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
-from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.core.models import ColBERTModel
+from rerank_integrations.core.models.checkpoints.files import reading_fingerprint
+from rerank_integrations.core.models.checkpoints.options import LoadOptions, ModelKind, resolve_device, resolve_dtype
+from rerank_integrations.core.models.loading import load_guarded, position_limit
+from rerank_integrations.errors import InvalidInputError, MissingExtraError
 from rerank_integrations.training.folder import FitFolder
+from rerank_integrations.training.pairs import Example
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from sentence_transformers.base.model import BaseModel
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.base.trainer import BaseTrainer
+    from sentence_transformers.base.training_args import BaseTrainingArguments
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+Sources: TypeAlias = Mapping[str, Sequence[Example]]
+ModelT = TypeVar("ModelT", bound="BaseModel")
+ArgumentsT = TypeVar("ArgumentsT", bound="BaseTrainingArguments")
 
 
 @dataclass(frozen=True)
@@ -18,19 +39,19 @@ class Fitting:
     Parameters
     ----------
     steps, batch_size
-        Steps of the optimiser (AdamW), queries a step.
+        Steps of the optimiser (AdamW), and queries per step.
     learning_rate
-        Of the encoder, at its height: it rises over the first tenth and falls linearly to 0.
+        The highest rate of the encoder: it rises over the first tenth and falls linearly to 0.
     head_learning_rate
-        Of the projection or the head.
+        The same for the projection or the head.
     negatives
-        Hard negatives a query.
+        Hard negatives per query.
     max_length
-        Of a passage (ColBERT) or a pair (cross-encoder), in tokens, while training.
+        The length of a passage (ColBERT) or a pair (cross-encoder), in tokens, while training.
     seed
-        Of order, negatives and dropout.
+        For order, negatives and dropout.
     save_steps
-        A checkpoint is kept after so many steps, from which a fit that was stopped goes on.
+        A checkpoint is stored after so many steps, from which an interrupted fit goes on.
     """
 
     steps: int = 1000
@@ -55,14 +76,116 @@ class Fitting:
                 raise InvalidInputError(f"{name} is {value!r}; expected a number between 0 and 1")
 
 
-def freeze(model: Any, *names: str) -> None:
-    """Leave the parameters whose names hold one of `names` as they are."""
+@dataclass(frozen=True)
+class Job(Generic[ModelT]):
+    """A fit that is ready to run: a sentence-transformers model in float32, its examples, and its folder, begun."""
+
+    model: ModelT
+    dataset: DatasetDict
+    folder: FitFolder
+
+
+def prepare(
+    kind: ModelKind,
+    load: Callable[[LoadOptions, str], ModelT],
+    base: str | Path,
+    sources: Sources,
+    out: str | Path,
+    fitting: Fitting,
+    *,
+    teacher: ColBERTModel | None = None,
+    check_only: bool = False,
+) -> Job[ModelT] | None:
+    """Return the fit, after every check that can refuse it.
+
+    ``None`` if it is finished already, or with `check_only`, which writes nothing.
+
+    Parameters
+    ----------
+    load
+        Returns the model for a specification and a device.
+    base, sources, out, fitting, teacher
+        As for `train_cross_encoder`, with its errors.
+    """
+    require_training()
+    folder = FitFolder(Path(out))
+    options = LoadOptions(str(base), dtype="float32")
+    model = load_guarded(options, lambda: load(options, resolve_device(None)))
+    _require_positions(options, model, fitting)
+    dataset = _as_dataset(sources, fitting.negatives)
+    settings: dict[str, object] = {
+        "kind": kind,
+        # The fingerprint is that of the files: a model on the hub has been fetched by now.
+        "base": reading_fingerprint(options, kind),
+        "teacher": None if teacher is None else teacher.fingerprint,
+        "pairs": _checksum(sources),
+        **asdict(fitting),
+    }
+    folder.require_same(settings)
+    if check_only or not folder.begin(settings):
+        return None
+    return Job(model, dataset, folder)
+
+
+def require_training() -> None:
+    """Raise `MissingExtraError` if the libraries for fitting are not installed."""
+    try:
+        import accelerate  # noqa: F401
+        import datasets  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("train", "training") from error
+
+
+def _require_positions(options: LoadOptions, model: BaseModel, fitting: Fitting) -> None:
+    limit = position_limit(encoder_of(model))
+    if limit is not None and fitting.max_length > limit:
+        raise InvalidInputError(
+            f"max_length is {fitting.max_length}; expected at most {limit}, the positions of {options.name_or_path!r}"
+        )
+
+
+def _as_dataset(sources: Sources, negatives: int) -> DatasetDict:
+    """Return the examples as columns query, positive, negative_1, ...: one `datasets.Dataset` per source."""
+    from datasets import Dataset, DatasetDict
+
+    for name, examples in sources.items():
+        fewest = min((len(example.negatives) for example in examples), default=-1)
+        if fewest < negatives:
+            what = "no example" if fewest < 0 else f"an example of {fewest} negatives"
+            raise InvalidInputError(f"{name!r} has {what}; expected examples of {negatives} each (mine_negatives)")
+    return DatasetDict(
+        {name: Dataset.from_list([_row(example) for example in examples]) for name, examples in sources.items()}
+    )
+
+
+def _row(example: Example) -> dict[str, str]:
+    negatives = {f"negative_{number}": text for number, text in enumerate(example.negatives, start=1)}
+    return {"query": example.query, "positive": example.positive, **negatives}
+
+
+def _checksum(sources: Sources) -> str:
+    """Return 16 hexadecimal digits of all examples in their order, which a fit depends on."""
+    digest = hashlib.sha256()
+    for name, examples in sources.items():
+        for example in examples:
+            line = json.dumps([name, example.query, example.positive, *example.negatives])
+            digest.update(f"{line}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def encoder_of(model: BaseModel) -> Transformer:
+    """Return the first module of a sentence-transformers model, which encodes."""
+    return cast("Transformer", model[0])
+
+
+def freeze(model: nn.Module, *names: str) -> None:
+    """Leave the parameters whose names contain one of `names` as they are."""
     for name, parameter in model.named_parameters():
         if any(part in name for part in names):
             parameter.requires_grad_(False)
 
 
-def without_dropout(model: Any) -> None:
+def without_dropout(model: nn.Module) -> None:
     """Switch dropout off: on a CPU drawing it takes longer than all the rest, and short fits do not need it."""
     from torch.nn import Dropout
 
@@ -71,20 +194,19 @@ def without_dropout(model: Any) -> None:
             module.p = 0.0
 
 
-def head_parameters(model: Any) -> list[str]:
+def head_parameters(model: BaseModel) -> list[str]:
     """Return the names of the parameters outside the encoder: a projection, a classifier."""
-    encoder = getattr(model[0].model, "base_model_prefix", "")
-    # A bare encoder has that name too, but no part of that name.
-    inside = f"0.model.{encoder}." if hasattr(model[0].model, encoder) else "0."
+    inner = encoder_of(model).model
+    prefix = getattr(inner, "base_model_prefix", "")
+    # A bare encoder has a prefix as well, but no submodule of that name.
+    inside = f"0.model.{prefix}." if hasattr(inner, prefix) else "0."
     return [name for name, _ in model.named_parameters() if not name.startswith(inside)]
 
 
-def training_arguments(kind: type, model: Any, fitting: Fitting, folder: Path) -> Any:
+def training_arguments(kind: type[ArgumentsT], model: BaseModel, fitting: Fitting, folder: Path) -> ArgumentsT:
     """Return the arguments of a sentence-transformers trainer, of the class `kind`."""
-    from rerank_integrations.core.models.checkpoints.options import resolve_device, resolve_dtype
-
     device = resolve_device(None)
-    # The loss stands around the model, so its names are longer in front.
+    # The loss wraps the model, so its parameter names have a prefix.
     heads = "|".join(rf"(^|\.){re.escape(name)}$" for name in head_parameters(model))
     return kind(
         output_dir=str(folder),
@@ -95,7 +217,7 @@ def training_arguments(kind: type, model: Any, fitting: Fitting, folder: Path) -
         weight_decay=0.01,
         warmup_steps=max(1, fitting.steps // 10),
         lr_scheduler_type="linear",
-        # Mixed: the weights stay in float32.
+        # Mixed precision: the weights stay in float32.
         bf16=str(resolve_dtype("auto", device)) == "torch.bfloat16",
         use_cpu=device == "cpu",
         seed=fitting.seed,
@@ -109,10 +231,46 @@ def training_arguments(kind: type, model: Any, fitting: Fitting, folder: Path) -
     )
 
 
-def fit(trainer: Any, folder: FitFolder) -> None:
+def fit(trainer: BaseTrainer, folder: FitFolder) -> None:
     """Train, from the newest checkpoint in `folder` if there is one."""
-    from rerank_integrations.training.progress import show_progress
-
-    show_progress(trainer)
+    _show_progress(trainer)
     newest = folder.newest_checkpoint()
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+
+
+def _show_progress(trainer: BaseTrainer) -> None:
+    """Show a bar with the newest loss on standard error, in place of the lines that a trainer writes among results."""
+    from tqdm import tqdm
+    from transformers import ProgressCallback, TrainerCallback
+
+    class Bar(TrainerCallback):
+        def on_train_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", disable=None
+            )
+
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            self._bar.update(state.global_step - self._bar.n)
+
+        def on_log(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            logs: Mapping[str, float] | None = None,
+            **_: object,
+        ) -> None:
+            if logs and "loss" in logs:
+                self._bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+        def on_train_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            self._bar.close()
+
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rerank_integrations.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.model import BaseModel
 
 _SETTINGS = "settings.json"
 # The settings again, in the finished checkpoint: the same fit is not done twice.
@@ -38,7 +42,7 @@ class FitFolder:
         if out.exists() and not ours and (not out.is_dir() or any(path != self.work for path in out.iterdir())):
             raise InvalidInputError(f"{out} exists already; expected a new folder, or one where a fit was stopped")
 
-    def require_same(self, settings: dict[str, Any]) -> None:
+    def require_same(self, settings: Mapping[str, object]) -> None:
         """Raise `InvalidInputError` if the fit that is here, finished or not, had other `settings`; they are JSON."""
         held = self._held()
         if held is None:
@@ -48,7 +52,7 @@ class FitFolder:
             told = ", ".join(f"{name} {held.get(name)!r} and not {settings.get(name)!r}" for name in names)
             raise InvalidInputError(f"{self._out} holds a fit with {told}; expected the same, or a new folder")
 
-    def _held(self) -> dict[str, Any] | None:
+    def _held(self) -> dict[str, object] | None:
         """Return the settings of the fit that is here; ``None`` if it kept nothing to go on from."""
         if not self._record.is_file() and not self._trained.is_dir() and self.newest_checkpoint() is None:
             return None
@@ -61,7 +65,7 @@ class FitFolder:
             raise InvalidInputError(f"{file} does not hold a fit's settings but {held!r}; use a new folder")
         return held
 
-    def begin(self, settings: dict[str, Any]) -> bool:
+    def begin(self, settings: Mapping[str, object]) -> bool:
         """Put right what a kill left half done, and return whether there is something to fit.
 
         If so, `work` is there with `settings` in it.
@@ -86,7 +90,7 @@ class FitFolder:
         steps = {path: _step(path) for path in self.work.glob("checkpoint-*")}
         return max((path for path in steps if steps[path] >= 0), key=steps.__getitem__, default=None)
 
-    def keep(self, model: Any) -> None:
+    def keep(self, model: BaseModel) -> None:
         """Write a sentence-transformers model into its place, and drop what was kept for going on."""
         saving = self.work / "saving"
         shutil.rmtree(saving, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from sentence_transformers.util import batch_to_device
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from rerank_integrations.core.maxsim import maxsim_many
 from rerank_integrations.core.models import ColBERTModel
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 # The share of calibration: enough to place the scores, too little to change their order.
 _CALIBRATION = 0.2
@@ -36,7 +39,7 @@ class ListwiseLoss(nn.Module):
     Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    def __init__(self, model: Any, teacher: ColBERTModel | None = None) -> None:
+    def __init__(self, model: CrossEncoder, teacher: ColBERTModel | None = None) -> None:
         super().__init__()
         self.model = model
         self._teacher = teacher
@@ -61,7 +64,7 @@ class ListwiseLoss(nn.Module):
             return loss
         return loss + _divergence(logits, _maxsim(self._teacher, queries, candidates).to(logits))
 
-    def get_config_dict(self) -> dict[str, Any]:
+    def get_config_dict(self) -> dict[str, object]:
         """Return what the model card says of the loss."""
         return {"calibration": _CALIBRATION, "teacher": None if self._teacher is None else self._teacher.name}
 

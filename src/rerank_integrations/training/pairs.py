@@ -8,7 +8,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rerank_integrations.core.jsonl import read_lines
 from rerank_integrations.core.types import Passage
@@ -102,7 +101,7 @@ def _example(line: str, place: str) -> Example:
     return Example(texts[0], texts[1], tuple(_text(text, "negatives", place) for text in negatives))
 
 
-def _text(value: Any, name: str, place: str) -> str:
+def _text(value: object, name: str, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidInputError(f"{place}: {name!r} has {value!r}; expected a text")
     return value

@@ -1,4 +1,4 @@
-"""What a checkpoint is, read from its files: refusals before anything is scored, and its fingerprint."""
+"""The files of a checkpoint: checks before anything is scored, and the fingerprint."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _CONFIG_FILES = (
     "chat_template.jinja",
 )
 
-# Not of the fingerprint: vectors of other lengths go together in an index.
+# Not part of the fingerprint: vectors of models that differ only in length limits may share an index.
 _LENGTHS = "sentence_bert_config.json"
 
 
 def require_multi_vector(options: LoadOptions) -> None:
-    """Refuse what sentence-transformers would load with a random projection.
+    """Refuse a checkpoint that sentence-transformers would load with a random projection.
 
-    Accepted: the Stanford format (architecture ``HF_ColBERT``), a sentence-transformers multi-vector or PyLate
-    configuration.
+    The Stanford format (architecture ``HF_ColBERT``) and the sentence-transformers multi-vector and PyLate
+    configurations are accepted.
 
     Raises
     ------
     CheckpointError
-        Naming what was found and what was expected.
+        For every other checkpoint; the message names its format and the expected ones.
     """
     architectures = read_json(options, "config.json").get("architectures") or []
     st_config = read_json(options, "config_sentence_transformers.json")
@@ -48,7 +48,7 @@ def require_multi_vector(options: LoadOptions) -> None:
         raise absent_checkpoint(options)
     has_projection = any("Dense" in str(module.get("type")) for module in modules)
     if "HF_ColBERT" in architectures and modules and not has_projection:
-        # As in mxbai-colbert-large-v1: the list would hide the projection that the weight file holds.
+        # For example mxbai-colbert-large-v1: the list would hide the projection that the weight file contains.
         raise CheckpointError(
             f"modules.json of {options.name_or_path!r} lists no projection, yet config.json says HF_ColBERT; "
             "expected one or the other: remove modules.json to have it read as a Stanford ColBERT checkpoint"
@@ -73,14 +73,14 @@ def require_multi_vector(options: LoadOptions) -> None:
 
 
 def require_reranker(options: LoadOptions) -> None:
-    """Refuse a language model that nothing says how to ask for a score.
+    """Refuse a language model whose files do not say how to ask it for a score.
 
-    sentence-transformers would take the logits of "yes" and "no" of any, even of an embedding model.
+    sentence-transformers would take the logits of "yes" and "no" from any language model, even an embedding model.
 
     Raises
     ------
     CheckpointError
-        Naming the architecture and what was expected.
+        For such a model; the message names the architecture and the expected files.
     """
     architecture = (read_json(options, "config.json").get("architectures") or [""])[0]
     st_config = read_json(options, "config_sentence_transformers.json")
@@ -106,9 +106,9 @@ def _asks_for_pairs(template: str) -> bool:
 
 
 def code_hint(options: LoadOptions) -> str:
-    """Return what a refusal adds for a checkpoint with code of its own that may not run; else an empty string.
+    """Return the hint of an error that the checkpoint brings code which may not run; otherwise an empty string.
 
-    Looks at files that are on this machine alone: an error must not wait for a network.
+    Only files on this machine are read: an error must not wait for a network.
     """
     if options.trust_remote_code or options.is_starter:
         return ""
@@ -120,7 +120,7 @@ def code_hint(options: LoadOptions) -> str:
 
 
 def read_json(options: LoadOptions, filename: str) -> Any:
-    """Return the content of a JSON file of the checkpoint, or an empty dictionary where there is none."""
+    """Return the content of a JSON file of the checkpoint, or an empty dictionary if there is no such file."""
     path = find_file(options, filename)
     if path is None:
         return {}
@@ -133,7 +133,7 @@ def read_json(options: LoadOptions, filename: str) -> Any:
 def find_file(options: LoadOptions, filename: str) -> str | None:
     """Return the local path of a checkpoint's file, fetched from the hub if need be; ``None`` if there is none."""
     if Path(options.name_or_path).is_dir():
-        # Without the libraries below: this way an index opens with a local model, and torch is not imported.
+        # Without the libraries below, so that opening an index with a local model does not import torch.
         local = Path(options.name_or_path, filename)
         return str(local) if local.exists() else None
     if not is_hub_name(options.name_or_path):
@@ -141,13 +141,13 @@ def find_file(options: LoadOptions, filename: str) -> str | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    told = hub_arguments(options)
-    told["cache_dir"] = told.pop("cache_folder")
+    arguments = hub_arguments(options)
+    arguments["cache_dir"] = arguments.pop("cache_folder")
     try:
-        return str(hf_hub_download(options.name_or_path, filename, **told))
+        return str(hf_hub_download(options.name_or_path, filename, **arguments))
     except (EntryNotFoundError, LocalEntryNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError) and not told["local_files_only"]:
-            # Neither cached nor fetched, which does not mean that the model has no such file.
+        if isinstance(error, LocalEntryNotFoundError) and not arguments["local_files_only"]:
+            # The file is neither cached nor fetched, which does not mean that the model has no such file.
             raise _not_fetched(options, filename, error) from error
         return None
     except Exception as error:
@@ -166,10 +166,10 @@ def require_checkpoint(options: LoadOptions) -> None:
 
 
 def fresh_parameters(options: LoadOptions, model: nn.Module) -> list[str]:
-    """Return the parameters of a classifier that the checkpoint does not hold, so that they are random.
+    """Return the parameters of a classifier that the checkpoint does not contain, so that they are random.
 
-    By the marks that transformers leaves; should it leave none, the head alone is checked by name. The head is all
-    that lies outside the base encoder, and the pooler that feeds it.
+    The marks of transformers decide; without marks only the head is checked, by name. The head is everything outside
+    the base encoder, and the pooler that feeds it.
     """
     unmarked = unloaded_parameters(model)
     if unmarked is not None:
@@ -196,7 +196,7 @@ def unloaded_parameters(model: nn.Module) -> list[str] | None:
 
 
 def require_filled(options: LoadOptions, fresh: list[str]) -> None:
-    """Raise `CheckpointError` if some parameters are `fresh`, that is random; name the first few."""
+    """Raise `CheckpointError` if there are `fresh` parameters, which are random; name the first few."""
     if not fresh:
         return
     more = f" and {len(fresh) - 4} more" if len(fresh) > 4 else ""
@@ -228,7 +228,7 @@ def _stored_names(options: LoadOptions) -> set[str] | None:
 def fingerprint(options: LoadOptions, kind: str) -> str:
     """Return 16 hexadecimal digits that identify a model: SHA-256 over weights, configuration, tokenizer.
 
-    The same files give the same fingerprint wherever they lie, and whatever device or dtype they are loaded to.
+    The same files give the same fingerprint in any folder, and on any device in any dtype.
     """
     digest = hashlib.sha256()
     for label, path in _identity_files(options, kind):
@@ -240,7 +240,7 @@ def fingerprint(options: LoadOptions, kind: str) -> str:
 
 
 def reading_fingerprint(options: LoadOptions, kind: str) -> str:
-    """Return the fingerprint with what sentence-transformers keeps apart: lengths, and how texts are read."""
+    """Return the fingerprint extended by a digest of the file of lengths, which changes how texts are read."""
     lengths = Path(options.name_or_path) / _LENGTHS
     if options.is_starter or not lengths.is_file():
         return fingerprint(options, kind)
@@ -248,7 +248,7 @@ def reading_fingerprint(options: LoadOptions, kind: str) -> str:
 
 
 def hub_commit(options: LoadOptions) -> str:
-    """Return the commit of a model on the hub that loading it takes; fetches no weights."""
+    """Return the commit of a model on the hub that loading would use; fetches no weights."""
     return _local_root(options).name
 
 
@@ -264,15 +264,15 @@ def _identity_files(options: LoadOptions, kind: str) -> Iterable[tuple[str, Path
 
 
 def _identifying(folder: Path) -> list[Path]:
-    # A clone holds every variant of the weights and the tokenizer, the hub's cache only those that were loaded.
+    # A clone contains every variant of weights and tokenizer, the hub's cache only those that were loaded.
     patterns = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin")
-    weights = next((found for pattern in patterns if (found := sorted(folder.glob(pattern)))), [])
+    weights = next((files for pattern in patterns if (files := sorted(folder.glob(pattern)))), [])
     tokenizer = [folder / name for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file()][:1]
     return weights + tokenizer + [folder / name for name in _CONFIG_FILES if (folder / name).is_file()]
 
 
 def _local_root(options: LoadOptions) -> Path:
-    # The hub keeps one folder a commit, so the folder of any file is the whole checkpoint.
+    # The hub's cache has one folder per commit, so the folder of any file is the whole checkpoint.
     for filename in ("config.json", "modules.json"):
         path = find_file(options, filename)
         if path is not None:

@@ -1,4 +1,4 @@
-"""The model hub: whether it is asked, what each look-up is told, and what to say of a model that is not found."""
+"""The model hub: whether it may be asked, the arguments of each look-up, and errors for models that are not found."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
-# Seconds within which a hub that is there answers; a user's HF_HUB_ETAG_TIMEOUT rules instead.
+# A reachable hub answers within so many seconds; a user's HF_HUB_ETAG_TIMEOUT overrides this.
 _TIMEOUT_SECONDS = 3.0
-# Seconds that an answer holds for: a load looks up a dozen files, and each would find out anew.
+# An answer is reused for so many seconds: a load looks up a dozen files, and each would ask again.
 _ANSWER_SECONDS = 30.0
 
-# By endpoint: when it was asked, and why it was not reached (None: it was).
+# The time of the last question to each endpoint, and why it was not reached (None if it was).
 _answers: dict[str, tuple[float, str | None]] = {}
 
 
 def hub_arguments(options: LoadOptions) -> dict[str, Any]:
-    """Return what every look-up of a model's files is told.
+    """Return the arguments of every look-up of a model's files.
 
-    Where the hub is not to be asked, or not to be reached, that is to look into the cache alone: of this load, since
-    the libraries' own switch for it would hold for all that this process does.
+    If the hub must not be asked or cannot be reached, they restrict the look-up to the cache. This holds for one load:
+    the libraries' own switch would hold for everything in this process.
     """
     return {
         "token": options.token,
@@ -35,8 +35,8 @@ def hub_arguments(options: LoadOptions) -> dict[str, Any]:
 
 
 def cache_of(options: LoadOptions) -> str | None:
-    """Return the cache folder that was asked for, ``None`` for the hub client's own."""
-    # Read by sentence-transformers alone; the files that are looked up here must come from the same place.
+    """Return the user's cache folder, ``None`` for the hub client's own."""
+    # Only sentence-transformers reads this variable; the files that are looked up here must come from the same folder.
     return options.cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
 
 
@@ -53,9 +53,9 @@ def is_hub_name(name: str) -> bool:
 
 
 def why_not_asked(options: LoadOptions) -> str | None:
-    """Return why the files of a model come from the cache alone; ``None`` where the hub is asked for them.
+    """Return why the files of a model come only from the cache; ``None`` if the hub is asked for them.
 
-    Asks the hub whether it answers, once in half a minute, and waits five seconds at most.
+    This asks the hub whether it answers, at most once in 30 seconds, and waits 3 seconds at most.
     """
     from huggingface_hub import constants
 
@@ -72,7 +72,7 @@ def why_not_asked(options: LoadOptions) -> str | None:
 
 
 def _ask(endpoint: str) -> str | None:
-    """Return why no hub answers at `endpoint`; ``None`` if one does, whatever it says."""
+    """Return why no hub answers at `endpoint`; ``None`` if one does, whatever the answer."""
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _TIMEOUT_SECONDS)
@@ -86,7 +86,7 @@ def _ask(endpoint: str) -> str | None:
         except Exception as error:
             failures[0] = f"{type(error).__name__}: {error}"
 
-    # On a thread of its own: a resolver without a network keeps a caller waiting for longer than any time-out says.
+    # On a separate thread: without a network a name resolver blocks for longer than any time-out.
     thread = threading.Thread(target=ask, name="hub", daemon=True)
     thread.start()
     thread.join(timeout)
@@ -94,7 +94,7 @@ def _ask(endpoint: str) -> str | None:
 
 
 def absent_checkpoint(options: LoadOptions) -> CheckpointError:
-    """Return the error for a name or path at which there is neither config.json nor modules.json."""
+    """Return the error for a name or path with neither config.json nor modules.json."""
     name = options.name_or_path
     start = f"no checkpoint at {name!r}: "
     if Path(name).is_dir():
@@ -107,12 +107,12 @@ def absent_checkpoint(options: LoadOptions) -> CheckpointError:
             "the name of a model on the hub"
         )
     return CheckpointError(
-        f"{start}there is no such folder, and {_where_looked(options)}; expected a local directory or the name of a "
+        f"{start}there is no such folder, and {_where_searched(options)}; expected a local directory or the name of a "
         f"model on the hub{offline_remedy(options)}"
     )
 
 
-def _where_looked(options: LoadOptions) -> str:
+def _where_searched(options: LoadOptions) -> str:
     reason = why_not_asked(options)
     if reason is None:
         return "neither config.json nor modules.json was found on the hub"
@@ -126,7 +126,7 @@ def _cache_folder(options: LoadOptions) -> str:
 
 
 def offline_remedy(options: LoadOptions) -> str:
-    """Return what an error adds where the hub was not asked: what works without it. Else an empty string."""
+    """Return the advice of an error if the hub was not asked: what works without it. Otherwise an empty string."""
     if options.is_local or why_not_asked(options) is None:
         return ""
     if options.local_files_only:
@@ -138,7 +138,7 @@ def offline_remedy(options: LoadOptions) -> str:
 
 
 def offline_note(options: LoadOptions) -> str:
-    """Return that files came from the cache alone, and why, for an error of a load; else an empty string."""
+    """Return the note of a load's error that files came only from the cache, and why; otherwise an empty string."""
     if options.is_local or not is_hub_name(options.name_or_path):
         return ""
     reason = why_not_asked(options)

@@ -1,4 +1,4 @@
-"""What a user says about loading a model, and what it comes to on this machine."""
+"""The options of loading a model, and the device and number format that they mean on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DTYPES: dict[Backend, tuple[DType, ...]] = {
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a checkpoint; two equal ones share one loaded copy."""
+    """The specification of a loaded model: models of equal options share one loaded copy."""
 
     name_or_path: str
     device: str | None = None
@@ -58,41 +58,41 @@ class LoadOptions:
 
     @property
     def is_starter(self) -> bool:
-        """Whether this names a model that comes with the package (a folder of that name: ``./starter``)."""
+        """Whether this names the model of the package; a folder of that name is ``./starter``."""
         return self.name_or_path == STARTER
 
     @property
     def is_graph(self) -> bool:
-        """Whether the encoder runs as a graph, on the CPU, not in torch."""
+        """Whether the encoder runs as a graph on the CPU instead of in torch."""
         return self.backend != "torch"
 
     @property
     def is_local(self) -> bool:
-        """Whether all the files are on this machine for certain."""
+        """Whether all files are certainly on this machine."""
         return self.is_starter or Path(self.name_or_path).is_dir()
 
     def resolved_device(self) -> str:
-        """Return the torch device of what is loaded."""
+        """Return the torch device of the loaded model."""
         return "cpu" if self.is_graph else resolve_device(self.device)
 
     def resolved_dtype(self) -> torch.dtype:
-        """Return the torch dtype of what is loaded; of a graph backend, that of the modules outside the graph."""
+        """Return the torch dtype of the loaded model; with a graph backend, that of the modules outside the graph."""
         return resolve_dtype("float32" if self.is_graph else self.dtype, self.resolved_device())
 
     def arguments(self) -> dict[str, Any]:
-        """Return the fields that may be written down: all but the access token, and none that is ``None``."""
+        """Return the fields that may be stored: all but the access token and those that are ``None``."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "token"}
         fields["model_kwargs"] = dict(self.model_kwargs) if self.model_kwargs else None
         return {name: value for name, value in fields.items() if value is not None}
 
     def key(self, kind: ModelKind) -> tuple[str, ...]:
-        """Return the identity of the loaded copy: kind, place, revision, device, dtype, backend, extras."""
+        """Return the identity of the loaded copy: kind, location, revision, device, dtype, backend, extras."""
         path = Path(self.name_or_path)
-        place = str(path.resolve()) if path.is_dir() and not self.is_starter else self.name_or_path
+        location = str(path.resolve()) if path.is_dir() and not self.is_starter else self.name_or_path
         extras = json.dumps(dict(self.model_kwargs or {}), sort_keys=True, default=repr)
         return (
             kind,
-            place,
+            location,
             str(self.revision),
             self.resolved_device(),
             self.dtype,
@@ -104,7 +104,7 @@ class LoadOptions:
 
 
 def portable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's arguments as they hold in any working directory: the path of its folder is made absolute."""
+    """Return a model's arguments with an absolute path of its folder, so that they hold in any working directory."""
     name = arguments.get("name_or_path")
     if isinstance(name, str) and name != STARTER and Path(name).is_dir():
         return {**arguments, "name_or_path": str(Path(name).resolve())}
@@ -112,7 +112,7 @@ def portable(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_device(device: str | None) -> str:
-    """Return `device`, or ``"cuda"`` where there is one and ``"cpu"`` elsewhere; MPS only when asked for."""
+    """Return `device`, or ``"cuda"`` where there is one and ``"cpu"`` elsewhere; MPS only if `device` says so."""
     if device is not None:
         return str(device)
     import torch
