@@ -33,7 +33,7 @@ from transformers import AutoTokenizer
 
 from rerank_integrations import CheckpointError, CrossEncoderModel, InvalidInputError, TruncationWarning
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
-from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
+from rerank_integrations.core.models.loaded_cross_encoder import LoadedCrossEncoder
 
 TRADITIONAL = "國家圖書館於週一閉館，讀者可於線上預約書籍；憑證件（身分證或護照）入館。"
 TEXTS = [
@@ -185,7 +185,7 @@ def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
     with pytest.warns(TruncationWarning, match="5 of 5 query-passage pairs were cut"):
         scores = model.score(LONG_QUERY, texts)
     assert len({round(score, 6) for score in scores}) == len(texts)
-    loaded = LoadedPairScorer(
+    loaded = LoadedCrossEncoder(
         LoadOptions(str(path), dtype="float32", device="cpu", trust_remote_code=brings_code(path))
     )
     limit = loaded.limit(max_length)
@@ -203,7 +203,7 @@ def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
 
 
 def test_a_long_query_is_whole_beside_a_text_with_which_it_fits(path: Path, reference: CrossEncoder) -> None:
-    loaded = LoadedPairScorer(
+    loaded = LoadedCrossEncoder(
         LoadOptions(str(path), dtype="float32", device="cpu", trust_remote_code=brings_code(path))
     )
     query = QUERIES[5]

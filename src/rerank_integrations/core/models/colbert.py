@@ -18,10 +18,10 @@ from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from rerank_integrations.core.models.loaded_colbert import EncodedText, LoadedEncoder, Task
+    from rerank_integrations.core.models.loaded_colbert import EncodedText, LoadedColBERT, Task
 
 
-class ColBERTModel(SharedModel["LoadedEncoder"]):
+class ColBERTModel(SharedModel["LoadedColBERT"]):
     """A late-interaction model; constructing one loads nothing, the first use does.
 
     Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
@@ -113,10 +113,10 @@ class ColBERTModel(SharedModel["LoadedEncoder"]):
         super().__init__(load_options, batch_size, idle_timeout)
 
     @staticmethod
-    def _load(options: LoadOptions) -> LoadedEncoder:
-        from rerank_integrations.core.models.loaded_colbert import LoadedEncoder
+    def _load(options: LoadOptions) -> LoadedColBERT:
+        from rerank_integrations.core.models.loaded_colbert import LoadedColBERT
 
-        return LoadedEncoder(options)
+        return LoadedColBERT(options)
 
     def _own_options(self) -> dict[str, object]:
         return {"query_length": self._lengths["query"], "document_length": self._lengths["document"]}
@@ -304,7 +304,7 @@ class ColBERTModel(SharedModel["LoadedEncoder"]):
         return [vectors[text] for text in texts]
 
     def _encode_unique(
-        self, loaded: LoadedEncoder, texts: list[str], task: Task, batch_size: int, show_progress: bool
+        self, loaded: LoadedColBERT, texts: list[str], task: Task, batch_size: int, show_progress: bool
     ) -> dict[str, Floats]:
         limit = loaded.limit(task, self._lengths[task])
         counts = loaded.count_tokens(texts, task)

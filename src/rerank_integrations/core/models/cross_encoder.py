@@ -18,7 +18,7 @@ from rerank_integrations.core.types import Scorer, ScoreScale
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
+    from rerank_integrations.core.models.loaded_cross_encoder import LoadedCrossEncoder
 
 Activation: TypeAlias = Literal["model", "sigmoid", "raw"]
 Pair: TypeAlias = tuple[str, str]
@@ -46,7 +46,7 @@ class PairScore(NamedTuple):
     order: tuple[float, ...]
 
 
-class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
+class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
     """A cross-encoder; constructing one loads nothing, the first use does.
 
     Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
@@ -127,10 +127,10 @@ class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
         super().__init__(load_options, batch_size, idle_timeout)
 
     @staticmethod
-    def _load(options: LoadOptions) -> LoadedPairScorer:
-        from rerank_integrations.core.models.loaded_cross_encoder import LoadedPairScorer
+    def _load(options: LoadOptions) -> LoadedCrossEncoder:
+        from rerank_integrations.core.models.loaded_cross_encoder import LoadedCrossEncoder
 
-        return LoadedPairScorer(options)
+        return LoadedCrossEncoder(options)
 
     def _own_options(self) -> dict[str, object]:
         return {"max_length": self._max_length, "activation": self._activation}
@@ -265,7 +265,7 @@ class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
             scored = self._score_unique(loaded, unique, size)
         return [scored[pair] for pair in pairs]
 
-    def _score_unique(self, loaded: LoadedPairScorer, pairs: list[Pair], batch_size: int) -> dict[Pair, PairScore]:
+    def _score_unique(self, loaded: LoadedCrossEncoder, pairs: list[Pair], batch_size: int) -> dict[Pair, PairScore]:
         limit = loaded.limit(self._max_length)
         counts = loaded.count_tokens(pairs)
         remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
@@ -306,10 +306,10 @@ class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
         with self._lease.loaded() as loaded:
             return loaded.text_room(query, loaded.limit(self._max_length))
 
-    def _scale(self, loaded: LoadedPairScorer) -> ScoreScale:
+    def _scale(self, loaded: LoadedCrossEncoder) -> ScoreScale:
         return _SCALES.get(self._activation) or loaded.scale
 
-    def _activate(self, loaded: LoadedPairScorer, logits: list[float]) -> list[float]:
+    def _activate(self, loaded: LoadedCrossEncoder, logits: list[float]) -> list[float]:
         scale = self._scale(loaded)
         if scale == "logit":
             return logits
@@ -319,7 +319,7 @@ class CrossEncoderModel(SharedModel["LoadedPairScorer"]):
         return loaded.activate(logits)
 
 
-def _cut(loaded: LoadedPairScorer, pairs: Sequence[Pair], counts: Sequence[int], limit: int) -> list[PairCut]:
+def _cut(loaded: LoadedCrossEncoder, pairs: Sequence[Pair], counts: Sequence[int], limit: int) -> list[PairCut]:
     """Return what is cut of each of `pairs`; `counts` are their tokens, markers included."""
     return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
 

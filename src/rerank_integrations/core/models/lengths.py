@@ -1,4 +1,4 @@
-"""Lengths of texts in tokens: what is cut, the warning of it, and batches by token budget."""
+"""Lengths of texts in tokens: truncation, the warning about it, and batches by token budget."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from rerank_integrations.errors import TruncationWarning, warn_user
 
 
 class PairCut(NamedTuple):
-    """Which sides of a pair are longer than what is read of them."""
+    """The sides of a pair that are truncated."""
 
     query: bool
     text: bool
 
 
 def pair_cut(query: int, text: int, room: int) -> PairCut:
-    """Return what "longest first" truncation cuts of a pair, as Hugging Face tokenizers do it.
+    """Return the sides that "longest first" truncation cuts, as Hugging Face tokenizers do it.
 
     Parameters
     ----------
     query, text
-        In tokens, without markers.
+        Lengths in tokens, without markers.
     room
-        How many tokens of both are read, without markers.
+        The number of tokens of both that are read, without markers.
     """
     if query + text <= room:
         return PairCut(False, False)
-    # Neither is cut below half of the room; of an odd number the longer one has the odd token.
-    half, more = room // 2, room - room // 2
-    for_query, for_text = (more, half) if query > text else (half, more)
+    # Neither side is cut below half of the room; an odd token goes to the longer one.
+    smaller, larger = room // 2, room - room // 2
+    for_query, for_text = (larger, smaller) if query > text else (smaller, larger)
     return PairCut(query > max(room - text, for_query), text > max(room - query, for_text))
 
 
 def text_room(query: int, room: int) -> int:
-    """Return how many tokens of any text are read whole beside a `query` of so many, itself cut if need be."""
+    """Return the text length that is never truncated beside a query of `query` tokens, itself cut if need be."""
     return max(1, room - query, room // 2)
 
 
-# What more tokens at once compute leaves a processor's caches: with 8,192 all-MiniLM-L6 takes half as long again.
-_CPU_TOKENS = 1024
+# The intermediate results of more tokens do not fit into a processor's caches: with 8,192, all-MiniLM-L6 takes half as
+# long again.
+_MAX_CPU_TOKENS_PER_BATCH = 1024
 
 
 def token_budget_batches(
@@ -47,14 +48,14 @@ def token_budget_batches(
 ) -> Iterator[list[int]]:
     """Yield positions, longest first, in batches whose padded size stays under ``batch_size * 256`` tokens.
 
-    On a CPU under 1,024 tokens, and small enough that there are `at_least` batches if the lengths allow it. Sorting by
+    On a CPU the limit is 1,024 tokens, or less so that there are `at_least` batches if the lengths allow it. Sorting by
     length keeps padding small; the longest come first so that a lack of memory shows at once.
     """
     budget = batch_size * 256
     if device == "cpu":
-        budget = min(budget, _CPU_TOKENS, -(-sum(lengths) // at_least))
+        budget = min(budget, _MAX_CPU_TOKENS_PER_BATCH, -(-sum(lengths) // at_least))
     batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
         width = lengths[batch[0]] if batch else lengths[position]
         if batch and (len(batch) + 1) * width > budget:
             yield batch
@@ -64,19 +65,19 @@ def token_budget_batches(
         yield batch
 
 
-# So many tokens a tokenizer takes as a limit that is none.
+# The largest limit that tokenizers accept: no text has so many tokens.
 UNLIMITED = 2**31 - 1
 
 
 def length_remedy(name: str, limit: int, most: int, otherwise: str) -> str:
-    """Return what helps against texts that are cut to `limit` tokens, where the model can read `most`.
+    """Return the advice of a warning that texts are cut to `limit` tokens, where the model can read `most`.
 
     Parameters
     ----------
     name
         The argument that sets the limit.
     otherwise
-        What helps in any case.
+        Advice that helps in any case.
     """
     if most >= UNLIMITED:
         return f"raise {name}, or {otherwise}"
@@ -86,19 +87,19 @@ def length_remedy(name: str, limit: int, most: int, otherwise: str) -> str:
 
 
 class TruncationNotice:
-    """Warns the first time that a model cuts texts of a kind, with the counts of that call."""
+    """Warn the first time that a model cuts texts of a kind, with the counts of that call."""
 
     def __init__(self) -> None:
-        self._said: dict[str, object] = {}
+        self._warned_by: dict[str, object] = {}
 
     def check(self, kind: str, lengths: Sequence[int], limit: int, remedy: str) -> None:
-        """Warn (`TruncationWarning`) if some of `lengths` (tokens) exceed `limit`, once a `kind`."""
+        """Warn once per `kind` (`TruncationWarning`) if some of `lengths`, in tokens, exceed `limit`."""
         cut = [length for length in lengths if length > limit]
         if not cut:
             return
-        # One step of the interpreter's, so that no thread comes between, and nothing is locked where a process forks.
-        turn = object()
-        if self._said.setdefault(kind, turn) is not turn:
+        # setdefault is atomic in the interpreter, so no lock is needed that a fork could copy while it is locked.
+        call = object()
+        if self._warned_by.setdefault(kind, call) is not call:
             return
         warn_user(
             f"{len(cut)} of {len(lengths)} {kind} were cut to {limit} tokens (the longest has {max(cut)}); {remedy}",

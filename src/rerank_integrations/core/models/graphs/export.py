@@ -1,4 +1,4 @@
-"""An encoder out of torch, into an ONNX file."""
+"""Export of an encoder from torch into an ONNX file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Encoder(nn.Module):
-    """The forward pass as a function of tensors alone."""
+    """The forward pass as a function whose arguments are all tensors."""
 
     def __init__(self, transformer: Transformer, names: list[str]) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ class _Encoder(nn.Module):
 
 
 class _MaskedRowsAreZero(TorchFunctionMode):
-    """Writes out what torch does where a token may attend to none: its attention is zero, in a graph it is a mean.
+    """Zero the attention of tokens that may attend to no token: torch does, but in a graph it would be a mean.
 
-    Such are the [MASK] tokens of an expanded query that no window of local attention joins to its words.
+    Such tokens are the [MASK] of an expanded query that no window of local attention connects with its words.
     """
 
     def __torch_function__(
@@ -49,19 +49,21 @@ class _MaskedRowsAreZero(TorchFunctionMode):
 
 
 def export_onnx(transformer: Transformer, inputs: Mapping[str, Tensor], path: Path) -> None:
-    """Write the forward pass of `transformer`, weights in a file beside; both dimensions of each input are free.
+    """Write the forward pass of `transformer` to `path`, and its weights into a file beside it.
+
+    Both dimensions of each input are free.
 
     Parameters
     ----------
     inputs
-        An example with padding in it: what its shape or its values alone decide would be fixed in the graph.
+        An example with padding: a branch that its shape or values decide would be fixed in the graph.
 
     Raises
     ------
     ImportError
-        If what torch exports with is not installed.
+        If the libraries that torch exports with are not installed.
     """
-    # By name: torch reports an absent one as an error of the export.
+    # Imported here, since torch would report an absent library as an error of the export.
     import onnx  # noqa: F401
     import onnxscript  # noqa: F401
 
@@ -71,7 +73,7 @@ def export_onnx(transformer: Transformer, inputs: Mapping[str, Tensor], path: Pa
             _Encoder(transformer, list(inputs)).eval(),
             tuple(inputs.values()),
             dynamo=True,
-            # The one parameter of its forward takes them all.
+            # The forward pass has one variadic parameter for all inputs.
             dynamic_shapes=(tuple({0: free, 1: free} for _ in inputs),),
             input_names=list(inputs),
             output_names=["output"],
@@ -80,14 +82,14 @@ def export_onnx(transformer: Transformer, inputs: Mapping[str, Tensor], path: Pa
     if program is None:
         raise RuntimeError("the exporter returned nothing")
     for node in program.model.graph.all_nodes():
-        # Where in which source file of this machine it comes from.
+        # The metadata names source files of this machine.
         node.metadata_props.clear()
     program.save(str(path), external_data=True)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # It names every operator of libraries that are not installed, and what it deprecates in itself.
+    # The exporter logs every operator of libraries that are not installed, and its own deprecations.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Fixed texts with torch's outputs on them, stored beside a graph: a session that strays from these does not serve."""
+"""Fixed texts with torch's outputs on them, stored beside a graph: a session must reproduce them to be used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PASSAGES = (
     "Wasps eat insects, fruit and whatever is sweet on a table in late summer, and unlike bees they store nothing.",
     "Closed on Mondays.",
 )
-# Of several lengths, so that some are padded. A graph is made with the first batch, and must agree on all.
+# Batches of several lengths, so that some texts are padded. A graph is made with the first and checked on all.
 TEXTS = (
     ["one text", "a text that is somewhat longer than the one before it", "and one more"],
     ["a text alone"],
@@ -43,7 +43,7 @@ TEXTS = (
     [QUERIES[0], *PASSAGES],
     [QUERIES[1], *PASSAGES],
 )
-# Where [MASK] was put into a query: vectors count there, though no token attends to them.
+# The input that marks the [MASK] tokens of an expanded query: their vectors count, though no token attends to them.
 EXPANDED = "query_expansion_positions"
 
 _FILENAME = "probes.safetensors"
@@ -51,7 +51,7 @@ _FILENAME = "probes.safetensors"
 
 @dataclass(frozen=True)
 class Probe:
-    """One batch of texts as the encoder reads it.
+    """One batch of texts as inputs of the encoder, with torch's output.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Probe:
     expected
         Torch's output in float32, *Shape:* (texts, 1) for scores, (texts, tokens, width) for token vectors.
     real
-        Which rows of the output are read, *Shape:* that of the output without its last dimension.
+        The rows of the output that are used, *Shape:* that of the output without its last dimension.
     """
 
     inputs: Arrays
@@ -68,12 +68,12 @@ class Probe:
     real: Mask
 
     def outputs(self, session: GraphSession) -> Floats:
-        """Return what `session` makes of the inputs, in the form of `expected`."""
+        """Return the output of `session` on the inputs, in the shape of `expected`."""
         return session.run({name: self.inputs[name] for name in session.inputs})
 
 
 def compute_probes(transformer: Transformer, examples: Sequence[Mapping[str, torch.Tensor]]) -> list[Probe]:
-    """Return the outputs of `transformer` in torch, float32, on tensors that its preprocessing made."""
+    """Return the outputs of `transformer` in torch, in float32, for inputs from its own preprocessing."""
     import torch
 
     probes = []
@@ -86,11 +86,11 @@ def compute_probes(transformer: Transformer, examples: Sequence[Mapping[str, tor
 
 
 def _real(inputs: Arrays, output: Floats) -> Mask:
-    # What stands at padding is read by nobody.
+    # Nothing uses the output at padding.
     if output.ndim != 3:
         return np.ones(output.shape[:1], bool)
-    read = inputs["attention_mask"].astype(bool)
-    return read | inputs[EXPANDED].astype(bool) if EXPANDED in inputs else read
+    attended = inputs["attention_mask"].astype(bool)
+    return attended | inputs[EXPANDED].astype(bool) if EXPANDED in inputs else attended
 
 
 def save_probes(probes: Sequence[Probe], folder: Path) -> None:
@@ -121,17 +121,17 @@ def load_probes(folder: Path) -> list[Probe]:
 
 
 def relative_error(session: GraphSession, probes: Sequence[Probe]) -> float:
-    """Return how far `session` strays from torch on the probes, as a share of how far torch's own outputs differ.
+    """Return the error of `session` on the probes, relative to the spread of torch's own outputs.
 
-    The root mean square of the differences, over the root mean square distance of torch's outputs from their mean. It
-    is 0 for equal outputs, and about 1.4 for outputs that have nothing to do with torch's. NaN if an output is NaN.
+    This is the root mean square of the differences, divided by the root mean square distance of torch's outputs from
+    their mean. It is 0 for equal outputs, about 1.4 for outputs unrelated to torch's, and NaN if an output is NaN.
     """
-    found = np.concatenate([probe.outputs(session)[probe.real] for probe in probes]).astype(np.float64)
+    outputs = np.concatenate([probe.outputs(session)[probe.real] for probe in probes]).astype(np.float64)
     expected = np.concatenate([probe.expected[probe.real] for probe in probes]).astype(np.float64)
     spread = _root_mean_square(expected - expected.mean(axis=0))
-    # A model whose outputs are all but equal is not held to rounding errors.
+    # A model whose outputs are nearly equal must not fail because of rounding errors.
     least = 1e-4 * float(np.abs(expected).max()) + 1e-12
-    return _root_mean_square(found - expected) / max(spread, least)
+    return _root_mean_square(outputs - expected) / max(spread, least)
 
 
 def _root_mean_square(values: npt.NDArray[np.float64]) -> float:

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
 
-# Activations that share a scale, in 8 bits: of one token, so that a score does not depend on the batch.
-_GROUP = 64
-# Weights worth rounding: below, the saving is nothing and the loss the same.
-_LEAST = 4096
+# The number of 8-bit activations that share a scale: all of one token, so that a score does not depend on the batch.
+_GROUP_SIZE = 64
+# Smaller matrices are not rounded: they save nothing, and rounding loses as much.
+_MIN_WEIGHTS = 4096
 
 Arrays: TypeAlias = Mapping[str, "npt.NDArray[np.int64]"]
 Floats: TypeAlias = "npt.NDArray[np.float32]"
@@ -32,11 +32,11 @@ class GraphSession(ABC):
     Parameters
     ----------
     path
-        The graph: what `write` wrote, or an ONNX file in float32.
+        The graph: a file from `write`, or an ONNX file in float32.
     dtype
-        What to compute in, as the user names it.
+        The number format to compute in, as the user names it.
     callers
-        How many threads run it at once; each gets its share of the cores.
+        How many threads run it at the same time; each gets its share of the cores.
 
     Raises
     ------
@@ -45,13 +45,13 @@ class GraphSession(ABC):
     """
 
     extra: ClassVar[str]
-    """The extra that brings the library, and the name of the backend."""
+    """The extra that installs the library, which is also the name of the backend."""
     library: ClassVar[str]
-    """The distribution whose version the graph depends on."""
+    """The package whose version is part of the graph's name."""
     filename: ClassVar[str]
-    """The file that `write` writes; others may lie beside it."""
+    """The name of the file from `write`; there may be others beside it."""
     has_precisions: ClassVar[bool]
-    """Whether a graph, however its weights are stored, can also be computed in float32."""
+    """Whether a graph with weights of any format can also be computed in float32."""
 
     inputs: tuple[str, ...]
     """The names of the inputs, each int64, *Shape:* (texts, tokens)."""
@@ -62,15 +62,15 @@ class GraphSession(ABC):
     @classmethod
     @abstractmethod
     def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
-        """Write the graph into `folder`, from an ONNX file in float32; with 8-bit weights if wanted."""
+        """Write the graph into `folder` from an ONNX file in float32, with 8-bit weights if `int8`."""
 
     @abstractmethod
     def run(self, arrays: Arrays) -> Floats:
-        """Return the output in float32, an array of the caller's own."""
+        """Return the output in float32, in an array that belongs to the caller."""
 
 
 def threads() -> int:
-    """Return how many threads a graph computes with: as torch, the physical cores that this process may use."""
+    """Return how many threads a graph uses: like torch, the physical cores that this process may use."""
     import torch
 
     return torch.get_num_threads()
@@ -91,10 +91,10 @@ class OnnxSession(GraphSession):
             raise MissingExtraError(self.extra, "backend='onnx'") from error
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = max(1, threads() // callers)
-        # Warnings tell of constants that were folded; errors are raised.
+        # Warnings only report folded constants; errors are raised.
         settings.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        self.inputs = tuple(each.name for each in self._session.get_inputs())
+        self.inputs = tuple(node.name for node in self._session.get_inputs())
 
     @classmethod
     def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
@@ -106,7 +106,7 @@ class OnnxSession(GraphSession):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         model = onnx.load(str(source))
-        # The exporter has inferred the shapes; without this mark the quantizer logs advice to do it.
+        # The exporter has inferred the shapes; without this mark the quantizer advises to do it.
         model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
         with _unlogged():
             quantize_dynamic(
@@ -126,7 +126,7 @@ class OnnxSession(GraphSession):
 
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    # The quantizer logs every tensor by the functions of `logging`, which set the root logger up if nobody has.
+    # The quantizer logs every tensor through functions of `logging` that configure the root logger if nobody has.
     root = logging.getLogger()
     handler, level = logging.NullHandler(), root.level
     root.addHandler(handler)
@@ -156,11 +156,11 @@ class OpenVINOSession(GraphSession):
             "NUM_STREAMS": callers,
             "INFERENCE_NUM_THREADS": threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if native and dtype != "float32" else "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if dtype == "int8" else 0,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if dtype == "int8" else 0,
         }
         self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         self._requests = threading.local()
-        self.inputs = tuple(each.get_any_name() for each in self._compiled.inputs)
+        self.inputs = tuple(node.get_any_name() for node in self._compiled.inputs)
 
     @classmethod
     def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
@@ -173,7 +173,7 @@ class OpenVINOSession(GraphSession):
 
     def run(self, arrays: Arrays) -> Floats:
         """Return the output in float32."""
-        # One request a thread: a second run on a request that is at work would be refused.
+        # One request per thread: a request that is running refuses a second run.
         request = getattr(self._requests, "request", None)
         if request is None:
             request = self._requests.request = self._compiled.create_infer_request()
@@ -192,15 +192,15 @@ def _openvino() -> Any:
 
 @contextlib.contextmanager
 def _without_usage_reports() -> Iterator[None]:
-    """Keep OpenVINO from loading the package by which it reports its use to its makers, over the network, at import.
+    """Keep OpenVINO's import from loading the package that reports its use to its makers over the network.
 
-    Who has imported that package before decides for themselves. OpenVINO takes its absence for granted.
+    If that package is already imported, it stays. OpenVINO works without it.
     """
     name = "openvino_telemetry"
     if name in sys.modules:
         yield
         return
-    # What Python finds here as None cannot be imported.
+    # A module that is None here cannot be imported.
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
@@ -209,9 +209,9 @@ def _without_usage_reports() -> Iterator[None]:
 
 
 def _round_weights(openvino: Any, model: Any) -> None:
-    """Put 8-bit weights and a scale a row in place of float32 weights: OpenVINO multiplies such in 8 bits.
+    """Replace float32 weights by 8-bit weights with a scale per row, which OpenVINO multiplies in 8 bits.
 
-    What NNCF's ``compress_weights`` does in its mode INT8_SYM, without the library.
+    NNCF's ``compress_weights`` does the same in its mode INT8_SYM; this needs no such library.
     """
     from openvino import opset13
 
@@ -219,21 +219,21 @@ def _round_weights(openvino: Any, model: Any) -> None:
         kind = operation.get_type_name()
         if kind not in ("MatMul", "Gather"):
             continue
-        place = 1 if kind == "MatMul" else 0
-        constant = operation.input_value(place).get_node()
+        operand = 1 if kind == "MatMul" else 0
+        constant = operation.input_value(operand).get_node()
         if constant.get_type_name() != "Constant" or constant.get_element_type() != openvino.Type.f32:
             continue
         weights = constant.data
-        if weights.ndim != 2 or weights.size < _LEAST:
+        if weights.ndim != 2 or weights.size < _MIN_WEIGHTS:
             continue
         rows_are_outputs = kind == "Gather" or operation.get_attributes()["transpose_b"]
-        if kind == "MatMul" and weights.shape[1 if rows_are_outputs else 0] % _GROUP:
-            # A group of activations would be left incomplete. Where the processor has AMX, such products of the tests'
-            # tiny checkpoints (48 and 96 wide) came out wrong, while those of whole groups (384, 1,536) were right.
+        if kind == "MatMul" and weights.shape[1 if rows_are_outputs else 0] % _GROUP_SIZE:
+            # A group of activations would be incomplete. On processors with AMX, such products of the tests' tiny
+            # checkpoints (48 and 96 wide) were wrong, while those of whole groups (384, 1,536) were right.
             continue
         scale = np.abs(weights).max(axis=1 if rows_are_outputs else 0, keepdims=True) / np.float32(127)
         scale[scale == 0] = 1
         rounded = opset13.constant(np.rint(weights / scale).astype(np.int8))
         product = opset13.multiply(opset13.convert(rounded, "f32"), opset13.constant(scale))
-        operation.input(place).replace_source_output(product.output(0))
+        operation.input(operand).replace_source_output(product.output(0))
     model.validate_nodes_and_infer_types()
