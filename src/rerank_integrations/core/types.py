@@ -18,6 +18,7 @@ Metadata: TypeAlias = "Mapping[str, Any]"
 # A Mongo-style condition on metadata: {"year": {"$gte": 2023}}.
 Where: TypeAlias = "Mapping[str, Any]"
 ScoreScale: TypeAlias = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
+CrossEncoderScale: TypeAlias = Literal["logit", "probability", "own"]
 VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
 
 
@@ -106,10 +107,6 @@ class Hit:
 
 PassageLike: TypeAlias = "str | Passage | Hit | Mapping[str, Any]"
 """A passage in any form that is accepted: its text, or a mapping with ``text`` and optional ``id`` and ``metadata``."""
-
-
-# A logit is unbounded, a probability is from 0 to 1, and "own" is whatever the checkpoint's activation gives.
-ScoreScale: TypeAlias = Literal["logit", "probability", "own"]
 
 
 class Scorer(Protocol):

@@ -14,7 +14,7 @@ from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.base import SharedModel
 from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions
 from rerank_integrations.core.models.lengths import PairCut, length_remedy, token_budget_batches
-from rerank_integrations.core.types import Scorer, ScoreScale
+from rerank_integrations.core.types import CrossEncoderScale, Scorer
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Activation: TypeAlias = Literal["model", "sigmoid", "raw"]
 Pair: TypeAlias = tuple[str, str]
 
 # The activations whose scale does not depend on the checkpoint.
-_SCALES: dict[Activation, ScoreScale] = {"raw": "logit", "sigmoid": "probability"}
+_SCALES: dict[Activation, CrossEncoderScale] = {"raw": "logit", "sigmoid": "probability"}
 
 
 class _Ranked(TypedDict):
@@ -136,7 +136,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         return {"max_length": self._max_length, "activation": self._activation}
 
     @property
-    def score_scale(self) -> ScoreScale:
+    def score_scale(self) -> CrossEncoderScale:
         """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
         if self._activation in _SCALES:
             return _SCALES[self._activation]
@@ -306,7 +306,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         with self._lease.loaded() as loaded:
             return loaded.text_room(query, loaded.limit(self._max_length))
 
-    def _scale(self, loaded: LoadedCrossEncoder) -> ScoreScale:
+    def _scale(self, loaded: LoadedCrossEncoder) -> CrossEncoderScale:
         return _SCALES.get(self._activation) or loaded.scale
 
     def _activate(self, loaded: LoadedCrossEncoder, logits: list[float]) -> list[float]:

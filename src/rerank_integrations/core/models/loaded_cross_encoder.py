@@ -31,7 +31,7 @@ from rerank_integrations.core.models.loading import (
     usable_device,
     weights_of,
 )
-from rerank_integrations.core.types import ScoreScale
+from rerank_integrations.core.types import CrossEncoderScale
 from rerank_integrations.errors import CheckpointError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -227,11 +227,11 @@ class LoadedCrossEncoder:
             return [float(score) for score in scores.float().cpu().flatten()]
 
     @property
-    def scale(self) -> ScoreScale:
+    def scale(self) -> CrossEncoderScale:
         """The scale of the checkpoint's own activation."""
         from torch import nn
 
-        known: dict[type[object], ScoreScale] = {nn.Sigmoid: "probability", nn.Identity: "logit"}
+        known: dict[type[object], CrossEncoderScale] = {nn.Sigmoid: "probability", nn.Identity: "logit"}
         return known.get(type(self._model.activation_fn), "own")
 
     def activate(self, logits: list[float]) -> list[float]:
