@@ -6,9 +6,14 @@ Every name for use without a framework stands here. Importing this package loads
 from rerank_integrations.core.explanations import Explanation, MatchedWord, TokenMatch, WordMatch
 from rerank_integrations.core.index import ColBERTIndex, IndexStats, VerifyReport, export_colbert, import_colbert
 from rerank_integrations.core.models import (
+    Activation,
+    Backend,
     ColBERTModel,
     CrossEncoderModel,
+    DType,
     LoadedModel,
+    ModelKind,
+    RankedDocument,
     TokenEncoder,
     loaded_models,
     unload_all,
@@ -55,6 +60,8 @@ from rerank_integrations.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
+    "Backend",
     "Candidate",
     "CandidateScorer",
     "Cascade",
@@ -65,6 +72,7 @@ __all__ = [
     "ColBERTScorer",
     "CrossEncoderModel",
     "CrossEncoderScorer",
+    "DType",
     "Explanation",
     "FidelityWarning",
     "Hit",
@@ -82,11 +90,13 @@ __all__ = [
     "LoadedModel",
     "MatchedWord",
     "MissingExtraError",
+    "ModelKind",
     "ModelMismatchError",
     "Passage",
     "PassageLike",
     "PlainScorer",
     "Ranked",
+    "RankedDocument",
     "RankingNote",
     "RerankError",
     "RerankOptions",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rerank_integrations.core.models.loaded_cross_encoder import LoadedCrossEncoder
 
 Activation: TypeAlias = Literal["model", "sigmoid", "raw"]
+"""The function from a cross-encoder's logits to its scores, explained at `CrossEncoderModel`."""
+
 Pair: TypeAlias = tuple[str, str]
 
 # The activations whose scale does not depend on the checkpoint.
@@ -33,7 +35,7 @@ class _Ranked(TypedDict):
 
 
 class RankedDocument(_Ranked, total=False):
-    """One row of `CrossEncoderModel.rank`: position in the given list, score and, if wanted, the text."""
+    """One row of `CrossEncoderModel.rank`: the position in the given list, the score and, if wanted, the text."""
 
     text: str
 

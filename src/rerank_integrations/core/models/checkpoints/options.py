@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 ModelKind: TypeAlias = Literal["colbert", "cross-encoder"]
+"""The kind of a loaded model."""
+
 Backend: TypeAlias = Literal["torch", "onnx", "openvino"]
+"""The library that computes an encoder's forward pass."""
+
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""The number format that a model computes in; which of them a backend has, `ColBERTModel` says."""
 
 STARTER = "starter"
 
