@@ -1,4 +1,4 @@
-"""Everything that touches sentence-transformers: loading, encoding, scoring, explaining."""
+"""The models: everything that uses sentence-transformers to load, encode, score and explain."""
 
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.models.checkpoints.options import Backend, DType, ModelKind

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class ColBERTModel(SharedModel["LoadedColBERT"]):
     """A late-interaction model; constructing one loads nothing, the first use does.
 
-    Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
-    threads may use it.
+    All instances of equal name, revision, device, dtype and backend share one loaded copy. Any number of threads may
+    use it.
 
     Parameters
     ----------
@@ -33,41 +33,42 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
         A hub name or a local directory, in Stanford ColBERT, PyLate or sentence-transformers multi-vector format;
         ``"starter"`` for the model that needs no hub (extra ``[starter]``).
     device
-        A torch device; by default CUDA if there is one, else the CPU.
+        A torch device; by default CUDA if available, else the CPU.
     dtype
         ``"auto"`` (bfloat16 where the processor computes in it, else float32), ``"float32"``, ``"bfloat16"`` or
-        ``"float16"``. The graph backends have no ``"float16"`` but ``"int8"``: 8-bit weights, and activations rounded
-        to 8 bits as they come. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is float32.
+        ``"float16"``. The graph backends have ``"int8"`` instead of ``"float16"``: 8-bit weights, and activations that
+        are rounded to 8 bits during the computation. ONNX Runtime has no ``"bfloat16"`` either; its ``"auto"`` is
+        float32.
     backend
         ``"torch"``; or, on a CPU, ``"onnx"`` (extra ``[onnx]``) or ``"openvino"`` (extra ``[openvino]``): the encoder
-        as a graph, converted at the first use and kept in the cache folder (docs/how-to/backends.md).
+        as a graph, converted at the first use and stored in the cache folder (docs/how-to/backends.md).
     batch_size
         A batch holds at most ``batch_size * 256`` tokens, padding included; on a CPU at most 1,024, which is faster.
     idle_timeout
-        In seconds. After so long without a call the loaded copy is dropped, and the next use loads it again; ``None``:
-        never. Of instances that share a copy the longest counts.
+        Seconds without a call after which the loaded copy is dropped; the next use loads it again. ``None``: never.
+        Among instances that share a copy the longest time-out counts.
     query_length, document_length
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
-        `TruncationWarning` an instance for queries and one for documents.
+        `TruncationWarning` per instance for queries and one for documents.
     revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         Passed to sentence-transformers.
 
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind; at first use, for a `device` that torch cannot use here.
+        At once, for an argument of a wrong type or value; at first use, for a `device` that torch cannot use here.
     CheckpointError
         At first use: no such checkpoint, a plain encoder without a trained projection, no padding token, an encoder
         that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
     InsufficientMemoryError
-        At first use, if the model does not fit into the memory that is left.
+        At first use, if the model does not fit into the remaining memory.
 
     Warns
     -----
     FidelityWarning
-        At first use, if the graph of `backend` strays from torch on this processor, so that something slower computes.
+        At first use, if the graph of `backend` strays from torch on this processor, and a slower computation is used.
 
     References
     ----------
@@ -232,7 +233,7 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
         return maxsim_many(self.encode_queries([query])[0], passages) if passages else []
 
     def cuts_queries(self, texts: Sequence[str]) -> list[bool]:
-        """Return, for each query, whether it is longer than the model reads."""
+        """Return, for each query, whether it is longer than the model reads, so that it would be cut."""
         require_texts(texts, "query")
         if not texts:
             return []
@@ -249,14 +250,14 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
             return loaded.count_tokens(list(texts), "document")
 
     def document_limit(self, length: int | None = None) -> int:
-        """Return how many tokens of a document are read, markers included, by a model of that ``document_length``."""
+        """Return how many tokens of a document a model of that ``document_length`` reads, markers included."""
         with self._lease.loaded() as loaded:
             return loaded.limit("document", length)
 
     def explain(self, query: str, text: str) -> Explanation:
-        """Return, for each query token that stands in the query, the text token it matched best.
+        """Return the best match in `text` for each token that the query contains.
 
-        Markers and ``[MASK]`` expansion of the query are left out, so the matches sum to less than the score.
+        Markers and ``[MASK]`` expansion of the query are omitted, so the matches sum to less than the score.
         """
         require_texts([query, text])
         with self._lease.loaded() as loaded:

@@ -51,43 +51,44 @@ class PairScore(NamedTuple):
 class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
     """A cross-encoder; constructing one loads nothing, the first use does.
 
-    Every instance of equal name, revision, device, dtype and backend shares one loaded copy. Any number of
-    threads may use it.
+    All instances of equal name, revision, device, dtype and backend share one loaded copy. Any number of threads may
+    use it.
 
     Parameters
     ----------
     name_or_path
         A hub name or a local directory of a sequence classifier with one label (BERT, XLM-R, ModernBERT, DeBERTa, ...),
         of a language model that reranks (Qwen3-Reranker, ...), or of a starter that was trained further; ``"starter"``
-        for the one that needs no hub (extra ``[starter]``). docs/reference/models.md lists families.
+        for the one that needs no hub (extra ``[starter]``). docs/reference/models.md lists the families.
     device, dtype, backend, batch_size, idle_timeout
         As for `ColBERTModel`.
     revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
         As for `ColBERTModel`.
     max_length
-        In tokens, of query and passage together, prompt and template included; by default the checkpoint's own. Longer
-        pairs are cut, with one `TruncationWarning` an instance; a query to three quarters of the length at most.
+        The length of query and passage together, in tokens, prompt and template included; by default the checkpoint's
+        own. Longer pairs are cut, with one `TruncationWarning` per instance; a query is cut to three quarters of the
+        length at most.
     activation
-        ``"model"``: what the checkpoint asks for (sigmoid where it is silent); ``"sigmoid"``: scores from 0 to 1;
-        ``"raw"``: logits.
+        ``"model"``: the checkpoint's own (sigmoid if it names none); ``"sigmoid"``: scores from 0 to 1; ``"raw"``:
+        logits.
 
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong kind; at first use, for a `device` that torch cannot use here, or a
-        `max_length` that the template alone fills.
+        At once, for an argument of a wrong type or value; at first use, for a `device` that torch cannot use here, or a
+        `max_length` that the template already fills.
     CheckpointError
         At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
         language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
     MissingExtraError
         At first use, if the library of `backend` is not installed.
     InsufficientMemoryError
-        At first use, if the model does not fit into the memory that is left.
+        At first use, if the model does not fit into the remaining memory.
 
     Warns
     -----
     FidelityWarning
-        At first use, if the graph of `backend` strays from torch on this processor, so that something slower computes.
+        At first use, if the graph of `backend` strays from torch on this processor, and a slower computation is used.
     """
 
     kind = "cross-encoder"
@@ -139,7 +140,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
 
     @property
     def score_scale(self) -> CrossEncoderScale:
-        """``"logit"``, ``"probability"`` (0 to 1), or ``"own"`` for an activation of the checkpoint's own; loads it."""
+        """``"logit"``, ``"probability"`` (0 to 1) or ``"own"``: another activation of the checkpoint; may load it."""
         if self._activation in _SCALES:
             return _SCALES[self._activation]
         with self._lease.loaded() as loaded:
@@ -289,21 +290,21 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         return {pair: PairScore(score, cut, order) for pair, score, cut, order in rows}
 
     def cuts(self, pairs: Sequence[Pair]) -> list[PairCut]:
-        """Return, for each (query, text) pair, which of the two is longer than the model reads of it."""
+        """Return, for each (query, text) pair, which of the two would be cut."""
         if not pairs:
             return []
         with self._lease.loaded() as loaded:
             return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
 
     def pair_limit(self, length: int | None = None) -> int:
-        """Return how many tokens of a pair are read by a model of that ``max_length``; ``None``: the most. Loads it."""
+        """Return how many tokens of a pair a model of that ``max_length`` reads; ``None``: the most. Loads it."""
         with self._lease.loaded() as loaded:
             return loaded.limit(length)
 
     def room(self, query: str) -> int:
-        """Return how many tokens of any text are read whole beside `query`, which is cut for it if need be.
+        """Return the text length, in tokens, that is never cut beside `query`, which is itself cut if need be.
 
-        At least half of what is read of a pair without its markers. Loads the model.
+        It is at least half of the tokens that are read of a pair without its markers. Loads the model.
         """
         with self._lease.loaded() as loaded:
             return loaded.text_room(query, loaded.limit(self._max_length))
