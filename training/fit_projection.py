@@ -2,9 +2,9 @@
 
     python training/fit_projection.py CORPUS.jsonl.gz [--passages 8000] [--seed 0] [--output FILE]
 
-The committed file was fitted on 8,000 glosses of WordNet. Any text of broad vocabulary does: it is needed here alone,
-never by the package. Token vectors are brought to unit length first, as MaxSim sees them; markers and punctuation are
-left out.
+The committed file was fitted on 8,000 glosses of WordNet. Any text of broad vocabulary is suitable; it is needed only
+here, never by the package. Token vectors are first scaled to unit length, as in MaxSim; markers and punctuation are
+omitted.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ def token_vectors(texts: list[str]) -> Iterator[NDArray[np.float32]]:
         )
         with torch.inference_mode():
             vectors = model(**batch).last_hidden_state
-        kept = vectors[~torch.isin(batch["input_ids"], torch.tensor(skipped))]
-        yield torch.nn.functional.normalize(kept, dim=-1).numpy()
+        rows = vectors[~torch.isin(batch["input_ids"], torch.tensor(skipped))]
+        yield torch.nn.functional.normalize(rows, dim=-1).numpy()
 
 
 def fit(texts: list[str]) -> NDArray[np.float32]:
     """Return the `DIM` directions of greatest energy, scaled to equal energy, *Shape:* (128, 384).
 
-    The few directions that all tokens share carry most of the energy and tell tokens apart least, hence the scaling.
+    The few directions that all tokens share have most of the energy and distinguish tokens least, hence the scaling.
     """
     gram = np.zeros((384, 384))
     for vectors in token_vectors(texts):
         gram += vectors.T.astype(np.float64) @ vectors
     energies, directions = (part[..., ::-1][..., :DIM] for part in np.linalg.eigh(gram))
-    # An eigenvector's sign is arbitrary: fixed, so that the file does not depend on the linear algebra library.
+    # An eigenvector's sign is arbitrary. It is fixed so that the file does not depend on the linear algebra library.
     signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(DIM)])
     projection: NDArray[np.float32] = (directions * signs * np.sqrt(energies[0] / energies)).T.astype(np.float32)
     return projection

@@ -1,4 +1,4 @@
-"""What the starter models are trained on: questions, claims and headings with their passages, and hard negatives."""
+"""The training data of the starter models: questions, claims and headings with their passages, and hard negatives."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUESTIONS = 16_000
 TAUGHT_QUESTIONS = 8_000
 SENTENCES = 8
 HEADINGS = {"debian_pkg_en": 6_000, "foldoc": 4_000}
-# So often each of the few claims is seen, with other negatives each time.
+# The few claims are repeated, with other negatives each time.
 CLAIM_ROUNDS = 4
-_SHORTEST = 60
+_MIN_PASSAGE_CHARACTERS = 60
 
 
 def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -> dict[str, list[Example]]:
@@ -38,7 +38,7 @@ def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -
 
 
 def taught_mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
-    """Return `mixture` with fewer questions, and sentences as queries: a teacher says how well each passage fits."""
+    """Return `mixture` with fewer questions and with sentences as queries, for a teacher that rates each passage."""
     sources = mixture(data, negatives, seed, TAUGHT_QUESTIONS)
     sentences = _sentences(_claims(data), random.Random(seed))
     return {**sources, "sentences": mine_negatives(sentences, negatives, seed=seed)}
@@ -49,17 +49,17 @@ def _claims(data: Path) -> list[Example]:
 
 
 def _sentences(claims: list[Example], draw: random.Random) -> list[Example]:
-    """Sentences of the claims' papers, with the rest of the abstract."""
-    found = []
+    """Return sentences of the claims' papers, with the rest of the abstract as positives."""
+    examples = []
     for text in dict.fromkeys(claim.positive for claim in claims):
         sentences = [part for part in re.split(r"(?<=[.?!])\s+", text) if 40 < len(part) < 300]
         drawn = draw.sample(sentences, min(SENTENCES, len(sentences)))
-        found += [Example(sentence, text.replace(sentence, " ")) for sentence in drawn]
-    return found
+        examples += [Example(sentence, text.replace(sentence, " ")) for sentence in drawn]
+    return examples
 
 
 def _questions(data: Path, count: int, draw: random.Random) -> list[Example]:
-    """Questions of SQuAD, each with one paragraph of the same article as its first negative."""
+    """Return questions of SQuAD, each with one paragraph of the same article as its first negative."""
     rows = list(_rows(data / "train" / "squad_train.jsonl.gz"))
     articles: dict[str, list[str]] = {}
     for row in rows:
@@ -73,27 +73,27 @@ def _questions(data: Path, count: int, draw: random.Random) -> list[Example]:
 
 
 def _abstracts(claims: list[Example]) -> list[Example]:
-    """Titles of the claims' papers, with the abstract."""
-    found = {}
+    """Return titles of the claims' papers, with the abstract as positives."""
+    examples = {}
     for claim in claims:
         title, _, abstract = claim.positive.partition(". ")
         if 20 < len(title) < 200 < len(abstract):
-            found[title] = Example(title, abstract)
-    return list(found.values())
+            examples[title] = Example(title, abstract)
+    return list(examples.values())
 
 
 def _headings(corpus: Path, count: int, draw: random.Random) -> list[Example]:
-    """Titles of passages, with the text."""
-    found: dict[str, Example] = {}
+    """Return titles of passages, with the text as positives."""
+    examples: dict[str, Example] = {}
     rows = list(_rows(corpus))
     draw.shuffle(rows)
     for row in rows:
         title = row.get("title", "").strip()
-        if title and len(row["text"]) > _SHORTEST:
-            found.setdefault(title.lower(), Example(title, row["text"]))
-        if len(found) == count:
+        if title and len(row["text"]) > _MIN_PASSAGE_CHARACTERS:
+            examples.setdefault(title.lower(), Example(title, row["text"]))
+        if len(examples) == count:
             break
-    return list(found.values())
+    return list(examples.values())
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""Train the two starter models, and write what each adds to all-MiniLM-L6-v2 into the package.
+"""Train the two starter models, and write the difference of each to all-MiniLM-L6-v2 into the package.
 
     python training/starter.py colbert ../shared/data WORK
     python training/starter.py cross-encoder ../shared/data WORK
     python training/starter.py untrained WORK
 
-The cross-encoder starts from the trained ColBERT. Stopped, it goes on from the last checkpoint in WORK. The last
-command writes the ColBERT that training starts from, to compare with.
+The cross-encoder starts from the trained ColBERT. An interrupted fit goes on from the last checkpoint in WORK. The last
+command writes the ColBERT that training starts from, for comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rerank_integrations.core.models.loaded_cross_encoder import load_pair_model
 from rerank_integrations.training import Fitting, train_colbert, train_cross_encoder
 
 UNTRAINED = Path(__file__).with_name("untrained.safetensors")
-# Of the difference to all-MiniLM-L6-v2: what keeps a file under 3 MB.
+# The rank of the difference to all-MiniLM-L6-v2: it keeps a file under 3 MB.
 RANK = 32
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -30,8 +30,8 @@ def train_colbert(
 ) -> None:
     """Fine-tune a ColBERT model and write it as a sentence-transformers multi-vector checkpoint.
 
-    Each query's MaxSim with its positive is raised over that with its negatives and with the passages of the other
-    queries of the batch, which are all of one source. Embeddings of words stay as they are.
+    Each query's MaxSim with its positive is raised above that with its negatives and with the passages of the other
+    queries of the batch, which all have the same source. Embeddings of words stay as they are.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def train_colbert(
     Raises
     ------
     InvalidInputError
-        If `out` holds something else, or a fit of another base, other examples or settings; for examples of too few
+        If `out` contains anything else, or a fit of another base, other examples or settings; for examples with too few
         negatives, and for a `max_length` above the model's positions.
     CheckpointError
         As for `ColBERTModel`.

@@ -34,9 +34,9 @@ def train_cross_encoder(
 ) -> None:
     """Fine-tune a cross-encoder and write it as a sentence-transformers checkpoint.
 
-    Each query's positive is to be first among its negatives and one passage of another query of the batch (softmax
-    cross-entropy), and the sigmoid of a score to be the probability that the passage is relevant (binary cross-entropy,
-    with a fifth of the weight). Embeddings of words stay as they are.
+    Two losses are minimised: softmax cross-entropy, which puts each query's positive before its negatives and one
+    passage of another query, and with a fifth of the weight binary cross-entropy, which makes the sigmoid of a score
+    the probability that the passage is relevant. Embeddings of words stay as they are.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The folder of a fit: what it keeps to go on from, and in the end the checkpoint."""
+"""The folder of a fit: its intermediate checkpoints, from which it can go on, and finally its result."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
 
 _SETTINGS = "settings.json"
-# The settings again, in the finished checkpoint: the same fit is not done twice.
+# The settings again, in the finished checkpoint, so that the same fit is not repeated.
 _RECORD = "training.json"
 
 
 class FitFolder:
-    """A new folder, one where a fit was stopped, or one that holds a fit's checkpoint.
+    """A new folder, that of an interrupted fit, or one with a fit's checkpoint.
 
-    Until the checkpoint is whole, all is in its folder ``unfinished``: ``settings.json``, the trainer's
-    ``checkpoint-*``, and in the end ``trained``, which is moved out. A fit that is killed at any moment can go on.
+    Until the checkpoint is complete, everything is in its folder ``unfinished``: ``settings.json``, the trainer's
+    ``checkpoint-*``, and finally ``trained``, which is moved out. A fit that is killed at any moment can go on.
 
     Parameters
     ----------
     out
-        The folder. Nothing is made before `begin`.
+        The folder. Nothing is written before `begin`.
 
     Raises
     ------
     InvalidInputError
-        If it holds something else.
+        If it contains anything else.
     """
 
     def __init__(self, out: Path) -> None:
         self.work = out / "unfinished"
         self._out, self._record, self._trained = out, out / _RECORD, self.work / "trained"
-        ours = self._record.is_file() or self._trained.is_dir()
-        if out.exists() and not ours and (not out.is_dir() or any(path != self.work for path in out.iterdir())):
+        is_fit = self._record.is_file() or self._trained.is_dir()
+        if out.exists() and not is_fit and (not out.is_dir() or any(path != self.work for path in out.iterdir())):
             raise InvalidInputError(f"{out} exists already; expected a new folder, or one where a fit was stopped")
 
     def require_same(self, settings: Mapping[str, object]) -> None:
-        """Raise `InvalidInputError` if the fit that is here, finished or not, had other `settings`; they are JSON."""
-        held = self._held()
-        if held is None:
+        """Raise `InvalidInputError` if the fit in this folder, finished or not, had other `settings`; they are JSON."""
+        stored = self._stored_settings()
+        if stored is None:
             return
-        names = [name for name in {**held, **settings} if held.get(name) != settings.get(name)]
+        names = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
         if names:
-            told = ", ".join(f"{name} {held.get(name)!r} and not {settings.get(name)!r}" for name in names)
-            raise InvalidInputError(f"{self._out} holds a fit with {told}; expected the same, or a new folder")
+            differences = ", ".join(f"{name} {stored.get(name)!r} and not {settings.get(name)!r}" for name in names)
+            raise InvalidInputError(f"{self._out} holds a fit with {differences}; expected the same, or a new folder")
 
-    def _held(self) -> dict[str, object] | None:
-        """Return the settings of the fit that is here; ``None`` if it kept nothing to go on from."""
+    def _stored_settings(self) -> dict[str, object] | None:
+        """Return the settings of the fit in this folder; ``None`` if it stored no checkpoint to go on from."""
         if not self._record.is_file() and not self._trained.is_dir() and self.newest_checkpoint() is None:
             return None
         file = self._record if self._record.is_file() else self.work / _SETTINGS
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
+            stored = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"{file} does not hold a fit's settings ({error}); use a new folder") from error
-        if not isinstance(held, dict):
-            raise InvalidInputError(f"{file} does not hold a fit's settings but {held!r}; use a new folder")
-        return held
+        if not isinstance(stored, dict):
+            raise InvalidInputError(f"{file} does not hold a fit's settings but {stored!r}; use a new folder")
+        return stored
 
     def begin(self, settings: Mapping[str, object]) -> bool:
-        """Put right what a kill left half done, and return whether there is something to fit.
+        """Repair what a kill left unfinished, and return whether there is something to fit.
 
-        If so, `work` is there with `settings` in it.
+        If so, the folder `work` exists with `settings` in it.
         """
         if not self._record.is_file() and self._trained.is_dir():
             self._move()
@@ -86,29 +86,29 @@ class FitFolder:
         return True
 
     def newest_checkpoint(self) -> Path | None:
-        """Return the trainer's newest checkpoint that is whole, or ``None``."""
+        """Return the trainer's newest complete checkpoint, or ``None``."""
         steps = {path: _step(path) for path in self.work.glob("checkpoint-*")}
         return max((path for path in steps if steps[path] >= 0), key=steps.__getitem__, default=None)
 
     def keep(self, model: BaseModel) -> None:
-        """Write a sentence-transformers model into its place, and drop what was kept for going on."""
+        """Write a sentence-transformers model as the result, and remove the intermediate checkpoints."""
         saving = self.work / "saving"
         shutil.rmtree(saving, ignore_errors=True)
         model.save_pretrained(str(saving))
         shutil.copyfile(self.work / _SETTINGS, saving / _RECORD)
-        # By this name it is whole.
+        # Under this name it is complete.
         saving.replace(self._trained)
         self._move()
 
     def _move(self) -> None:
-        # The record last: where it is, everything is.
+        # The record is moved last: a folder with a record has everything.
         for path in sorted(self._trained.iterdir(), key=lambda path: path.name == _RECORD):
             path.replace(self._out / path.name)
         shutil.rmtree(self.work)
 
 
 def _step(checkpoint: Path) -> int:
-    """Return the step at which a checkpoint was kept, or -1 if a kill left it without its last file."""
+    """Return the step of a checkpoint, or -1 if a kill left it without its last file."""
     try:
         return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
     except (OSError, ValueError, KeyError, TypeError):
