@@ -31,9 +31,9 @@ def test_it_converts_and_tells_where_and_how_exactly(
     assert exact["against_torch_float32"]["same_order"] == 1
     folder = Path(exact["path"])
     assert exact["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
-    model = ColBERTModel(colbert_dir, backend=backend, dtype="float32")
-    assert model.converted_path == folder
-    assert model.graph == folder
+    loaded = ColBERTModel(colbert_dir, backend=backend, dtype="float32")
+    assert loaded.converted_path == folder
+    assert loaded.graph == folder
 
     code, out, err = call(capsys, *model)
     if code == 1:
