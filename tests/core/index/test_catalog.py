@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from format_2 import as_format_2
 from grown import small_copy
 from toy import ToyEncoder
 
+import rerank_integrations
 from rerank_integrations import ColBERTIndex, IndexFormatError, Passage, RerankError
 
 
@@ -442,3 +444,9 @@ def test_every_index_has_an_id_of_its_own(tmp_path: Path, made: Path) -> None:
     with ColBERTIndex.create(copy, ToyEncoder(), overwrite=True):
         pass
     assert rows(copy, query) != before
+
+
+def test_all_sql_stands_in_the_catalog() -> None:
+    source = Path(rerank_integrations.__file__).parent
+    callers = {path.name for path in source.rglob("*.py") if re.search(r"\.execute\w*\(", path.read_text("utf-8"))}
+    assert callers == {"catalog.py"}

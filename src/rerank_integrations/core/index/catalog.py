@@ -1,42 +1,56 @@
-"""The SQLite catalog: ids, texts, metadata, where each passage's vectors lie; its commit is the index's commit."""
+"""The SQLite catalog: ids, texts, metadata, where each passage's vectors lie; its commit is the index's commit.
+
+All SQL of the package stands here, but for the conditions that `filters` makes. The tables come first, then the queries
+as methods of `ReadTransaction`, the changes as methods of `WriteTransaction`, then `Catalog`, which begins and commits
+transactions. `connections` holds the open connections, and `catalog_rules` says whether what was read is sound.
+
+The catalog has checksums over what it holds, so that a changed byte in a text, a row or a setting is found. A writing
+connection keeps them by itself: triggers of its own, which are no part of the file, see every change of a passage,
+whoever makes it, and the totals are written at the end of the transaction. So they cost a few microseconds per changed
+row, and no writer can forget them. A row of ``passages`` has two: `content_crc` over what the user gave, and
+`place_crc` over where its vectors are. A row that only moves keeps the first, so that moving does not make a damaged
+text look sound.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import json
 import logging
-import os
 import sqlite3
-import threading
 import uuid
-import weakref
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from rerank_integrations.core.concurrency.forks import before_each_fork, forks_held_off
-from rerank_integrations.core.index import row_checksums
-from rerank_integrations.core.index.records import CodecRecord, SegmentRecord, codec_record, segment_record
-from rerank_integrations.core.index.refusals import is_there, lacking_for_read
-from rerank_integrations.core.index.schema import (
+from rerank_integrations.core.index.catalog_rules import (
     FORMAT_VERSION,
-    TABLES,
-    drop_everything,
-    folder_log,
-    last_generation,
-    read_meta,
-    require_schema,
-    table_names,
-    upgrade,
+    Schema,
+    checked_meta,
+    content_crc,
+    place_crc,
+    plain_sql,
+    require_index_tables,
+    require_readable,
+    require_same_meta_table,
+    schema_error,
+    stored_columns,
+    stored_passage,
+    table_crc,
     whole_number,
 )
+from rerank_integrations.core.index.connections import Connection, Connections, FileIdentity
+from rerank_integrations.core.index.filters import Sql, json_ids
+from rerank_integrations.core.index.records import CodecRecord, SegmentRecord, codec_record, segment_record
+from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import (
-    IndexClosedError,
     IndexFormatError,
-    IndexMovedError,
     IndexReadError,
     IndexWriteError,
+    InvalidInputError,
     RerankError,
 )
 
@@ -44,35 +58,82 @@ _LOGGER = logging.getLogger(__name__)
 
 FILENAME = "catalog.sqlite"
 
+# A passage that is a hit: its number, id, text and metadata.
+HitRow: TypeAlias = tuple[int, str, str, dict[str, Any]]
+# A passage to store: its id, text and metadata, then its segment, ordinal there and number of tokens.
+NewRow: TypeAlias = tuple[str, str, str, str, int, int]
+# The tables that name folders of vectors; the folders stand in directories of the same names.
+FolderKind: TypeAlias = Literal["segments", "codecs"]
+FOLDER_KINDS: tuple[FolderKind, ...] = ("segments", "codecs")
+
 _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
-
 # What SQLite says where it cannot write, of which it needs a little for reading too. Python tells from 3.11 on.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
+# Bytes of a text and its metadata that are read with others as one value, and how many of them: 64 MB at most.
+_SHORT_BYTES = 1 << 14
+_ROWS_PER_VALUE = 1 << 10
 
-# More are opened while more threads read at once; each keeps two or three files open.
-_IDLE_CONNECTIONS = 8
-# How often a folder that is replaced at this very moment is looked at again.
-_TRIES = 5
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE codecs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, tokens INTEGER NOT NULL,
+    centroids INTEGER NOT NULL, step REAL NOT NULL, whole INTEGER NOT NULL, checksums TEXT NOT NULL
+);
+CREATE TABLE segments (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, passages INTEGER NOT NULL,
+    tokens INTEGER NOT NULL, codec TEXT REFERENCES codecs(name), checksums TEXT NOT NULL
+);
+CREATE TABLE passages (
+    pid INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL,
+    segment TEXT NOT NULL REFERENCES segments(name), ordinal INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    content_crc INTEGER, place_crc INTEGER
+);
+CREATE UNIQUE INDEX passages_place ON passages (segment, ordinal);
+CREATE TABLE folders (name TEXT PRIMARY KEY, named INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_ADDED_IN_3 = ("content_crc", "place_crc")
+# Names of folders of vectors that the catalog has written down before they are made, or no longer names: what a writer
+# may remove. Each was `named` in a commit, so that a reader may have it open, or never.
+_FOLDERS_TABLE = "CREATE TABLE IF NOT EXISTS folders (name TEXT PRIMARY KEY, named INTEGER NOT NULL) WITHOUT ROWID"
 
-FileIdentity: TypeAlias = "tuple[int, int]"
+_CONTENT = ("pid", "id", "text", "metadata")
+_PLACE = ("pid", "segment", "ordinal", "tokens")
+# Keys of `meta`: how many passages there are, the sum of their `content_crc`, and the checksum of the other tables.
+_ROWS, _SUM, _TABLES_CRC = "passages", "passages_crc", "tables_crc"
 
 
-class Connection(sqlite3.Connection):
-    """A connection to a catalog, with the device and inode of the file that it has open.
+def _content(row: str = "") -> str:
+    return f"content_crc({', '.join(row + column for column in _CONTENT)})"
 
-    It knows which schema it has checked.
-    """
 
-    identity: FileIdentity
-    _checked: int | None = None
+def _place(row: str = "") -> str:
+    return f"place_crc({', '.join(row + column for column in _PLACE)})"
 
-    def require_schema(self, path: Path) -> None:
-        """Raise unless the file holds nothing, or the tables of an index alone; looks again when they have changed."""
-        (version,) = self.execute("PRAGMA schema_version").fetchone()
-        if version != self._checked:
-            require_schema(self, path)
-            self._checked = version
+
+_STORED = "(SELECT content_crc FROM passages WHERE pid = new.pid)"
+# Where all of a row was replaced, its text is another one, and what it was before does not matter. Where it only moved,
+# a place that was damaged keeps the checksum that tells so.
+_MOVED = (
+    f"CASE WHEN new.text IS NOT old.text OR old.place_crc IS {_place('old.')} "
+    f"THEN {_place('new.')} ELSE old.place_crc END"
+)
+# Temporary ones belong to the connection. An update within a trigger does not fire them again: none is of a checksum.
+_WATCH = (
+    "CREATE TEMP TABLE IF NOT EXISTS row_changes (rows INTEGER NOT NULL, total INTEGER NOT NULL)",
+    "DELETE FROM row_changes",
+    "INSERT INTO row_changes VALUES (0, 0)",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_added AFTER INSERT ON main.passages BEGIN
+        UPDATE passages SET content_crc = {_content("new.")}, place_crc = {_place("new.")} WHERE pid = new.pid;
+        UPDATE row_changes SET rows = rows + 1, total = total + {_STORED}; END""",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_rewritten AFTER UPDATE OF {", ".join(_CONTENT)} ON main.passages BEGIN
+        UPDATE passages SET content_crc = {_content("new.")} WHERE pid = new.pid;
+        UPDATE row_changes SET total = total + {_STORED} - coalesce(old.content_crc, 0); END""",
+    f"""CREATE TEMP TRIGGER IF NOT EXISTS row_moved AFTER UPDATE OF {", ".join(_PLACE)} ON main.passages BEGIN
+        UPDATE passages SET place_crc = {_MOVED} WHERE pid = new.pid; END""",
+    """CREATE TEMP TRIGGER IF NOT EXISTS row_removed AFTER DELETE ON main.passages BEGIN
+        UPDATE row_changes SET rows = rows - 1, total = total - coalesce(old.content_crc, 0); END""",
+)
 
 
 class Commit(NamedTuple):
@@ -90,81 +151,400 @@ class Commit(NamedTuple):
         return same and self.generation > other.generation
 
 
-class Catalog:
-    """Connections to one catalog: any number of readers at once, one write transaction at a time.
+class ReadTransaction:
+    """One commit of an index: every answer is of the same state, whatever is written meanwhile."""
 
-    A read transaction sees one commit from its first statement to its last, whatever is written meanwhile. A reader
-    follows its path to the file that stands there now; a writer refuses to go on once that is another one. A fork waits
-    for transactions of other threads, and no connection crosses it: what SQLite remembers of a file's locks would be
-    wrong in a child, and one of its own mutexes could be taken there for ever.
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def commit(self) -> Commit:
+        """Return which commit this transaction sees; two that are equal hold the same."""
+        query = "SELECT key, value FROM meta WHERE key IN ('generation', 'index_id')"
+        facts = dict(self._connection.execute(query))
+        number = whole_number(facts["generation"]) if "generation" in facts else None
+        if number is not None and number < 0:
+            raise IndexFormatError(f"the catalog is damaged: its generation is {facts['generation']!r}")
+        return Commit(self._connection.identity, facts.get("index_id"), number)
+
+    def meta(self) -> dict[str, str]:
+        """Return the index's own facts.
+
+        Raises
+        ------
+        IndexFormatError
+            If they are absent, no such facts, or of a format that this version does not read.
+        """
+        tables = table_names(self._connection)
+        if not tables >= {"meta", "passages"}:
+            raise IndexFormatError(f"{self._path} is not an index: its catalog holds no tables of one")
+        return checked_meta(dict(self._connection.execute("SELECT key, value FROM meta")), tables, self._path)
+
+    # Passages.
+
+    def passage_count(self) -> int:
+        """Return how many passages there are."""
+        return int(self._connection.execute("SELECT count(*) FROM passages").fetchone()[0])
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Return how many passages, tokens of them, and segments there are."""
+        query = "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
+        passages, tokens, segments = self._connection.execute(query).fetchone()
+        return passages, tokens, segments
+
+    def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
+        """Return the passages with these ids, by id; unknown ids are absent."""
+        query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self._connection.execute(query, (json_ids(ids),)).fetchall()
+        return {row[0]: stored_passage(*row) for row in rows}
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the texts of the passages with these ids, by id; unknown ids are absent."""
+        query = "SELECT id, text FROM passages WHERE id IN (SELECT value FROM json_each(?))"
+        return dict(self._connection.execute(query, (json_ids(ids),)))
+
+    def passages_numbered(self, pids: Sequence[int]) -> list[Passage]:
+        """Return the passages with these catalog numbers, in that order.
+
+        Raises
+        ------
+        IndexFormatError
+            If one has no row.
+        """
+        query = "SELECT pid, id, text, metadata FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
+        rows = self._connection.execute(query, (json.dumps(pids),))
+        passages = {pid: stored_passage(*columns) for pid, *columns in rows}
+        _require_all(len(passages), pids)
+        return [passages[pid] for pid in pids]
+
+    def ids_numbered(self, pids: Sequence[int]) -> dict[int, str]:
+        """Return the ids of the passages with these catalog numbers.
+
+        Raises
+        ------
+        IndexFormatError
+            If one has no row, or an id that is no text.
+        """
+        query = "SELECT pid, id FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
+        ids = dict(self._connection.execute(query, (json.dumps(pids),)).fetchall())
+        _require_all(len(ids), pids)
+        if not all(isinstance(passage_id, str) for passage_id in ids.values()):
+            raise IndexFormatError("the catalog is damaged: the id of a passage is no text; verify() says which")
+        return ids
+
+    def hit_rows(self, pids: Sequence[int]) -> list[HitRow]:
+        """Return the passages with these catalog numbers, in any order.
+
+        Raises
+        ------
+        IndexFormatError
+            If one has no row, or columns that were not stored so.
+        """
+        # Short ones many in one value: SQLite gives the interpreter up for each row, and with many callers it takes
+        # long to come back. Long ones each by itself: SQLite has no value of more than a gigabyte.
+        query = f"""SELECT json_group_array(CASE WHEN length(CAST(text AS BLOB)) + length(metadata) <= {_SHORT_BYTES}
+            THEN json_array(pid, id, text, json(metadata)) ELSE pid END) FROM passages
+            WHERE pid IN (SELECT value FROM json_each(?))"""
+        rows: list[HitRow] = []
+        for start in range(0, len(pids), _ROWS_PER_VALUE):
+            batch = json.dumps(pids[start : start + _ROWS_PER_VALUE])
+            for row in json.loads(self._connection.execute(query, (batch,)).fetchone()[0]):
+                pid, *columns = row if isinstance(row, list) else self._long_row(row)
+                rows.append((pid, *stored_columns(*columns)))
+        _require_all(len(rows), pids)
+        return rows
+
+    def _long_row(self, pid: int) -> tuple[Any, ...]:
+        query = "SELECT pid, id, text, metadata FROM passages WHERE pid = ?"
+        row: tuple[Any, ...] = self._connection.execute(query, (pid,)).fetchone()
+        return row
+
+    # Where passages' vectors lie.
+
+    def places_where(self, condition: Sql) -> list[tuple[str, int]]:
+        """Return the segment and ordinal of each passage that satisfies a condition of `filters`.
+
+        Raises
+        ------
+        InvalidInputError
+            If SQLite finds the condition too large.
+        """
+        sql, parameters = condition
+        try:
+            return self._connection.execute(f"SELECT segment, ordinal FROM passages WHERE {sql}", parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            # What SQLite cannot compile is the filter's fault; anything else is not.
+            if any(sign in str(error) for sign in ("too large", "too many", "stack overflow")):
+                raise InvalidInputError(f"the filter is too large: {error}; expected a smaller one, or $in") from error
+            raise
+
+    def passages_per_segment(self) -> dict[str, int]:
+        """Return how many passages point to each segment that any points to."""
+        return dict(self._connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
+
+    def places_in(self, segment: str) -> list[tuple[int, int]]:
+        """Return ordinal and catalog number of each passage that points to a segment, in the order of its ordinals."""
+        query = "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal"
+        return self._connection.execute(query, (segment,)).fetchall()
+
+    def places_in_each(self, segments: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+        """Return what `places_in` returns for each of many segments."""
+        query = (
+            "SELECT segment, ordinal, pid FROM passages WHERE segment IN (SELECT value FROM json_each(?)) "
+            "ORDER BY segment, ordinal"
+        )
+        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for segment, ordinal, pid in self._connection.execute(query, (json_ids(segments),)):
+            places[segment].append((ordinal, pid))
+        return places
+
+    # Segments and codecs.
+
+    def segment_records(self) -> list[SegmentRecord]:
+        """Return what the catalog says of each segment, the oldest first.
+
+        Raises
+        ------
+        IndexFormatError
+            If what it says of one is damaged.
+        """
+        query = "SELECT name, passages, tokens, codec, checksums FROM segments ORDER BY number"
+        return [segment_record(*row) for row in self._connection.execute(query)]
+
+    def codec_records(self) -> list[CodecRecord]:
+        """Return what the catalog says of each codec, the newest last.
+
+        Raises
+        ------
+        IndexFormatError
+            If what it says of one is damaged.
+        """
+        query = "SELECT name, tokens, centroids, step, whole, checksums FROM codecs ORDER BY number"
+        return [codec_record(*row) for row in self._connection.execute(query)]
+
+    def has_codec(self) -> bool:
+        """Return whether the index is compressed."""
+        return self._connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
+
+    def newest_codec_name(self) -> str | None:
+        """Return the name of the codec that compresses new passages; ``None`` before the first."""
+        row = self._connection.execute("SELECT name FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
+        name: str | None = row and row[0]
+        return name
+
+    def newest_centroid_count(self) -> int:
+        """Return how many centroids that codec has; 0 before the first."""
+        row = self._connection.execute("SELECT centroids FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
+        return row[0] if row else 0
+
+    def unnamed_segments(self) -> list[str]:
+        """Return the segments that passages point to and the catalog does not name: none, but for damage."""
+        # From one name to the next by the index, not over all passages.
+        query = """WITH RECURSIVE used(name) AS (
+                SELECT min(segment) FROM passages
+                UNION ALL
+                SELECT (SELECT min(segment) FROM passages WHERE segment > name) FROM used WHERE name IS NOT NULL
+            ) SELECT name FROM used WHERE name IS NOT NULL AND name NOT IN (SELECT name FROM segments)"""
+        return [name for (name,) in self._connection.execute(query)]
+
+    def folder_names(self, kind: FolderKind) -> set[str]:
+        """Return the folders of one kind that this commit names."""
+        if kind not in table_names(self._connection):
+            return set()
+        return {name for (name,) in self._connection.execute(f"SELECT name FROM {kind}")}
+
+    def folder_log(self) -> dict[str, int]:
+        """Return the folders that are written down beside those in use; 1 for each that a commit has named."""
+        if "folders" not in table_names(self._connection):
+            return {}
+        return dict(self._connection.execute("SELECT name, named FROM folders"))
+
+    # Verification.
+
+    def database_problems(self) -> Iterator[str]:
+        """Yield each sentence in which SQLite says that the file, or a reference between rows, is broken."""
+        with _any_text(self._connection):
+            for (finding,) in self._connection.execute("PRAGMA integrity_check").fetchall():
+                if finding != "ok":
+                    yield finding
+            lost: dict[str, int] = defaultdict(int)
+            for table, *_ in self._connection.execute("PRAGMA foreign_key_check"):
+                lost[table] += 1
+        for table, count in sorted(lost.items()):
+            yield f"{count} rows of {table} point to rows that are not there"
+
+    def checksum_problems(self) -> Iterator[str]:
+        """Yield a sentence for each total of the catalog's checksums that does not fit what it holds."""
+        yield from _table_problems(self._connection)
+        recorded = _recorded_totals(self._connection)
+        if _totals(self._connection) != (recorded[_ROWS], recorded[_SUM]):
+            yield (
+                f"the checksums of its passages do not add up to those of the {recorded[_ROWS]} passages that were "
+                "written"
+            )
+
+    def raw_rows(self, *, checksums: bool) -> Generator[tuple[object, ...], None, None]:
+        """Yield every passage as it stands there: number, id, text, metadata, segment, ordinal, tokens, two checksums.
+
+        Bytes that are not UTF-8 come as lone surrogates. Without `checksums`, as of format 2, they are ``None``. While
+        the iterator is open the transaction is for it alone.
+        """
+        crcs = "content_crc, place_crc" if checksums else "NULL, NULL"
+        with _any_text(self._connection):
+            yield from self._connection.execute(
+                f"SELECT pid, id, text, metadata, segment, ordinal, tokens, {crcs} FROM passages"
+            )
+
+
+class WriteTransaction(ReadTransaction):
+    """The one write transaction of an index; it sees what it has written so far."""
+
+    def record_dim(self, dim: int) -> None:
+        """Write down how many dimensions the index's vectors have, unless that stands there already."""
+        self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('dim', ?)", (str(dim),))
+
+    def insert_passages(self, rows: Iterable[NewRow]) -> None:
+        """Store passages whose ids are all new."""
+        self._connection.executemany(
+            "INSERT INTO passages (id, text, metadata, segment, ordinal, tokens) VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
+
+    def upsert_passages(self, rows: Iterable[NewRow]) -> None:
+        """Store passages, in place of those with the same ids."""
+        self._connection.executemany(
+            "INSERT INTO passages (id, text, metadata, segment, ordinal, tokens) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, "
+            "segment = excluded.segment, ordinal = excluded.ordinal, tokens = excluded.tokens",
+            rows,
+        )
+
+    def replace_metadata(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Give stored passages other metadata: pairs of metadata and id."""
+        self._connection.executemany("UPDATE passages SET metadata = ? WHERE id = ?", rows)
+
+    def delete_passages(self, ids: Sequence[str]) -> int:
+        """Remove the passages with these ids; return how many there were."""
+        query = "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))"
+        return self._connection.execute(query, (json_ids(ids),)).rowcount
+
+    def move_passages(self, segment: str, pids: Sequence[int]) -> None:
+        """Let the passages with these catalog numbers be the first, second, ... of a segment."""
+        self._connection.executemany(
+            "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
+            [(segment, ordinal, pid) for ordinal, pid in enumerate(pids)],
+        )
+
+    def insert_segment(self, record: SegmentRecord) -> None:
+        """Name a segment."""
+        self._connection.execute(
+            "INSERT INTO segments (name, passages, tokens, codec, checksums) VALUES (?, ?, ?, ?, ?)",
+            (record.name, record.passages, record.tokens, record.codec, json.dumps(record.checksums)),
+        )
+
+    def insert_codec(self, record: CodecRecord) -> None:
+        """Name a codec; it is the current one from now on."""
+        self._connection.execute(
+            "INSERT INTO codecs (name, tokens, centroids, step, whole, checksums) VALUES (?, ?, ?, ?, ?, ?)",
+            (record.name, record.tokens, record.centroids, record.step, record.whole, json.dumps(record.checksums)),
+        )
+
+    def forget_unused(self) -> None:
+        """Remove the segments without a passage, and the codecs without a segment but the newest, from the catalog.
+
+        Their names go to the log of folders that may be removed. While a name leads nowhere, by damage, whatever seems
+        unused may be what it meant, and stays.
+        """
+        if not self.unnamed_segments():
+            self._forget("segments", "name NOT IN (SELECT segment FROM passages)")
+        query = "SELECT 1 FROM segments WHERE codec IS NOT NULL AND codec NOT IN (SELECT name FROM codecs) LIMIT 1"
+        if not self._connection.execute(query).fetchone():
+            self._forget(
+                "codecs",
+                "name NOT IN (SELECT codec FROM segments WHERE codec IS NOT NULL) "
+                "AND number < (SELECT max(number) FROM codecs)",
+            )
+
+    def _forget(self, kind: FolderKind, unused: str) -> None:
+        self._connection.execute(f"INSERT OR REPLACE INTO folders SELECT name, 1 FROM {kind} WHERE {unused}")
+        self._connection.execute(f"DELETE FROM {kind} WHERE {unused}")
+
+    def ensure_folder_log(self) -> None:
+        """Make the log of folders where it is absent: in format 2, and before an import has made an index."""
+        self._connection.execute(_FOLDERS_TABLE)
+
+    def update_folder_log(self, gone: Iterable[str], new: Iterable[str]) -> None:
+        """Remove from the log what the catalog names now and what is gone; write down `new` folders, yet unnamed."""
+        self.ensure_folder_log()
+        for kind in set(FOLDER_KINDS) & table_names(self._connection):
+            self._connection.execute(f"DELETE FROM folders WHERE name IN (SELECT name FROM {kind})")
+        self._connection.executemany("DELETE FROM folders WHERE name = ?", [(name,) for name in gone])
+        self._connection.executemany("INSERT INTO folders VALUES (?, 0)", [(name,) for name in new])
+
+
+class Catalog:
+    """The catalog file of one index: any number of read transactions at once, one write transaction at a time.
+
+    A read transaction sees one commit from its first statement to its last, whatever is written meanwhile. How
+    connections follow the file and cross a fork: `Connections`.
     """
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self._path = path
         self._read_only = read_only
-        self._changed = threading.Condition()
-        self._idle: list[Connection] = []
-        # The thread of each connection in use.
-        self._users: list[int] = []
-        self._identity: FileIdentity | None = None
-        # Before a fork all connections are closed; without this another file might then get the inode.
-        self._pin: io.FileIO | None = None
-        self._closed = False
-        with forks_held_off():
-            _CATALOGS.add(self)
+        self._connections = Connections(path, self._open, read_only=read_only)
 
-    def create(self, meta: dict[str, str], fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
-        """Make the schema anew, in one transaction: what stood there is gone only if all of it succeeds.
+    def create(self, meta: dict[str, str], fill: Callable[[WriteTransaction], None] | None = None) -> None:
+        """Make the schema, in one transaction: what stood there is gone only if all of it succeeds.
 
         `fill` may name segments, codecs and passages in it. Open readers compare generations, so the count goes on;
         ``index_id`` tells the new index from the one that stood there.
         """
         with self._transaction() as connection:
-            before = last_generation(connection)
-            log = folder_log(connection)
-            drop_everything(connection)
-            for statement in TABLES.split(";"):
+            before = _last_generation(connection)
+            log = _all_folders(connection)
+            _drop_everything(connection)
+            for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.executemany("INSERT INTO folders VALUES (?, ?)", log.items())
             rows = {"index_id": uuid.uuid4().hex, **meta, "format": str(FORMAT_VERSION), "generation": str(before)}
             connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-            row_checksums.fill(connection)
-            row_checksums.watch(connection)
+            _compute_checksums(connection)
+            _watch_rows(connection)
             if fill is not None:
-                fill(connection)
+                fill(WriteTransaction(connection, self._path.parent))
 
     def upgrade(self) -> None:
         """Give a catalog of an older format what this one has, in one transaction; nothing where it is only read."""
         if self._read_only:
             return
-        with self.read() as connection:
-            old = read_meta(connection, self._path.parent)["format"] != str(FORMAT_VERSION)
-        if old:
+        with self.read() as transaction:
+            is_old = transaction.meta()["format"] != str(FORMAT_VERSION)
+        if is_old:
             with self.write():
                 _LOGGER.info("%s becomes an index of format %d", self._path.parent, FORMAT_VERSION)
 
     def table_names(self) -> set[str]:
         """Return the names of the tables of whatever database stands there; of another program's too."""
-        with self._connection() as connection, _translated(self._path, "cannot be read"):
+        with self._connections.lend() as connection, _translated(self._path, "cannot be read"):
             return table_names(connection)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Give a connection inside a read transaction.
+    def read(self) -> Iterator[ReadTransaction]:
+        """Begin a read transaction, which ends with the block.
 
         Raises
         ------
         IndexFormatError
             If the file holds anything but the tables of an index, such as triggers and views.
         """
-        with self._connection() as connection, _translated(self._path, "cannot be read"):
+        with self._connections.lend() as connection, _translated(self._path, "cannot be read"):
             connection.execute("BEGIN")
-            connection.require_schema(self._path)
-            yield connection
+            self._require_schema(connection)
+            yield ReadTransaction(connection, self._path.parent)
 
     @contextlib.contextmanager
-    def write(self, *, new_commit: bool = True) -> Iterator[Connection]:
-        """Give a connection inside a write transaction, committed with the next generation at the end.
+    def write(self, *, new_commit: bool = True) -> Iterator[WriteTransaction]:
+        """Begin a write transaction, committed with the next generation at the end of the block.
 
         Whatever is raised inside rolls it back. Without `new_commit` the generation stays: nothing that readers see
         has changed.
@@ -176,29 +556,12 @@ class Catalog:
             look sound.
         """
         with self._transaction(new_commit) as connection:
-            connection.require_schema(self._path)
+            self._require_schema(connection)
+            transaction = WriteTransaction(connection, self._path.parent)
             # An import logs the folders that it makes before there is an index.
             if "meta" in table_names(connection):
-                self._begin(connection)
-            yield connection
-
-    def _begin(self, connection: Connection) -> None:
-        if read_meta(connection, self._path.parent)["format"] != str(FORMAT_VERSION):
-            upgrade(connection)
-        elif problems := list(row_checksums.table_problems(connection)):
-            raise IndexFormatError(f"{self._path} is damaged: {problems[0]}; nothing was written")
-        row_checksums.watch(connection)
-
-    @contextlib.contextmanager
-    def _transaction(self, new_commit: bool = True) -> Iterator[Connection]:
-        with self._connection() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            if "meta" in table_names(connection):
-                if new_commit:
-                    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
-                row_checksums.settle(connection)
-            connection.execute("COMMIT")
+                self._begin(connection, transaction.meta()["format"])
+            yield transaction
 
     def is_past_all_readers(self, patience_ms: int) -> bool:
         """Return whether no reader, in any process, sees a commit older than the last one; waits `patience_ms` at most.
@@ -206,7 +569,7 @@ class Catalog:
         SQLite's own proof: the write-ahead log can be copied to its end only if every reader reads its end. Readers on
         a read-only medium take no lock; they begin again if a file is gone.
         """
-        with self._connection() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
+        with self._connections.lend() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
             connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
             try:
                 busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
@@ -217,140 +580,51 @@ class Catalog:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         return not busy and in_log == copied
 
-    def is_in_place(self) -> bool:
-        """Return whether the file that this catalog first opened still stands at its path."""
-        return self._identity is None or _identity(self._path) == self._identity
-
-    def require_in_place(self) -> None:
-        """Raise unless `is_in_place`.
-
-        Raises
-        ------
-        IndexClosedError
-            If the catalog was closed.
-        IndexMovedError
-            If another file stands at its path, or none.
-        IndexReadError
-            If the operating system does not say what stands there.
-        """
-        self._require_open()
-        if not self.is_in_place():
-            if lacking := lacking_for_read(self._path):
-                raise lacking
-            raise IndexMovedError(
-                f"the index that was opened at {self._path.parent} is no longer there: the folder was moved, replaced "
-                "or removed. Nothing was written or removed; close this index, and open the one you mean"
-            )
-
     def reclaim(self) -> None:
         """Give the space of deleted rows back to the file system; another atomic step of SQLite's."""
-        with self._connection() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
+        with self._connections.lend() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
             connection.execute("VACUUM")
 
-    def close(self) -> None:
-        """Close every connection, those in use when they are done; no new one is given."""
-        with forks_held_off(), self._changed:
-            self._closed = True
-            pin, self._pin = self._pin, None
-        if pin is not None:
-            pin.close()
-        self.close_idle()
+    def is_in_place(self) -> bool:
+        """Return whether the file that this catalog first opened still stands at its path."""
+        return self._connections.is_in_place()
 
-    def close_idle(self) -> None:
-        """Close the connections that no thread uses; the next call opens another."""
-        with forks_held_off(), self._changed:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+    def require_in_place(self) -> None:
+        """Raise unless `is_in_place`; see `Connections.require_in_place`."""
+        self._connections.require_in_place()
+
+    def close(self) -> None:
+        """Close every connection, those in use when they are done; no new transaction begins."""
+        self._connections.close()
 
     def wait_unused(self, seconds: float) -> None:
-        """Wait until no other thread uses a connection, and at most so long."""
-        this = threading.get_ident()
-        with forks_held_off(), self._changed:
-            self._changed.wait_for(lambda: all(user == this for user in self._users), seconds)
+        """Wait until no other thread is within a transaction, for at most so many seconds."""
+        self._connections.wait_unused(seconds)
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        with forks_held_off(), self._in_use():
-            immutable = self._is_immutable()
-            connection = self._connect(immutable) if immutable else self._take()
-            keep = not immutable
-            try:
-                yield connection
-            finally:
-                try:
-                    connection.rollback()
-                except sqlite3.Error:
-                    keep = False
-                self._put_back(connection, keep)
+    def _transaction(self, new_commit: bool = True) -> Iterator[Connection]:
+        with self._connections.lend() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if "meta" in table_names(connection):
+                if new_commit:
+                    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+                _write_totals(connection)
+            connection.execute("COMMIT")
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        this = threading.get_ident()
-        with self._changed:
-            self._require_open()
-            self._users.append(this)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._users.remove(this)
-                self._changed.notify_all()
+    def _begin(self, connection: Connection, version: str) -> None:
+        if version != str(FORMAT_VERSION):
+            _upgrade(connection)
+        elif problems := list(_table_problems(connection)):
+            raise IndexFormatError(f"{self._path} is damaged: {problems[0]}; nothing was written")
+        _watch_rows(connection)
 
-    def _take(self) -> Connection:
-        stale: list[Connection] = []
-        with self._changed:
-            if not self._read_only:
-                self.require_in_place()
-            elif self._identity is not None and _identity(self._path) not in (None, self._identity):
-                # Another index stands there now. One that was moved away is read on until then.
-                stale, self._idle, self._identity = self._idle, [], None
-            if self._idle:
-                return self._idle.pop()
-        for connection in stale:
-            connection.close()
-        return self._connect(immutable=False)
-
-    def _put_back(self, connection: Connection, keep: bool) -> None:
-        with self._changed:
-            keep = keep and not self._closed and connection.identity == self._identity
-            if keep and len(self._idle) < _IDLE_CONNECTIONS:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise IndexClosedError(f"the index at {self._path.parent} is closed; open it again")
-
-    def _is_immutable(self) -> bool:
-        # On a read-only medium SQLite cannot make its shared-memory file, and needs none. Asked anew each time: the
-        # folder of someone else may get a writer at any moment.
-        if not self._read_only or os.access(self._path.parent, os.W_OK):
-            return False
-        return is_there(self._path) and not is_there(Path(f"{self._path}-wal"))
-
-    def _connect(self, immutable: bool) -> Connection:
-        for _ in range(_TRIES):
-            before = _identity(self._path)
-            if before is None and self._identity is not None:
-                self.require_in_place()
-            connection = self._open(immutable)
-            after = _identity(self._path)
-            # SQLite opens the catalog and then its log, each by its path: both must be of one index.
-            if after is not None and before in (None, after):
-                connection.identity = after
-                with self._changed:
-                    if self._read_only or self._identity is None:
-                        if after != self._identity or self._pin is None:
-                            self._pin = _pin(self._path, after)
-                        self._identity = after
-                    if after == self._identity:
-                        return connection
-            connection.close()
-            if not self._read_only:
-                self.require_in_place()
-        raise IndexMovedError(f"{self._path.parent} is replaced again and again; open the index once that is over")
+    def _require_schema(self, connection: Connection) -> None:
+        """Raise unless the file holds nothing, or the tables of an index alone; looks again when they have changed."""
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version != connection.checked_schema:
+            _require_schema(connection, self._path)
+            connection.checked_schema = version
 
     def _open(self, immutable: bool) -> Connection:
         uri = self._path.resolve().as_uri()
@@ -374,7 +648,11 @@ class Catalog:
                     # Opens the log too.
                     connection.execute("PRAGMA schema_version").fetchone()
             else:
-                row_checksums.prepare(connection)
+                connection.create_function("content_crc", len(_CONTENT), content_crc, deterministic=True)
+                connection.create_function("place_crc", len(_PLACE), place_crc, deterministic=True)
+                # What is noted in a transaction needs no file, which a full or read-only folder for temporary files
+                # would refuse.
+                connection.execute("PRAGMA temp_store = MEMORY")
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
@@ -384,123 +662,167 @@ class Catalog:
         return connection
 
 
-_CATALOGS: weakref.WeakSet[Catalog] = weakref.WeakSet()
+# The schema.
 
 
-def _close_idle_connections() -> None:
-    for catalog in list(_CATALOGS):
-        with contextlib.suppress(sqlite3.Error):
-            catalog.close_idle()
+def table_names(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the catalog's tables, without SQLite's own."""
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    return {row[0] for row in connection.execute(query)}
 
 
-before_each_fork(_close_idle_connections)
+def _schema(connection: sqlite3.Connection) -> Schema:
+    query = "SELECT type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_master"
+    rows = connection.execute(query).fetchall()
+    return frozenset((str(kind), str(name), str(table), plain_sql(str(sql))) for kind, name, table, sql in rows)
 
 
-def commit_seen(connection: Connection) -> Commit:
-    """Return which commit the transaction of `connection` sees; two that are equal hold the same."""
-    facts = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('generation', 'index_id')"))
-    number = whole_number(facts["generation"]) if "generation" in facts else None
-    if number is not None and number < 0:
-        raise IndexFormatError(f"the catalog is damaged: its generation is {facts['generation']!r}")
-    return Commit(connection.identity, facts.get("index_id"), number)
+@functools.cache
+def _expected_schema(version: int) -> Schema:
+    """Return what a catalog of this format holds, as SQLite itself writes it down."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_TABLES)
+        newest = _schema(connection)
+    if version > 2:
+        return newest
+    columns = "".join(f",{column} INTEGER" for column in _ADDED_IN_3)
+    return frozenset((*row[:3], row[3].replace(columns, "")) for row in newest if row[2] != "folders")
 
 
-def segment_records(connection: sqlite3.Connection) -> list[SegmentRecord]:
-    """Return what the catalog says of each segment, in the order of their making.
-
-    Raises
-    ------
-    IndexFormatError
-        If what it says of one is damaged.
-    """
-    query = "SELECT name, passages, tokens, codec, checksums FROM segments ORDER BY number"
-    return [segment_record(*row) for row in connection.execute(query)]
-
-
-def codec_records(connection: sqlite3.Connection) -> list[CodecRecord]:
-    """Return the codecs that the catalog names, the newest last.
-
-    Raises
-    ------
-    IndexFormatError
-        If what it says of one is damaged.
-    """
-    query = "SELECT name, tokens, centroids, step, whole, checksums FROM codecs ORDER BY number"
-    return [codec_record(*row) for row in connection.execute(query)]
+def _require_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `IndexFormatError` unless the file holds nothing, or the tables of an index alone."""
+    found, newest, older = _schema(connection), _expected_schema(FORMAT_VERSION), _expected_schema(2)
+    # What a catalog holds while an import writes its folders.
+    folders_alone = frozenset(row for row in newest if row[2] == "folders")
+    if found in (frozenset(), folders_alone, older, newest):
+        return
+    require_index_tables(found, path.parent)
+    require_same_meta_table(found, newest, path.parent)
+    row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    require_readable(row and row[0], path.parent)
+    raise schema_error(found, newest, older, catalog=path)
 
 
-def insert_segment(connection: sqlite3.Connection, record: SegmentRecord) -> None:
-    """Name a segment in the catalog."""
-    connection.execute(
-        "INSERT INTO segments (name, passages, tokens, codec, checksums) VALUES (?, ?, ?, ?, ?)",
-        (record.name, record.passages, record.tokens, record.codec, json.dumps(record.checksums)),
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Add what format 2 lacks, within the caller's transaction."""
+    for column in _ADDED_IN_3:
+        connection.execute(f"ALTER TABLE passages ADD COLUMN {column} INTEGER")
+    connection.execute(_FOLDERS_TABLE)
+    _compute_checksums(connection)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),))
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('index_id', ?)", (uuid.uuid4().hex,))
+
+
+def _last_generation(connection: sqlite3.Connection) -> int:
+    """Return the number of the last commit of whatever index stands there; 0 where there is none."""
+    if "meta" not in table_names(connection):
+        return 0
+    row = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    return max(0, whole_number(row[0])) if row else 0
+
+
+def _all_folders(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return all folders that the catalog has ever told of and that may still be there; 1 for each it has named."""
+    tables = table_names(connection)
+    log = dict(connection.execute("SELECT name, named FROM folders")) if "folders" in tables else {}
+    for kind in set(FOLDER_KINDS) & tables:
+        log |= {name: 1 for (name,) in connection.execute(f"SELECT name FROM {kind}")}
+    return log
+
+
+def _drop_everything(connection: sqlite3.Connection) -> None:
+    """Remove all that a catalog holds, triggers and views first: of what somebody put there nothing is to stay."""
+    query = (
+        "SELECT type, name FROM main.sqlite_master WHERE name <> 'sqlite_sequence' AND type <> 'index' "
+        "ORDER BY type = 'table'"
+    )
+    for kind, name in connection.execute(query).fetchall():
+        quoted = str(name).replace('"', '""')
+        connection.execute(f'DROP {kind} IF EXISTS main."{quoted}"')
+
+
+# Checksums.
+
+
+def _compute_checksums(connection: sqlite3.Connection) -> None:
+    """Give every passage its checksums, for a catalog that had none."""
+    connection.execute(f"UPDATE passages SET content_crc = {_content()}, place_crc = {_place()}")
+    rows, total = _totals(connection)
+    _record_totals(connection, {_ROWS: rows, _SUM: total})
+
+
+def _watch_rows(connection: sqlite3.Connection) -> None:
+    """Keep the checksums of every passage that is changed from now on in this transaction."""
+    for statement in _WATCH:
+        connection.execute(statement)
+
+
+def _write_totals(connection: sqlite3.Connection) -> None:
+    """Write the totals of the transaction; after its last change of any table."""
+    rows, total = connection.execute("SELECT rows, total FROM row_changes").fetchone()
+    if rows or total:
+        before = _recorded_totals(connection)
+        count = (before[_ROWS] or 0) + rows
+        # A checksum that was damaged by itself is in the sum for ever; without rows there is nothing left of it.
+        _record_totals(connection, {_ROWS: count, _SUM: (before[_SUM] or 0) + int(total) if count else 0})
+    _record_totals(connection, {_TABLES_CRC: tables_crc(connection)})
+
+
+def _totals(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many passages there are, and the sum of the checksums that they have."""
+    rows, total = connection.execute("SELECT count(*), coalesce(sum(content_crc), 0) FROM passages").fetchone()
+    return rows, total
+
+
+def _table_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield a sentence if the small tables are not as the last transaction left them."""
+    if _recorded_totals(connection)[_TABLES_CRC] != tables_crc(connection):
+        yield "its own facts, or what it says of segments and codecs, are not as they were written"
+
+
+def _recorded_totals(connection: sqlite3.Connection) -> dict[str, int | None]:
+    """Return the totals that ``meta`` holds; ``None`` for what is no whole number."""
+    query = "SELECT value FROM meta WHERE key = ? AND value NOT GLOB '*[^0-9]*' AND length(value) BETWEEN 1 AND 18"
+    rows = {key: connection.execute(query, (key,)).fetchone() for key in (_ROWS, _SUM, _TABLES_CRC)}
+    return {key: int(row[0]) if row else None for key, row in rows.items()}
+
+
+def _record_totals(connection: sqlite3.Connection, totals: Mapping[str, int]) -> None:
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [(key, str(value)) for key, value in totals.items()],
     )
 
 
-def forget_unused(connection: sqlite3.Connection) -> None:
-    """Take the segments without a passage, and the codecs without a segment but the newest, off the catalog.
-
-    Their names go to the log of folders that may be removed. While a name leads nowhere, by damage, whatever seems
-    unused may be what it meant, and stays.
-    """
-    if not unnamed_segments(connection):
-        _forget(connection, "segments", "name NOT IN (SELECT segment FROM passages)")
-    if not connection.execute(
-        "SELECT 1 FROM segments WHERE codec IS NOT NULL AND codec NOT IN (SELECT name FROM codecs) LIMIT 1"
-    ).fetchone():
-        _forget(
-            connection,
-            "codecs",
-            "name NOT IN (SELECT codec FROM segments WHERE codec IS NOT NULL) "
-            "AND number < (SELECT max(number) FROM codecs)",
-        )
+def tables_crc(connection: sqlite3.Connection) -> int:
+    """Return the checksum of all rows of all tables but ``passages``, whatever their order."""
+    query = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name <> 'passages' ORDER BY name"
+    crc = 0
+    with _any_text(connection):
+        for (name,) in connection.execute(query).fetchall():
+            where = f"WHERE key <> '{_TABLES_CRC}'" if name == "meta" else ""
+            crc = table_crc(name, connection.execute(f"SELECT * FROM main.{name} {where}"), crc)
+    return crc
 
 
-def unnamed_segments(connection: sqlite3.Connection) -> list[str]:
-    """Return the segments that passages point to and the catalog does not name: none, but for damage."""
-    # From one name to the next by the index, not over all passages.
-    query = """WITH RECURSIVE used(name) AS (
-            SELECT min(segment) FROM passages
-            UNION ALL SELECT (SELECT min(segment) FROM passages WHERE segment > name) FROM used WHERE name IS NOT NULL
-        ) SELECT name FROM used WHERE name IS NOT NULL AND name NOT IN (SELECT name FROM segments)"""
-    return [name for (name,) in connection.execute(query)]
-
-
-def _forget(connection: sqlite3.Connection, table: str, unused: str) -> None:
-    connection.execute(f"INSERT OR REPLACE INTO folders SELECT name, 1 FROM {table} WHERE {unused}")
-    connection.execute(f"DELETE FROM {table} WHERE {unused}")
-
-
-def insert_codec(connection: sqlite3.Connection, record: CodecRecord) -> None:
-    """Name a codec in the catalog; it is the current one from now."""
-    connection.execute(
-        "INSERT INTO codecs (name, tokens, centroids, step, whole, checksums) VALUES (?, ?, ?, ?, ?, ?)",
-        (record.name, record.tokens, record.centroids, record.step, record.whole, json.dumps(record.checksums)),
-    )
-
-
-def _identity(path: Path) -> FileIdentity | None:
+@contextlib.contextmanager
+def _any_text(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have texts that are not UTF-8 come as strings with lone surrogates, which stand for the very bytes."""
+    before = connection.text_factory
+    connection.text_factory = lambda stored: stored.decode("utf-8", "surrogateescape")
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        yield
+    finally:
+        connection.text_factory = before
 
 
-def _pin(path: Path, identity: FileIdentity) -> io.FileIO | None:
-    """Keep the inode of the file at `path` from being given to another one, for as long as what is returned lives.
+# Errors.
 
-    Only Linux can without taking SQLite's locks, which closing any other descriptor of the file would do.
-    """
-    if not hasattr(os, "O_PATH"):
-        return None
-    with contextlib.suppress(OSError):
-        pin = io.FileIO(path, opener=lambda name, _: os.open(name, os.O_PATH | os.O_CLOEXEC))
-        found = os.fstat(pin.fileno())
-        if (found.st_dev, found.st_ino) == identity:
-            return pin
-        pin.close()
-    return None
+
+def _require_all(found: int, pids: Sequence[int]) -> None:
+    """Raise unless each passage that the index of places names has a row: fewer would be returned."""
+    if found != len(pids):
+        raise IndexFormatError(f"the catalog is damaged: it lacks {len(pids) - found} passages that it has places for")
 
 
 @contextlib.contextmanager

@@ -17,12 +17,12 @@ from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
+from rerank_integrations.core.index.filters import compile_selection
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
-from rerank_integrations.core.index.model_record import model_record, recorded_model, require_model
+from rerank_integrations.core.index.model_record import document_length, model_record, recorded_model, require_model
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.refusals import is_file
-from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.search_options import Effort, search_device
 from rerank_integrations.core.index.validation import id_list
 from rerank_integrations.core.index.writer import Writer
@@ -164,9 +164,9 @@ class ColBERTIndex:
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
             catalog.upgrade()
-            with catalog.read() as connection:
-                meta = read_meta(connection, folder)
-                start_compiling_early(connection, meta)
+            with catalog.read() as transaction:
+                meta = transaction.meta()
+                start_compiling_early(transaction, meta)
             encoder = recorded_model(meta, folder) if model is None else as_colbert_model(model)
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
@@ -376,6 +376,42 @@ class ColBERTIndex:
         (vectors,) = self._encode_queries([query])
         return self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
 
+    def score_stored(self, query: Floats, ids: Iterable[str]) -> dict[str, Hit]:
+        """Score stored passages by a query that is encoded already.
+
+        Parameters
+        ----------
+        query
+            The query's token vectors by `model`; float32, *Shape:* (tokens, dim).
+        ids
+            Which passages; unknown ones are absent from the result.
+
+        Returns
+        -------
+        dict
+            The hit of each passage by its id, best first.
+
+        Raises
+        ------
+        IndexClosedError
+            If the index was closed.
+        ModelMismatchError
+            If the index now holds vectors of another model.
+        """
+        wanted = id_list(ids)
+        self._require_open()
+        if not wanted:
+            return {}
+        hits = self._reader.rerank(query, wanted, None, self._model.fingerprint, search_device(self._model))
+        return {hit.id: hit for hit in hits}
+
+    @property
+    def recorded_document_length(self) -> int | None:
+        """The ``document_length`` of the model that made the index; ``None`` for the checkpoint's own."""
+        self._require_open()
+        with self._catalog.read() as transaction:
+            return document_length(transaction.meta(), self._path)
+
     def get(self, ids: Iterable[str]) -> list[Passage]:
         """Return the passages with these ids, in the order asked; unknown ids are left out."""
         wanted = id_list(ids)
@@ -393,8 +429,8 @@ class ColBERTIndex:
     def stats(self) -> IndexStats:
         """Return counts and sizes."""
         self._require_open()
-        with self._catalog.read() as connection:
-            return collect_stats(connection, self._path, read_meta(connection, self._path), self._model.name)
+        with self._catalog.read() as transaction:
+            return collect_stats(transaction, self._path, transaction.meta(), self._model.name)
 
     def verify(self) -> VerifyReport:
         """Read every file and compare it with its checksum and the catalog.
@@ -451,7 +487,7 @@ class ColBERTIndex:
         require_count(k, "k")
         allowed = None if ids is None else id_list(ids)
         self._require_open()
-        select = self._reader.selection(where, allowed)
+        select = compile_selection(where, allowed)
         asked = [query for query in queries if query.strip()]
         if not asked or k == 0 or allowed == []:
             return [[] for _ in queries]
@@ -464,8 +500,8 @@ class ColBERTIndex:
     def _encode_queries(self, queries: list[str]) -> list[Floats]:
         vectors = encode_queries(self._model, queries)
         if not self._dim_checked:
-            with self._catalog.read() as connection:
-                recorded = read_meta(connection, self._path).get("dim")
+            with self._catalog.read() as transaction:
+                recorded = transaction.meta().get("dim")
             if recorded is not None and int(recorded) != self._model.dim:
                 raise InvalidInputError(
                     f"{self._model.name!r} has token vectors of {self._model.dim} dimensions; {self._path} holds "
@@ -502,8 +538,8 @@ class ColBERTIndex:
     def _require_nbits(self, nbits: int | None) -> None:
         if nbits is None:
             return
-        with self._catalog.read() as connection:
-            recorded = int(read_meta(connection, self._path)["nbits"])
+        with self._catalog.read() as transaction:
+            recorded = int(transaction.meta()["nbits"])
         if type(nbits) is not int or nbits != recorded:
             raise InvalidInputError(
                 f"nbits is {nbits!r}; {self._path} was made with {recorded}. Leave nbits out, or create it anew "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Catalog, codec_records, forget_unused, insert_segment
+from rerank_integrations.core.index.catalog import Catalog, ReadTransaction, WriteTransaction
+from rerank_integrations.core.index.catalog_rules import recorded_dim
 from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
 from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.schema import read_meta, recorded_dim
 from rerank_integrations.core.index.segment_folders import Folders
 from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment, Segment
-from rerank_integrations.core.index.validation import sql_ids
 from rerank_integrations.core.index.vector_files import (
     check_segment,
     open_codec,
@@ -58,21 +55,21 @@ def must_compress(passages: int, tokens: int, *, finished: bool) -> bool:
 
 
 def start_compiling_early(
-    connection: sqlite3.Connection, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
+    transaction: ReadTransaction, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
 ) -> None:
     """Have the loops compiled by another process if the index is compressed, or well on its way to be."""
     # A catalog that does not say so is damaged, which is not for this to find.
     if not meta.get("nbits", "").isdecimal():
         return
-    compressed = connection.execute("SELECT 1 FROM codecs LIMIT 1").fetchone() is not None
+    compressed = transaction.has_codec()
     if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
         start_compiling(int(meta["nbits"]))
 
 
 def compile_now(catalog: Catalog, index_path: Path) -> None:
     """Have the loops compiled by another process, and wait for it."""
-    with catalog.read() as connection:
-        nbits = read_meta(connection, index_path).get("nbits", "")
+    with catalog.read() as transaction:
+        nbits = transaction.meta().get("nbits", "")
     if nbits.isdecimal():
         require_compiled(int(nbits))
 
@@ -83,7 +80,7 @@ def outgrown(trained_on: int, tokens: int) -> bool:
 
 
 def train(
-    connection: sqlite3.Connection,
+    transaction: ReadTransaction,
     index_path: Path,
     records: Sequence[SegmentRecord],
     nbits: int,
@@ -97,12 +94,12 @@ def train(
 
     tokens = sum(record.tokens for record in records)
     _LOGGER.info("training centroids for %d tokens of %s", tokens, index_path)
-    sample = _sample(connection, index_path, records, _TOKENS_A_CENTROID * centroid_count(tokens))
+    sample = _sample(transaction, index_path, records, _TOKENS_A_CENTROID * centroid_count(tokens))
     return train_codec(sample, tokens, nbits, show_progress=show_progress)
 
 
 def _sample(
-    connection: sqlite3.Connection, index_path: Path, records: Sequence[SegmentRecord], most: int
+    transaction: ReadTransaction, index_path: Path, records: Sequence[SegmentRecord], most: int
 ) -> NDArray[np.float16]:
     total = sum(record.tokens for record in records)
     wanted = min(_SAMPLE_TOKENS, most)
@@ -111,19 +108,19 @@ def _sample(
     for record in records:
         count = min(record.tokens, -(-record.tokens * wanted // total))
         rows = np.sort(generator.choice(record.tokens, count, replace=False))
-        pieces.append(_vectors(connection, index_path, open_segment(index_path, record), rows))
+        pieces.append(_vectors(transaction, index_path, open_segment(index_path, record), rows))
     return np.concatenate(pieces)
 
 
 def _vectors(
-    connection: sqlite3.Connection, index_path: Path, segment: Segment, rows: NDArray[np.int64]
+    transaction: ReadTransaction, index_path: Path, segment: Segment, rows: NDArray[np.int64]
 ) -> NDArray[np.float16]:
-    dim = recorded_dim(read_meta(connection, index_path))
+    dim = recorded_dim(transaction.meta())
     if isinstance(segment, FloatSegment):
         require_fitting(index_path, segment, None, dim)
         return segment.tokens[rows]
 
-    record = next(record for record in codec_records(connection) if record.name == segment.codec)
+    record = next(record for record in transaction.codec_records() if record.name == segment.codec)
     codec = open_codec(index_path, record)
     require_fitting(index_path, segment, codec, dim)
     codes = Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows])
@@ -160,7 +157,7 @@ class _Piece(Generic[S]):
 
 
 def rewrite(
-    connection: sqlite3.Connection, folders: Folders, records: Sequence[SegmentRecord], codec: Codec | None
+    transaction: ReadTransaction, folders: Folders, records: Sequence[SegmentRecord], codec: Codec | None
 ) -> Iterator[Written]:
     """Write what is alive of segments of one kind anew; `commit_rewrite` puts it in their place.
 
@@ -181,9 +178,9 @@ def rewrite(
     IndexWriteError
         If the disk is full.
     """
-    dim = recorded_dim(read_meta(connection, folders.path))
+    dim = recorded_dim(transaction.meta())
     segments = [_open_sound(folders.path, record, codec if record.codec else None, dim) for record in records]
-    alive = _alive(connection, [record.name for record in records])
+    alive = transaction.places_in_each([record.name for record in records])
     floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
     compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
     if codec is None:
@@ -193,30 +190,16 @@ def rewrite(
     yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(folders, codec, pieces))
 
 
-def commit_rewrite(connection: sqlite3.Connection, written: Sequence[Written]) -> None:
+def commit_rewrite(transaction: WriteTransaction, written: Sequence[Written]) -> None:
     """Let the passages be where `rewrite` has put them."""
     for record, pids in written:
-        insert_segment(connection, record)
-        connection.executemany(
-            "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
-            [(record.name, place, pid) for place, pid in enumerate(pids.tolist())],
-        )
-    forget_unused(connection)
+        transaction.insert_segment(record)
+        transaction.move_passages(record.name, pids.tolist())
+    transaction.forget_unused()
 
 
-def _alive(connection: sqlite3.Connection, names: list[str]) -> dict[str, list[tuple[int, int]]]:
-    alive: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    query = (
-        "SELECT segment, ordinal, pid FROM passages WHERE segment IN (SELECT value FROM json_each(?)) "
-        "ORDER BY segment, ordinal"
-    )
-    for name, ordinal, pid in connection.execute(query, (sql_ids(names),)):
-        alive[name].append((ordinal, pid))
-    return alive
-
-
-def _piece(segment: S, alive: dict[str, list[tuple[int, int]]]) -> _Piece[S]:
-    places = np.array(alive[segment.name], dtype=np.int64).reshape(-1, 2)
+def _piece(segment: S, alive: Mapping[str, list[tuple[int, int]]]) -> _Piece[S]:
+    places = np.array(alive.get(segment.name, []), dtype=np.int64).reshape(-1, 2)
     return _Piece(segment, places[:, 0], places[:, 1])
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from sqlite3 import Connection
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, ReadTransaction
 from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
@@ -31,11 +30,9 @@ from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.schema import read_meta, stored_passage
 from rerank_integrations.core.index.segments import FloatSegment, Group, Part, PlaidSegment, Selection
 from rerank_integrations.core.index.snapshot import Snapshot
 from rerank_integrations.core.maxsim import Floats
-from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 Rows = NDArray[np.int64]
@@ -135,9 +132,9 @@ def export_colbert(
     # An index that is closed, or damaged, says so here.
     name = index.stats().model
 
-    def run(connection: Connection, snapshot: Snapshot) -> None:
+    def run(transaction: ReadTransaction, snapshot: Snapshot) -> None:
         sources = _sources(snapshot.everything)
-        encoder = _encoder(connection, index.path, snapshot.everything, sources, show_progress)
+        encoder = _encoder(transaction, index.path, snapshot.everything, sources, show_progress)
         passages = sum(len(source.part.places) for source in sources)
         # tqdm takes None for "only on a terminal".
         disable = None if show_progress is None else not show_progress
@@ -147,7 +144,7 @@ def export_colbert(
         ):
             for chunk in _chunks(sources):
                 codes, residuals = _encoded(encoder, chunk)
-                writer.add(codes, residuals, chunk.lengths, _passages(connection, chunk.pids))
+                writer.add(codes, residuals, chunk.lengths, transaction.passages_numbered(chunk.pids))
                 bar.update(len(chunk.pids))
 
     with closing(Catalog(index.path / FILENAME, read_only=True)) as catalog:
@@ -161,7 +158,7 @@ def _sources(everything: Selection) -> list[_Source]:
 
 
 def _encoder(
-    connection: Connection,
+    transaction: ReadTransaction,
     index_path: Path,
     everything: Selection,
     sources: Sequence[_Source],
@@ -170,7 +167,7 @@ def _encoder(
     tokens = sum(source.part.tokens for source in sources)
     if tokens == 0:
         raise InvalidInputError(f"{index_path} holds no tokens, and colbert-ai opens no such index; expected some")
-    meta = read_meta(connection, index_path)
+    meta = transaction.meta()
     require_dim(int(meta["dim"]), int(meta["nbits"]), f"the dimension of {index_path}", InvalidInputError)
     if len(everything.groups) == 1 and not everything.floats and everything.groups[0].codec.whole:
         return _Verbatim(everything.groups[0], _kept_buckets(meta, index_path))
@@ -277,17 +274,6 @@ def _encoded(encoder: _Encoder, chunk: _Chunk) -> tuple[NDArray[np.int32], NDArr
         block = slice(start, start + _BLOCK)
         codes[block], residuals[block] = encoder.encode(chunk.source, chunk.rows[block])
     return codes, residuals
-
-
-def _passages(connection: Connection, pids: list[int]) -> list[Passage]:
-    query = "SELECT pid, id, text, metadata FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
-    rows = connection.execute(query, (json.dumps(pids),))
-    found = {pid: stored_passage(*columns) for pid, *columns in rows}
-    if len(found) != len(pids):
-        raise IndexFormatError(
-            f"the catalog is damaged: it lacks {len(pids) - len(found)} passages that it has places for"
-        )
-    return [found[pid] for pid in pids]
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Mongo-style filters over metadata, compiled to SQL."""
+"""Conditions on passages as SQL: Mongo-style filters over metadata, and lists of ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,41 @@ _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _EXPECTED = "expected a string, a finite number (whole ones below 2**63), a bool or None"
 # A name of more dots is read as nested keys or as one key; of so many, as any mixture (32 paths).
 _MOST_DOTS = 5
+_BY_ID = "id IN (SELECT value FROM json_each(?))"
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
+
+
+def compile_selection(where: Mapping[str, Any] | None, ids: Sequence[str] | None) -> Sql | None:
+    """Turn a filter and a list of ids into the condition that both hold; ``None`` for every passage.
+
+    Raises
+    ------
+    InvalidInputError
+        See `compile_filter`; or if the filter is nested too deep.
+    """
+    try:
+        clauses = [] if where is None else [compile_filter(where)]
+    except RecursionError as error:
+        raise InvalidInputError("the filter is nested too deep; expected a flatter one") from error
+    if ids is not None:
+        clauses.append((_BY_ID, [json_ids(ids)]))
+    if not clauses:
+        return None
+    return (
+        " AND ".join(f"({sql})" for sql, _ in clauses),
+        [value for _, parameters in clauses for value in parameters],
+    )
+
+
+def names_ids(condition: Sql) -> bool:
+    """Return whether a condition of `compile_selection` lists ids, so that it will hardly come again."""
+    return _BY_ID in condition[0]
+
+
+def json_ids(ids: Sequence[str]) -> str:
+    """Return `ids` as one SQL parameter, for ``IN (SELECT value FROM json_each(?))``."""
+    # SQLite ends a JSON string at a NUL, so "a\0b" would mean "a"; no stored id holds one.
+    return json.dumps([passage_id for passage_id in ids if "\0" not in passage_id])
 
 
 def compile_filter(where: Mapping[str, Any]) -> Sql:

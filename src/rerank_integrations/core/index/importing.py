@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from rerank_integrations.core.index import lock
 from rerank_integrations.core.index.array_rules import codec_problem
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, insert_codec, insert_segment
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, NewRow, WriteTransaction
 from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.colbert_ai import (
     Chunk,
@@ -203,14 +202,11 @@ def _write_all(
     with _bar(theirs, "importing", show_progress) as bar:
         written = list(_segments(folders, theirs, codec, passages.ids, bar))
 
-    def fill(connection: sqlite3.Connection) -> None:
-        insert_codec(connection, codec_record)
+    def fill(transaction: WriteTransaction) -> None:
+        transaction.insert_codec(codec_record)
         for segment in written:
-            insert_segment(connection, segment.record)
-        connection.executemany(
-            "INSERT INTO passages (id, text, metadata, segment, ordinal, tokens) VALUES (?, ?, ?, ?, ?, ?)",
-            _rows(passages, written),
-        )
+            transaction.insert_segment(segment.record)
+        transaction.insert_passages(_rows(passages, written))
 
     catalog.create(meta, fill)
 
@@ -264,7 +260,7 @@ def _codes(codec: Codec, piece: _Piece) -> Codes:
     return Codes(piece.codes, piece.residuals, np.minimum(scales, np.iinfo(np.uint16).max).astype(np.uint16))
 
 
-def _rows(passages: Collection, written: Sequence[_Written]) -> Iterator[tuple[str, str, str, str, int, int]]:
+def _rows(passages: Collection, written: Sequence[_Written]) -> Iterator[NewRow]:
     places = (
         (pid, segment.record.name, ordinal, tokens)
         for segment in written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from rerank_integrations.core.index import row_checksums
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, codec_records, commit_seen, segment_records
+from rerank_integrations.core.index.catalog import FILENAME, Catalog, ReadTransaction
+from rerank_integrations.core.index.catalog_rules import (
+    FORMAT_VERSION,
+    content_crc,
+    place_crc,
+    recorded_dim,
+    stored_passage,
+)
 from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.refusals import lacking_for_read
-from rerank_integrations.core.index.row_checksums import any_text, content_crc, place_crc
-from rerank_integrations.core.index.schema import FORMAT_VERSION, read_meta, recorded_dim, stored_passage
 from rerank_integrations.core.index.segment_folders import CODECS, SEGMENTS
 from rerank_integrations.core.index.vector_files import check_codec, check_segment, open_codec, open_segment
 from rerank_integrations.errors import IndexFormatError
@@ -80,25 +84,24 @@ class VerifyReport:
     segments: int
 
 
-def collect_stats(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], model: str) -> IndexStats:
+def collect_stats(transaction: ReadTransaction, path: Path, meta: Mapping[str, str], model: str) -> IndexStats:
     """Count what the catalog and the files hold."""
-    passages, tokens = connection.execute("SELECT count(*), coalesce(sum(tokens), 0) FROM passages").fetchone()
+    passages, tokens, _ = transaction.sizes()
     size = sum(_sizes(path))
     vectors = sum(sum(_sizes(path / folder)) for folder in (SEGMENTS, CODECS))
-    codec = connection.execute("SELECT centroids FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
     return IndexStats(
         passages=passages,
         tokens=tokens,
-        segments=len(segment_records(connection)),
+        segments=len(transaction.segment_records()),
         bytes=size,
         vector_bytes=vectors,
         dim=int(meta["dim"]) if "dim" in meta else None,
         bytes_per_token=size / tokens if tokens else 0.0,
         bytes_per_passage=size / passages if passages else 0.0,
         model=model,
-        kind="plaid" if codec else "exact",
+        kind="plaid" if transaction.has_codec() else "exact",
         nbits=int(meta["nbits"]),
-        centroids=codec[0] if codec else 0,
+        centroids=transaction.newest_centroid_count(),
     )
 
 
@@ -111,21 +114,16 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
         Listing every problem found.
     """
     while True:
-        with catalog.read() as connection:
-            before = commit_seen(connection)
+        with catalog.read() as transaction:
+            before = transaction.commit()
             # What stops several parts is said once.
-            problems = list(dict.fromkeys(_problems(connection, path)))
+            problems = list(dict.fromkeys(_problems(transaction, path)))
             if not problems:
-                return _report(connection)
-        with catalog.read() as connection:
-            if commit_seen(connection) == before:
+                return VerifyReport(*transaction.sizes())
+        with catalog.read() as transaction:
+            if transaction.commit() == before:
                 raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
         # A writer has committed meanwhile, and may have removed files that it no longer needs: not damage.
-
-
-def _report(connection: sqlite3.Connection) -> VerifyReport:
-    query = "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
-    return VerifyReport(*connection.execute(query).fetchone())
 
 
 def _sizes(path: Path) -> Iterator[int]:
@@ -136,12 +134,12 @@ def _sizes(path: Path) -> Iterator[int]:
                 yield (Path(folder) / name).stat().st_size
 
 
-def _problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+def _problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
     # Each by itself: what stops one does not hide what others find.
-    yield from _tried(path, lambda: _database_problems(connection))
-    yield from _tried(path, lambda: _own_problems(connection, path))
-    yield from _tried(path, lambda: _file_problems(connection, path))
-    yield from _tried(path, lambda: _row_problems(connection, path))
+    yield from _tried(path, lambda: (f"catalog: {problem}" for problem in transaction.database_problems()))
+    yield from _tried(path, lambda: _own_problems(transaction, path))
+    yield from _tried(path, lambda: _file_problems(transaction, path))
+    yield from _tried(path, lambda: _row_problems(transaction, path))
 
 
 def _tried(path: Path, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
@@ -154,48 +152,34 @@ def _tried(path: Path, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
         yield f"catalog: {error}"
 
 
-def _database_problems(connection: sqlite3.Connection) -> Iterator[str]:
-    with any_text(connection):
-        for (finding,) in connection.execute("PRAGMA integrity_check").fetchall():
-            if finding != "ok":
-                yield f"catalog: {finding}"
-        lost = Counter(table for table, *_ in connection.execute("PRAGMA foreign_key_check"))
-    for table, count in sorted(lost.items()):
-        yield f"catalog: {count} rows of {table} point to rows that are not there"
-
-
-def _own_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
-    meta = read_meta(connection, path)
+def _own_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
+    meta = transaction.meta()
     if meta["format"] == str(FORMAT_VERSION):
-        yield from (f"catalog: {problem}" for problem in row_checksums.table_problems(connection))
-        yield from (f"catalog: {problem}" for problem in row_checksums.total_problems(connection))
+        yield from (f"catalog: {problem}" for problem in transaction.checksum_problems())
 
 
-def _file_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
-    dim = recorded_dim(read_meta(connection, path))
+def _file_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
+    dim = recorded_dim(transaction.meta())
     codecs: dict[str, Codec] = {}
-    if connection.execute("SELECT count(*) FROM codecs").fetchone()[0]:
-        for codec in codec_records(connection):
-            problems = list(check_codec(path, codec))
-            yield from problems
-            if not problems:
-                codecs[codec.name] = open_codec(path, codec)
-    for record in segment_records(connection):
+    for codec in transaction.codec_records():
+        problems = list(check_codec(path, codec))
+        yield from problems
+        if not problems:
+            codecs[codec.name] = open_codec(path, codec)
+    for record in transaction.segment_records():
         if record.codec is not None and record.codec not in codecs:
             yield f"segment {record.name} cannot be read: its codec {record.codec} is damaged, or not there"
         else:
             yield from check_segment(path, record, codecs[record.codec] if record.codec else None, dim)
 
 
-def _row_problems(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+def _row_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
     """Read every passage: its columns, its checksums, and whether its segment has so many tokens at its place."""
-    checked = read_meta(connection, path)["format"] == str(FORMAT_VERSION)
-    columns = "pid, id, text, metadata, segment, ordinal, tokens"
-    query = f"SELECT {columns}, {'content_crc, place_crc' if checked else 'NULL, NULL'} FROM passages"
-    lengths = _lengths(connection, path)
+    checked = transaction.meta()["format"] == str(FORMAT_VERSION)
+    lengths = _lengths(transaction, path)
     damaged: dict[str, list[str]] = defaultdict(list)
-    with any_text(connection):
-        for row in connection.execute(query):
+    with contextlib.closing(transaction.raw_rows(checksums=checked)) as rows:
+        for row in rows:
             if problem := _row_problem(row, lengths, checked):
                 damaged[problem].append(repr(row[1]))
     for problem, ids in damaged.items():
@@ -227,10 +211,10 @@ def _row_problem(row: tuple[Any, ...], lengths: Mapping[str, list[int] | None], 
     return None
 
 
-def _lengths(connection: sqlite3.Connection, path: Path) -> dict[str, list[int] | None]:
+def _lengths(transaction: ReadTransaction, path: Path) -> dict[str, list[int] | None]:
     """Return how many tokens each passage of each segment has; ``None`` where its files do not tell."""
     lengths: dict[str, list[int] | None] = {}
-    for record in segment_records(connection):
+    for record in transaction.segment_records():
         lengths[record.name] = None
         # What is wrong with its files is said of them.
         with contextlib.suppress(OSError, IndexFormatError):

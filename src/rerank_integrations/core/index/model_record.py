@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rerank_integrations.core.index.catalog import Catalog
-from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.models.checkpoints.options import portable
@@ -75,6 +74,21 @@ def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
     if _names_path(model.name):
         return WithheldModel(path, model.name, "a path on this machine")
     return model
+
+
+def document_length(meta: Mapping[str, str], path: Path) -> int | None:
+    """Return the ``document_length`` of the model that the index at `path` records; ``None`` for the checkpoint's own.
+
+    Raises
+    ------
+    IndexFormatError
+        If the record is no JSON object.
+    """
+    try:
+        length = json.loads(meta["model"]).get("document_length")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise IndexFormatError(f"{path} is damaged: the model that it records is {meta['model'][:100]!r}") from error
+    return length if isinstance(length, int) else None
 
 
 def is_taken_on_trust(model: ColBERTModel) -> bool:
@@ -149,8 +163,8 @@ class WithheldModel:
 
 def require_model(catalog: Catalog, path: Path, model: TokenEncoder) -> None:
     """Raise `ModelMismatchError` unless the index at `path` was made with this model."""
-    with catalog.read() as connection:
-        recorded = read_meta(connection, path)["fingerprint"]
+    with catalog.read() as transaction:
+        recorded = transaction.meta()["fingerprint"]
     if recorded != model.fingerprint:
         raise ModelMismatchError(
             f"{path} was made with a model of fingerprint {recorded}; {model.name!r} has {model.fingerprint}. "

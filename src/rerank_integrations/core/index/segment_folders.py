@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import sqlite3
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,14 +15,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import Checksums, write_arrays
-from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.catalog import FOLDER_KINDS, Catalog, FolderKind, WriteTransaction
 from rerank_integrations.core.index.lock import WriterLock
 from rerank_integrations.core.index.refusals import cause
-from rerank_integrations.core.index.schema import FOLDERS_TABLE, table_names
 
 _LOGGER = logging.getLogger(__name__)
 
-SEGMENTS, CODECS = "segments", "codecs"
+SEGMENTS: FolderKind = "segments"
+CODECS: FolderKind = "codecs"
 
 _NAME = re.compile(r"([0-9a-f]{32})(?:\.tmp)?")
 # Names that a commit writes down for the folders to come, so that these need no transaction of their own.
@@ -47,7 +46,7 @@ class Folders:
         self._spare: list[str] = []
         self._gone: set[str] = set()
 
-    def write(self, kind: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Checksums]:
+    def write(self, kind: FolderKind, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Checksums]:
         """Write and sync a new folder of arrays; return its name, and the checksums of its files.
 
         Raises
@@ -59,20 +58,20 @@ class Folders:
         """
         self._require_ours()
         if not self._spare:
-            with self._catalog.write(new_commit=False) as connection:
-                names = self._settle(connection)
+            with self._catalog.write(new_commit=False) as transaction:
+                names = self._settle(transaction)
             self._spare = names
         name = self._spare.pop()
         return name, write_arrays(self.path / kind, name, arrays)
 
     @contextlib.contextmanager
-    def commit(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection inside the transaction that names what was written."""
+    def commit(self) -> Iterator[WriteTransaction]:
+        """Begin the transaction that names what was written."""
         self._require_ours()
-        with self._catalog.write() as connection:
-            connection.execute(FOLDERS_TABLE)
-            yield connection
-            names = self._settle(connection)
+        with self._catalog.write() as transaction:
+            transaction.ensure_folder_log()
+            yield transaction
+            names = self._settle(transaction)
         self._spare += names
 
     def sweep(self) -> None:
@@ -86,10 +85,9 @@ class Folders:
             If the index is no longer at its path; nothing is removed.
         """
         self._require_ours()
-        with self._catalog.read() as connection:
-            tables = table_names(connection)
-            log = dict(connection.execute("SELECT name, named FROM folders")) if "folders" in tables else {}
-            in_use = {kind: _names(connection, kind) if kind in tables else set() for kind in (SEGMENTS, CODECS)}
+        with self._catalog.read() as transaction:
+            log = transaction.folder_log()
+            in_use = {kind: transaction.folder_names(kind) for kind in FOLDER_KINDS}
         if not all(isinstance(name, str) for name in (*log, *in_use[SEGMENTS], *in_use[CODECS])):
             _LOGGER.warning("%s is damaged: its catalog lacks names of folders, so nothing is removed", self.path)
             return
@@ -104,7 +102,7 @@ class Folders:
             _LOGGER.warning("folders of %s that are not needed could not be removed: %s", self.path, cause(error))
 
     def _remove(self, leftovers: Mapping[str, bool]) -> None:
-        folders = [folder for kind in (SEGMENTS, CODECS) for folder in _plain_folders(self.path, kind, leftovers)]
+        folders = [folder for kind in FOLDER_KINDS for folder in _plain_folders(self.path, kind, leftovers)]
         # What no commit ever named, no reader can have open.
         if any(leftovers[_log_name(folder)] for folder in folders):
             proven = self._catalog.is_past_all_readers(_PATIENCE_MS)
@@ -112,7 +110,7 @@ class Folders:
         for folder in folders:
             _remove(folder)
 
-    def _is_missing_any(self, in_use: Mapping[str, set[str]]) -> bool:
+    def _is_missing_any(self, in_use: Mapping[FolderKind, set[str]]) -> bool:
         for kind, names in in_use.items():
             for name in names:
                 if not (self.path / kind / name).is_dir():
@@ -124,28 +122,19 @@ class Folders:
         self._catalog.require_in_place()
         self._lock.require_held()
 
-    def _settle(self, connection: sqlite3.Connection) -> list[str]:
+    def _settle(self, transaction: WriteTransaction) -> list[str]:
         """Take what is named now, and what is gone, off the log; write down names for folders to come."""
-        connection.execute(FOLDERS_TABLE)
-        tables = table_names(connection)
-        for kind in {SEGMENTS, CODECS} & tables:
-            connection.execute(f"DELETE FROM folders WHERE name IN (SELECT name FROM {kind})")
-        connection.executemany("DELETE FROM folders WHERE name = ?", [(name,) for name in self._gone])
-        self._gone = set()
         names = [uuid.uuid4().hex for _ in range(_SPARE_NAMES - len(self._spare))]
-        connection.executemany("INSERT INTO folders VALUES (?, 0)", [(name,) for name in names])
+        transaction.update_folder_log(self._gone, names)
+        self._gone = set()
         return names
-
-
-def _names(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {name for (name,) in connection.execute(f"SELECT name FROM {table}")}
 
 
 def _log_name(folder: Path) -> str:
     return folder.name.removesuffix(".tmp")
 
 
-def _plain_folders(path: Path, kind: str, wanted: Mapping[str, bool]) -> Iterator[Path]:
+def _plain_folders(path: Path, kind: FolderKind, wanted: Mapping[str, bool]) -> Iterator[Path]:
     """Yield the folders of these names in ``path/kind``: none behind a link, none on another file system."""
     parent = path / kind
     device = path.stat().st_dev
@@ -158,7 +147,7 @@ def _plain_folders(path: Path, kind: str, wanted: Mapping[str, bool]) -> Iterato
 
 
 def _is_left(path: Path, name: str) -> bool:
-    return any(os.path.lexists(path / kind / (name + end)) for kind in (SEGMENTS, CODECS) for end in ("", ".tmp"))
+    return any(os.path.lexists(path / kind / (name + end)) for kind in FOLDER_KINDS for end in ("", ".tmp"))
 
 
 def _is_plain(folder: Path, device: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import (
-    Commit,
-    Connection,
-    codec_records,
-    commit_seen,
-    segment_records,
-    unnamed_segments,
-)
+from rerank_integrations.core.index.catalog import Commit, ReadTransaction
+from rerank_integrations.core.index.catalog_rules import recorded_dim
 from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.schema import recorded_dim
 from rerank_integrations.core.index.segments import (
     DEAD,
     FloatSegment,
@@ -49,8 +41,10 @@ class Snapshot:
     chosen: dict[str, Selection] = field(default_factory=dict)
 
 
-def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, str], last: Snapshot | None) -> Snapshot:
-    """Read the state that `connection`'s transaction sees; what `last` has open and is unchanged is taken over.
+def take_snapshot(
+    transaction: ReadTransaction, index_path: Path, meta: Mapping[str, str], last: Snapshot | None
+) -> Snapshot:
+    """Read the state that `transaction` sees; what `last` has open and is unchanged is taken over.
 
     Raises
     ------
@@ -59,15 +53,15 @@ def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, s
     IndexFormatError
         If the index is damaged.
     """
-    commit = commit_seen(connection)
+    commit = transaction.commit()
     if last is not None and (last.commit.identity, last.commit.index_id) != (commit.identity, commit.index_id):
         # A copy of an index has folders of the same names, of which other passages are alive.
         last = None
-    if unnamed := unnamed_segments(connection):
+    if unnamed := transaction.unnamed_segments():
         raise IndexFormatError(f"{index_path} is damaged: its catalog lacks the segment {unnamed[0]} of some passages")
     known = {part.segment.name: part for part in _parts(last.everything)} if last else {}
-    alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
-    records = segment_records(connection)
+    alive = transaction.passages_per_segment()
+    records = transaction.segment_records()
     floats: list[Part[FloatSegment]] = []
     compressed: dict[str, list[Part[PlaidSegment]]] = defaultdict(list)
     for record in records:
@@ -75,14 +69,14 @@ def take_snapshot(connection: Connection, index_path: Path, meta: Mapping[str, s
         # A segment's passages only ever die, so the same count is the same passages.
         if part is None or last is None or last.alive.get(record.name) != alive.get(record.name):
             segment = part.segment if part else open_segment(index_path, record)
-            part = _part(connection, record, segment)
+            part = _part(transaction, record, segment)
         if isinstance(part.segment, FloatSegment):
             floats.append(part)
         else:
             compressed[part.segment.codec].append(part)
     codecs = {group.codec.name: group.codec for group in last.everything.groups} if last else {}
     groups = [
-        Group(codec, tuple(compressed[codec.name])) for codec in _codecs(connection, index_path, compressed, codecs)
+        Group(codec, tuple(compressed[codec.name])) for codec in _codecs(transaction, index_path, compressed, codecs)
     ]
     _require_fitting(index_path, floats, groups, recorded_dim(meta))
     return Snapshot(commit, meta["fingerprint"], Selection(tuple(floats), tuple(groups)), alive)
@@ -134,11 +128,10 @@ def _parts(selection: Selection) -> Iterable[Part[FloatSegment] | Part[PlaidSegm
 
 
 def _part(
-    connection: sqlite3.Connection, record: SegmentRecord, segment: Segment
+    transaction: ReadTransaction, record: SegmentRecord, segment: Segment
 ) -> Part[FloatSegment] | Part[PlaidSegment]:
     pids = np.full(record.passages, DEAD, dtype=np.int64)
-    query = "SELECT ordinal, pid FROM passages WHERE segment = ? ORDER BY ordinal"
-    rows = connection.execute(query, (record.name,)).fetchall()
+    rows = transaction.places_in(record.name)
     # Without a dtype, which would make whole numbers of others.
     found = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
     alive = _places(segment, found[:, 0])
@@ -157,14 +150,14 @@ def _require_fitting(index_path: Path, floats: Iterable[Part[FloatSegment]], gro
 
 
 def _codecs(
-    connection: sqlite3.Connection, index_path: Path, wanted: Mapping[str, object], known: Mapping[str, Codec]
+    transaction: ReadTransaction, index_path: Path, wanted: Mapping[str, object], known: Mapping[str, Codec]
 ) -> list[Codec]:
     if not wanted:
         return []
 
     codecs = [
         known.get(record.name) or open_codec(index_path, record)
-        for record in codec_records(connection)
+        for record in transaction.codec_records()
         if record.name in wanted
     ]
     if missing := set(wanted) - {codec.name for codec in codecs}:

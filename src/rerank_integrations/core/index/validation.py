@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rerank_integrations.core.types import Passage
@@ -26,12 +26,6 @@ def id_list(ids: Iterable[str]) -> list[str]:
         if not isinstance(item, str):
             raise InvalidInputError(f"id is {item!r}; expected a string")
     return list(dict.fromkeys(wanted))
-
-
-def sql_ids(ids: Sequence[str]) -> str:
-    """Return `ids` as one SQL parameter, for ``IN (SELECT value FROM json_each(?))``."""
-    # SQLite ends a JSON string at a NUL, so "a\0b" would mean "a"; no stored id holds one.
-    return json.dumps([item for item in ids if "\0" not in item])
 
 
 # SQLite's JSON functions give up at 1000 levels, and a filter reads every row.

@@ -5,21 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import (
-    Catalog,
-    codec_records,
-    forget_unused,
-    insert_codec,
-    insert_segment,
-    segment_records,
-)
+from rerank_integrations.core.index.catalog import Catalog, ReadTransaction, WriteTransaction
+from rerank_integrations.core.index.catalog_rules import recorded_dim
 from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.compaction import (
     commit_rewrite,
@@ -31,9 +24,8 @@ from rerank_integrations.core.index.compaction import (
 )
 from rerank_integrations.core.index.lock import WriterLock
 from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.schema import read_meta
 from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.validation import metadata_json, sql_ids
+from rerank_integrations.core.index.validation import metadata_json
 from rerank_integrations.core.index.vector_files import open_codec, write_codec, write_compressed, write_floats
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
@@ -83,20 +75,17 @@ class Writer:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove the passages with these ids in one commit; return how many there were."""
-        with self._folders.commit() as connection:
-            cursor = connection.execute(
-                "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))", (sql_ids(ids),)
-            )
-            removed = cursor.rowcount
-            forget_unused(connection)
+        with self._folders.commit() as transaction:
+            removed = transaction.delete_passages(ids)
+            transaction.forget_unused()
         self.sweep()
         return removed
 
     def compact(self) -> None:
         """Rewrite what is alive of every segment that holds dead passages or is small, a commit for each kind."""
-        with self._catalog.read() as connection:
-            alive = dict(connection.execute("SELECT segment, count(*) FROM passages GROUP BY segment"))
-            records = segment_records(connection)
+        with self._catalog.read() as transaction:
+            alive = transaction.passages_per_segment()
+            records = transaction.segment_records()
         for codec, of_kind in _by_codec(records):
             wanted = [
                 record
@@ -120,34 +109,27 @@ class Writer:
     def _store(self, rows: list[tuple[Passage, str]], model: TokenEncoder) -> None:
         # Of equal ids in one call the last one stays, as if they had come one after the other.
         latest = {passage.id: (passage, metadata) for passage, metadata in rows}
-        with self._catalog.read() as connection:
-            known = _known_texts(connection, list(latest))
+        with self._catalog.read() as transaction:
+            known = transaction.texts(list(latest))
         unchanged = [row for key, row in latest.items() if known.get(key) == row[0].text]
         fresh = [row for key, row in latest.items() if known.get(key) != row[0].text]
         vectors = encode_documents(model, [passage.text for passage, _ in fresh]) if fresh else []
         record = self._write_segment(vectors, model.dim) if fresh else None
-        with self._change() as connection:
-            connection.executemany(
-                "UPDATE passages SET metadata = ? WHERE id = ?", [(meta, p.id) for p, meta in unchanged]
-            )
+        with self._change() as transaction:
+            transaction.replace_metadata([(metadata, passage.id) for passage, metadata in unchanged])
             if record is not None:
-                _record_dim(connection, model.dim)
-                insert_segment(connection, record)
-                connection.executemany(
-                    "INSERT INTO passages (id, text, metadata, segment, ordinal, tokens) VALUES (?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, "
-                    "segment = excluded.segment, ordinal = excluded.ordinal, tokens = excluded.tokens",
-                    [
-                        (passage.id, passage.text, metadata, record.name, place, len(vectors[place]))
-                        for place, (passage, metadata) in enumerate(fresh)
-                    ],
+                _record_dim(transaction, model.dim)
+                transaction.insert_segment(record)
+                transaction.upsert_passages(
+                    (passage.id, passage.text, metadata, record.name, ordinal, len(vectors[ordinal]))
+                    for ordinal, (passage, metadata) in enumerate(fresh)
                 )
-                forget_unused(connection)
+                transaction.forget_unused()
 
     def _write_segment(self, vectors: Sequence[Floats], dim: int) -> SegmentRecord:
-        with self._catalog.read() as connection:
-            codec = self._current_codec(connection)
-            _check_dim(connection, dim)
+        with self._catalog.read() as transaction:
+            codec = self._current_codec(transaction)
+            _check_dim(transaction, dim)
         if codec is None:
             return write_floats(self._folders, vectors, dim)
         from rerank_integrations.core.index.plaid.compression import encode
@@ -157,29 +139,29 @@ class Writer:
         lengths = np.array([len(passage) for passage in vectors], dtype=np.int32)
         return write_compressed(self._folders, codec, encode(codec, tokens), lengths)
 
-    def _current_codec(self, connection: sqlite3.Connection) -> Codec | None:
-        row = connection.execute("SELECT name FROM codecs ORDER BY number DESC LIMIT 1").fetchone()
-        if row is None:
+    def _current_codec(self, transaction: ReadTransaction) -> Codec | None:
+        name = transaction.newest_codec_name()
+        if name is None:
             self._codec = None
-        elif self._codec is None or self._codec.name != row[0]:
-            self._codec = self._codec_named(connection, row[0])
+        elif self._codec is None or self._codec.name != name:
+            self._codec = self._codec_named(transaction, name)
         return self._codec
 
-    def _codec_named(self, connection: sqlite3.Connection, name: str) -> Codec:
+    def _codec_named(self, transaction: ReadTransaction, name: str) -> Codec:
 
-        record = next(record for record in codec_records(connection) if record.name == name)
+        record = next(record for record in transaction.codec_records() if record.name == name)
         try:
             return open_codec(self._path, record)
         except FileNotFoundError as error:
             raise IndexFormatError(f"{self._path} is damaged: {error}") from error
 
     def _grow(self, show_progress: bool | None, *, finished: bool) -> None:
-        with self._catalog.read() as connection:
-            records = segment_records(connection)
+        with self._catalog.read() as transaction:
+            records = transaction.segment_records()
             passages, tokens = (sum(getattr(record, key) for record in records) for key in ("passages", "tokens"))
-            meta = read_meta(connection, self._path)
-            start_compiling_early(connection, meta, passages, tokens)
-            current = self._current_codec(connection)
+            meta = transaction.meta()
+            start_compiling_early(transaction, meta, passages, tokens)
+            current = self._current_codec(transaction)
             if current is None:
                 due = must_compress(passages, tokens, finished=finished)
             else:
@@ -187,24 +169,24 @@ class Writer:
             if not due:
                 return
             try:
-                codec = train(connection, self._path, records, int(meta["nbits"]), show_progress)
+                codec = train(transaction, self._path, records, int(meta["nbits"]), show_progress)
             except FileNotFoundError as error:
                 raise IndexFormatError(f"{self._path} is damaged: {error}") from error
 
         floats = [segment for segment in records if segment.codec is None]
         with self._swept():
             codec, record = write_codec(self._folders, codec)
-            with self._catalog.read() as connection:
-                written = list(rewrite(connection, self._folders, floats, codec))
-            with self._change() as connection:
-                insert_codec(connection, record)
-                commit_rewrite(connection, written)
+            with self._catalog.read() as transaction:
+                written = list(rewrite(transaction, self._folders, floats, codec))
+            with self._change() as transaction:
+                transaction.insert_codec(record)
+                commit_rewrite(transaction, written)
         self.sweep()
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._swept(), self._folders.commit() as connection:
-            yield connection
+    def _change(self) -> Iterator[WriteTransaction]:
+        with self._swept(), self._folders.commit() as transaction:
+            yield transaction
 
     @contextlib.contextmanager
     def _swept(self) -> Iterator[None]:
@@ -217,8 +199,8 @@ class Writer:
             raise
 
     def _merge_small(self, many: int) -> None:
-        with self._catalog.read() as connection:
-            records = segment_records(connection)
+        with self._catalog.read() as transaction:
+            records = transaction.segment_records()
         try:
             for codec, of_kind in _by_codec(records):
                 for size in _SMALL_TOKENS:
@@ -232,12 +214,12 @@ class Writer:
         self.sweep()
 
     def _rewrite(self, records: Sequence[SegmentRecord], codec_name: str | None) -> None:
-        with self._catalog.read() as connection:
-            codec = None if codec_name is None else self._codec_named(connection, codec_name)
+        with self._catalog.read() as transaction:
+            codec = None if codec_name is None else self._codec_named(transaction, codec_name)
             with self._swept():
-                written = list(rewrite(connection, self._folders, records, codec))
-        with self._change() as connection:
-            commit_rewrite(connection, written)
+                written = list(rewrite(transaction, self._folders, records, codec))
+        with self._change() as transaction:
+            commit_rewrite(transaction, written)
 
 
 def _by_codec(records: Sequence[SegmentRecord]) -> list[tuple[str | None, list[SegmentRecord]]]:
@@ -253,17 +235,12 @@ def _chunks(passages: Iterable[PassageLike]) -> Iterator[list[PassageLike]]:
         yield chunk
 
 
-def _known_texts(connection: sqlite3.Connection, ids: list[str]) -> dict[str, str]:
-    query = "SELECT id, text FROM passages WHERE id IN (SELECT value FROM json_each(?))"
-    return dict(connection.execute(query, (sql_ids(ids),)))
+def _check_dim(transaction: ReadTransaction, dim: int) -> None:
+    recorded = recorded_dim(transaction.meta())
+    if recorded not in (0, dim):
+        raise InvalidInputError(f"token vectors have {dim} dimensions; this index holds {recorded}")
 
 
-def _check_dim(connection: sqlite3.Connection, dim: int) -> None:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'dim'").fetchone()
-    if row is not None and int(row[0]) != dim:
-        raise InvalidInputError(f"token vectors have {dim} dimensions; this index holds {row[0]}")
-
-
-def _record_dim(connection: sqlite3.Connection, dim: int) -> None:
-    _check_dim(connection, dim)
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('dim', ?)", (str(dim),))
+def _record_dim(transaction: WriteTransaction, dim: int) -> None:
+    _check_dim(transaction, dim)
+    transaction.record_dim(dim)

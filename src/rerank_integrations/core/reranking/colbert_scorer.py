@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,6 @@ import numpy as np
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.index.schema import read_meta
-from rerank_integrations.core.index.search_options import search_device
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.lengths import UNLIMITED
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
@@ -25,44 +22,8 @@ from rerank_integrations.core.reranking.lengths import Lengths, as_tokenizing_mo
 from rerank_integrations.core.reranking.options import CACHE_BYTES, ColBERTRerankOptions, ColBERTScale
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
-from rerank_integrations.core.types import Hit, ScoreScale, TokenEncoder, VectorSource
-from rerank_integrations.errors import IndexFormatError, InvalidInputError, ModelMismatchError
-
-
-def held_hits(index: ColBERTIndex, query: Floats, ids: Sequence[str]) -> dict[str, Hit]:
-    """Return, by id, the hits of those `ids` that `index` holds, scored from its stored vectors.
-
-    Parameters
-    ----------
-    query
-        The query's token vectors by the index's model; float32, *Shape:* (tokens, dim).
-
-    Raises
-    ------
-    IndexClosedError
-        If the index was closed.
-    ModelMismatchError
-        If the index now holds vectors of another model.
-    """
-    index._require_open()
-    if not ids:
-        return {}
-    model = index.model
-    hits = index._reader.rerank(query, list(dict.fromkeys(ids)), None, model.fingerprint, search_device(model))
-    return {hit.id: hit for hit in hits}
-
-
-def recorded_document_length(index: ColBERTIndex) -> int | None:
-    """Return the ``document_length`` of the model that made the index; ``None`` for the checkpoint's own."""
-    index._require_open()
-    with index._catalog.read() as connection:
-        recorded = read_meta(connection, index.path)["model"]
-    try:
-        length = json.loads(recorded).get("document_length")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise IndexFormatError(f"{index.path} is damaged: the model that it records is {recorded[:100]!r}") from error
-    return length if isinstance(length, int) else None
-
+from rerank_integrations.core.types import ScoreScale, TokenEncoder, VectorSource
+from rerank_integrations.errors import InvalidInputError, ModelMismatchError
 
 # Bytes per entry beside its vectors: its key, the array's header, the dictionary's slot.
 _ENTRY_OVERHEAD_BYTES = 384
@@ -256,7 +217,7 @@ class ColBERTScorer:
             return {}
         check_wanted()
         ids = [candidate.id for candidate in candidates if isinstance(candidate.id, str)]
-        hits = held_hits(self._index, query, ids)
+        hits = self._index.score_stored(query, ids)
         # The text is compared on the hit itself: another process may replace a passage at any time.
         same = {
             position: hits[candidate.id]
@@ -275,7 +236,7 @@ class ColBERTScorer:
         if self._lengths is None or not texts:
             return set()
         # The index may have been written with either length; the reranker's own is the one to match.
-        lengths = recorded_document_length(index), index.model.options().get("document_length")
+        lengths = index.recorded_document_length, index.model.options().get("document_length")
         limits = {self._lengths.limit, *map(self._lengths.limit_of, lengths)}
         windows = self._fitting_windows()
         if windows is not None:
