@@ -6,9 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import regex
 
 Span: TypeAlias = "tuple[int, int]"
+
+_MAX_CHARACTERS_AFTER_SPAN = 1000
 
 # A token that stands nowhere in the text (a marker) has the span (0, 0); its own characters tell it from the others.
 _Word: TypeAlias = "tuple[int, int, str]"
@@ -202,7 +207,9 @@ def _word_spans(text: str, spans: Sequence[Span]) -> list[Span]:
 
 def widen_to_words(text: str, spans: Sequence[Span]) -> list[Span]:
     """Return each span widened to the words that it starts and ends within; an empty span stays as it is."""
-    boundaries = word_boundaries(text)
+    # A model reads the beginning of a long text, so nothing is searched far behind the last span (130 ms in 180,000
+    # Chinese characters). A word that goes on for more characters than these ends there.
+    boundaries = word_boundaries(text[: max((end for _, end in spans), default=0) + _MAX_CHARACTERS_AFTER_SPAN])
     return [
         (boundaries[bisect_right(boundaries, start) - 1], boundaries[bisect_left(boundaries, end)])
         if end > start
@@ -228,7 +235,7 @@ def word_boundaries(text: str) -> list[int]:
 
 
 @cache
-def _patterns() -> tuple[Any, tuple[tuple[Any, str], ...]]:
+def _patterns() -> tuple[regex.Pattern[str], tuple[tuple[regex.Pattern[str], str], ...]]:
     # The import takes 30 ms, too long for the import of this package.
     import regex
 
