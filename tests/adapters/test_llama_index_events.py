@@ -215,7 +215,7 @@ async def test_balanced_with_options(
             await call(reranker, mode, given, " " if "blank" in case else QUERY)
     start, end = instrumentation.events
     assert isinstance(start, ReRankStartEvent)
-    assert start.model_name == reranker._named()
+    assert start.model_name == reranker._model_name()
     # What was given, as far as it was nodes.
     assert start.nodes == {"no list": [], "cascade without nodes": [], "strict": [*nodes, long]}.get(case, nodes)
     assert isinstance(end, ReRankEndEvent)
