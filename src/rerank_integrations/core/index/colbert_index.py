@@ -23,7 +23,7 @@ from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, col
 from rerank_integrations.core.index.model_record import document_length, model_record, recorded_model, require_model
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.refusals import is_file
-from rerank_integrations.core.index.search_options import Effort, search_device
+from rerank_integrations.core.index.search_options import SearchOptions, search_device
 from rerank_integrations.core.index.validation import id_list
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
@@ -340,7 +340,7 @@ class ColBERTIndex:
             If the model is not the one that made the index.
         """
         require_texts([query], "query")
-        return self._search([query], k, where, ids, Effort(n_probe, n_candidates, exact))[0]
+        return self._search([query], k, where, ids, SearchOptions(n_probe, n_candidates, exact))[0]
 
     def search_many(
         self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
@@ -350,7 +350,7 @@ class ColBERTIndex:
             raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
         asked = list(queries)
         require_texts(asked, "query")
-        return self._search(asked, k, where, None, Effort())
+        return self._search(asked, k, where, None, SearchOptions())
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -482,7 +482,7 @@ class ColBERTIndex:
         k: int,
         where: Mapping[str, Any] | None,
         ids: Iterable[str] | None,
-        effort: Effort,
+        options: SearchOptions,
     ) -> list[list[Hit]]:
         require_count(k, "k")
         allowed = None if ids is None else id_list(ids)
@@ -494,7 +494,7 @@ class ColBERTIndex:
         self._check_model()
         vectors = self._encode_queries(asked)
         fingerprint, device = self._model.fingerprint, search_device(self._model)
-        found = iter(self._reader.search(vectors, k, select, fingerprint, effort, device))
+        found = iter(self._reader.search(vectors, k, select, fingerprint, options, device))
         return [next(found) if query.strip() else [] for query in queries]
 
     def _encode_queries(self, queries: list[str]) -> list[Floats]:

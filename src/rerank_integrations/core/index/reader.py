@@ -14,7 +14,7 @@ from rerank_integrations.core.concurrency.lanes import turns
 from rerank_integrations.core.index.catalog import Catalog, Commit, ReadTransaction
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
 from rerank_integrations.core.index.filters import Sql, compile_selection, names_ids
-from rerank_integrations.core.index.search_options import Effort
+from rerank_integrations.core.index.search_options import SearchOptions
 from rerank_integrations.core.index.segments import Selection
 from rerank_integrations.core.index.snapshot import Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.maxsim import Floats
@@ -44,7 +44,7 @@ class Reader:
         k: int,
         select: Sql | None,
         fingerprint: str,
-        effort: Effort,
+        options: SearchOptions,
         device: str = "cpu",
     ) -> list[list[Hit]]:
         """Return the best `k` passages of those that `select` keeps, for each query (`k` at least 1)."""
@@ -56,7 +56,7 @@ class Reader:
                 from rerank_integrations.core.index.plaid.search import search_group
 
                 found = [
-                    {**scores, **search_group(group, query, k, effort, device)}
+                    {**scores, **search_group(group, query, k, options, device)}
                     for scores, query in zip(found, queries, strict=True)
                 ]
             return [_hits(transaction, scores, k) for scores in found]

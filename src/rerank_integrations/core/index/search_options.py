@@ -1,4 +1,4 @@
-"""How far a search of a compressed index looks, and where it runs."""
+"""Options of a search: how much of a compressed index it looks at, and where it runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from rerank_integrations.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How far a search looks; ``None`` for what the index and `k` ask for.
+class SearchOptions:
+    """How much of a compressed index a search looks at.
 
     Parameters
     ----------
     n_probe
-        Centroids a query token, of whose passages candidates are made.
+        Centroids per query token, whose passages become candidates; ``None`` chooses by the index's size.
     n_candidates
-        Candidates, best by their centroids alone, of which the best by nearly their MaxSim are scored exactly.
+        Candidates to keep by their centroids alone, of which the best by nearly their MaxSim are scored exactly;
+        ``None`` chooses by the index's size and `k`.
     exact
-        Compute it of all.
+        Score every passage.
     """
 
     n_probe: int | None = None
@@ -34,6 +35,6 @@ class Effort:
 
 
 def search_device(encoder: object) -> str:
-    """Return where to search: the CUDA device of an encoder that says so, else the CPU."""
+    """Return the device to search on: the CUDA device that an encoder names, else the CPU."""
     device = str(getattr(encoder, "device", "cpu"))
     return device if device.startswith("cuda") else "cpu"

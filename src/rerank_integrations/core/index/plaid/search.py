@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
-from rerank_integrations.core.index.search_options import Effort
+from rerank_integrations.core.index.search_options import SearchOptions
 from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
@@ -55,7 +55,7 @@ class Asked(Protocol):
         ...
 
 
-def search_group(group: Group, query: Floats, k: int, effort: Effort, device: str = "cpu") -> dict[int, float]:
+def search_group(group: Group, query: Floats, k: int, options: SearchOptions, device: str = "cpu") -> dict[int, float]:
     """Return the scores of the passages that could be among the best `k`.
 
     Parameters
@@ -82,19 +82,19 @@ def search_group(group: Group, query: Floats, k: int, effort: Effort, device: st
         from rerank_integrations.core.index.plaid.torch_stages import TorchQuery
 
         try:
-            return _searched(group, TorchQuery(group.codec, query, device), len(query), k, effort)
+            return _searched(group, TorchQuery(group.codec, query, device), len(query), k, options)
         except torch.cuda.OutOfMemoryError as error:
             _LOG.warning("searching on the CPU: %s", error)
-    return _searched(group, CpuQuery(group.codec, query), len(query), k, effort)
+    return _searched(group, CpuQuery(group.codec, query), len(query), k, options)
 
 
-def _searched(group: Group, asked: Asked, query_tokens: int, k: int, effort: Effort) -> dict[int, float]:
+def _searched(group: Group, asked: Asked, query_tokens: int, k: int, options: SearchOptions) -> dict[int, float]:
     found = [part.places for part in group.parts]
-    wanted = max(k, effort.n_candidates or _wanted(group, k))
-    if not effort.exact and query_tokens and group.found > wanted:
+    wanted = max(k, options.n_candidates or _wanted(group, k))
+    if not options.exact and query_tokens and group.found > wanted:
         try:
             kept = max(_FINALISTS, _FINALISTS_A_HIT * k)
-            found = asked.finalists(group, effort.n_probe or _probes(group), wanted, kept)
+            found = asked.finalists(group, options.n_probe or _probes(group), wanted, kept)
         except IndexError as error:
             names = ", ".join(part.segment.name for part in group.parts)
             raise IndexFormatError(f"of the segments {names} one is damaged: {error}") from error
@@ -118,7 +118,7 @@ def _scored(part: Part[PlaidSegment], places: Places, asked: Asked) -> NDArray[n
 
 def stored_scores(group: Group, query: Floats, device: str = "cpu") -> dict[int, float]:
     """Return the MaxSim of each passage of the group, by catalog number."""
-    return search_group(group, query, max(1, group.found), Effort(exact=True), device)
+    return search_group(group, query, max(1, group.found), SearchOptions(exact=True), device)
 
 
 def _wanted(group: Group, k: int) -> int:
