@@ -1,8 +1,8 @@
 """Rules that the compiled loops rely on for the arrays of a compressed index, checked before the loops run.
 
-The loops of `centroid_kernels` and `token_kernels` read and write by address and check next to nothing, so an array
-that breaks a rule here would end the process. All rules stand in this module. Arrays come from files, whose checksums
-anyone can write who can write the file.
+The loops of `plaid.centroid_kernels` and `plaid.token_kernels` read and write by address and check next to nothing, so
+an array that breaks a rule here would end the process. All rules stand in this module. Arrays come from files, and
+whoever can write a file can write its checksum too.
 
 - The padded dimension is a multiple of 8: `query_tables` and `centroid_levels` take 4 dimensions at a time,
   `token_kernels._sums` 8, `_raise_by` pairs, and `_decompress` reads the last 8 by themselves.
@@ -14,7 +14,7 @@ anyone can write who can write the file.
 - Numbers are finite and no larger than float16's: then the products of `query_tables` and `_value` are finite too. (A
   query may still be too long for that; `token_kernels._bound` takes a number that is none for no winner.)
 - Codes, residuals and scales have the codec's dtypes, in native byte order, aligned, contiguous:
-  `token_kernels.part_table` gives their addresses alone.
+  `token_kernels.part_table` passes their addresses alone.
 - Lengths are not negative and add up to the tokens: `approximate`, `nearly` and `maxsim` read a passage's
   tokens unchecked.
 - A passage has at most 2^24 tokens: `token_kernels._bound` keeps a token's number in a float32.
@@ -28,8 +28,6 @@ codes below the number of centroids (`centroid_kernels.require_rows`) and listed
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +38,7 @@ MAX_CENTROIDS = 1 << 16
 _MAX_PASSAGE_TOKENS = 1 << 24
 _DIMENSIONS_PER_BYTE = (1, 2, 4, 8)
 _LARGEST = float(np.finfo(np.float16).max)
-# What a check reads at a time.
+# Numbers that a check reads at a time.
 _BLOCK = 1 << 20
 
 
@@ -57,7 +55,7 @@ def codec_problem(codec: Codec) -> str | None:
             f"its centroids are of shape {codec.centroids.shape}; expected 1 to {MAX_CENTROIDS} of {padded} dimensions"
         )
     for name, array in (("rotation", codec.rotation), ("codebook", codec.codebook), ("centroids", codec.centroids)):
-        # Of NaN neither is true.
+        # For NaN neither comparison is true.
         if not (array.min() >= -_LARGEST and array.max() <= _LARGEST):
             return f"its {name} holds numbers that are not finite, or larger than {_LARGEST:.0f}"
     if not 0 < codec.step <= _LARGEST:
@@ -68,7 +66,7 @@ def codec_problem(codec: Codec) -> str | None:
 def segment_problem(segment: PlaidSegment, codec: Codec) -> str | None:
     """Return the rule that a segment of this codec breaks; reads no whole array but its list starts."""
     tokens = len(segment.codes)
-    wanted: list[tuple[str, NDArray[Any], type[np.generic], tuple[int, ...]]] = [
+    wanted: list[tuple[str, NDArray[np.generic], type[np.generic], tuple[int, ...]]] = [
         ("codes", segment.codes, np.uint16, (tokens,)),
         ("residuals", segment.residuals, np.uint8, (tokens, codec.residual_bytes)),
         ("scales", segment.scales, codec.scale_type, (tokens,)),
@@ -96,7 +94,7 @@ def _list_problem(segment: PlaidSegment, centroids: int) -> str | None:
 
 
 def code_problem(segment: PlaidSegment, codec: Codec) -> str | None:
-    """Return what is wrong with the numbers of a segment that points to other arrays; reads all of them."""
+    """Return the rule that a code or a list of a segment breaks, as a sentence; reads all of them."""
     if _largest(segment.codes) >= len(codec.centroids):
         return f"a token of it names a centroid that does not exist; the codec has {len(codec.centroids)}"
     passages = len(segment.offsets) - 1
@@ -105,6 +103,6 @@ def code_problem(segment: PlaidSegment, codec: Codec) -> str | None:
     return None
 
 
-def _largest(array: NDArray[Any]) -> int:
+def _largest(array: NDArray[np.uint16 | np.uint32]) -> int:
     blocks = range(0, len(array), _BLOCK)
     return max((int(array[start : start + _BLOCK].max()) for start in blocks), default=-1)

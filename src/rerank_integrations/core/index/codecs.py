@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rerank_integrations.core.concurrency.forks import cached_property
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
+
+Scales: TypeAlias = "NDArray[np.uint8 | np.uint16]"
 
 
 @dataclass(frozen=True)
@@ -28,42 +30,42 @@ class Codes:
     residuals
         Uint8, *Shape:* (tokens, bytes).
     scales
-        Uint8 or uint16, *Shape:* (tokens,): in units of the codec's `step`.
+        Uint8 or uint16, *Shape:* (tokens,), in units of the codec's `step`.
     """
 
     centroids: NDArray[np.uint16]
     residuals: NDArray[np.uint8]
-    scales: NDArray[Any]
+    scales: Scales
 
 
 def joined(codes: Sequence[Codes]) -> Codes:
-    """Put codes one after the other; at least one of them."""
+    """Join codes one after the other; there must be at least one."""
     return Codes(
-        np.concatenate([one.centroids for one in codes]),
-        np.concatenate([one.residuals for one in codes]),
-        np.concatenate([one.scales for one in codes]),
+        np.concatenate([block.centroids for block in codes]),
+        np.concatenate([block.residuals for block in codes]),
+        np.concatenate([block.scales for block in codes]),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """How tokens are compressed; immutable.
+    """An immutable codec: how token vectors are compressed.
 
     Parameters
     ----------
     name
-        Of its folder; what segments refer to.
+        The name of its folder, by which segments refer to it.
     centroids
-        Rotated; float32 of float16 precision, *Shape:* (centroids, padded dim).
+        Rotated centroids; float32 of float16 precision, *Shape:* (centroids, padded dim).
     codebook
-        What each byte stands for; float32, *Shape:* (256, dimensions a byte).
+        The values that each byte stands for; float32, *Shape:* (256, dimensions per byte).
     rotation
         Float32, *Shape:* (dim, padded dim).
     step
         The unit of the scales.
     whole
-        Whether the scale is the whole vector's, as in an index that colbert-ai made, which divides by the length; else
-        it is the residual's, and chosen so that a token's product with itself stays as it was.
+        Whether the scale is the whole vector's, as in an index that colbert-ai made, which divides by the length. Else
+        it is the residual's, chosen so that a token's product with itself stays as it was.
     tokens
         How many tokens the index held when it was trained.
     """
@@ -78,22 +80,22 @@ class Codec:
 
     @property
     def nbits(self) -> int:
-        """Bits a dimension."""
+        """Bits per dimension."""
         return 8 // int(self.codebook.shape[1])
 
     @property
     def scale_type(self) -> type[np.uint8] | type[np.uint16]:
-        """The dtype of the scales: whole vectors need finer ones."""
+        """The dtype of the scales; whole vectors need finer ones."""
         return np.uint16 if self.whole else np.uint8
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of a residual."""
+        """Bytes per residual."""
         return int(self.rotation.shape[1] // self.codebook.shape[1])
 
     @cached_property
     def longest_centroid(self) -> float:
-        """Return the largest length of a centroid."""
+        """Return the length of the longest centroid."""
         return float(np.linalg.norm(self.centroids, axis=1).max())
 
     def rotate(self, vectors: NDArray[np.float16] | Floats) -> Floats:
@@ -102,7 +104,7 @@ class Codec:
         return rotated
 
     def decode(self, codes: Codes) -> Floats:
-        """Return what the codes stand for, float32, *Shape:* (tokens, dim).
+        """Return the vectors that the codes stand for, float32, *Shape:* (tokens, dim).
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""New segments out of the passages of old ones: joined, freed of dead passages, or compressed."""
+"""Compaction: new segments made of the passages of old ones, joined, without dead passages, or compressed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,44 +30,45 @@ from rerank_integrations.errors import IndexFormatError
 
 _LOGGER = logging.getLogger(__name__)
 
-# Past either, exact search takes longer than users wait: for twice as many tokens a tenth of a second in float32, half
-# of that in bfloat16.
-_EXACT_PASSAGES = 1 << 12
-_EXACT_TOKENS = 1 << 17
+# Past either, exact search takes longer than users wait. With twice as many tokens it takes a tenth of a second in
+# float32, half of that in bfloat16.
+_MAX_EXACT_PASSAGES = 1 << 12
+_MAX_EXACT_TOKENS = 1 << 17
 # Fewer tokens make no use of centroids.
-_LEAST_TOKENS = 1 << 12
-# A long upsert is compressed at its end, with centroids of all of it, but no later than here: 1 GB at 128 dimensions.
-_WAITING_TOKENS = 1 << 22
-# Centroids serve a corpus until it is this much larger than the one that they were trained on.
-_OUTGROWN = 4
-# The search loops are compiled while the last three quarters of what compresses an index are encoded.
-_EARLY = 4
-# As many tokens a centroid as k-means needs, but no more than 256 MB of float16 at 128 dimensions.
-_TOKENS_A_CENTROID = 64
-_SAMPLE_TOKENS = 1 << 20
+_MIN_COMPRESSED_TOKENS = 1 << 12
+# A long upsert is compressed at its end, with centroids of all of it, but no later than at so many tokens: 1 GB at 128
+# dimensions.
+_MAX_WAITING_TOKENS = 1 << 22
+# Centroids serve a corpus until it is this many times as large as the one that they were trained on.
+_OUTGROWN_FACTOR = 4
+# The search loops are compiled while the last three quarters of the passages that get an index compressed are encoded.
+_EARLY_FACTOR = 4
+# As many tokens per centroid as k-means needs, but no more than 256 MB of float16 at 128 dimensions.
+_TOKENS_PER_CENTROID = 64
+_MAX_SAMPLE_TOKENS = 1 << 20
 
 
 def must_compress(passages: int, tokens: int, *, finished: bool) -> bool:
-    """Whether an exact index of this size is to become a PLAID index, now or when its upsert has `finished`."""
+    """Return whether an exact index of this size becomes a PLAID index, now or when its upsert has `finished`."""
     if not finished:
-        return tokens >= _WAITING_TOKENS
-    return tokens >= _LEAST_TOKENS and (passages >= _EXACT_PASSAGES or tokens >= _EXACT_TOKENS)
+        return tokens >= _MAX_WAITING_TOKENS
+    return tokens >= _MIN_COMPRESSED_TOKENS and (passages >= _MAX_EXACT_PASSAGES or tokens >= _MAX_EXACT_TOKENS)
 
 
 def start_compiling_early(
     transaction: ReadTransaction, meta: Mapping[str, str], passages: int = 0, tokens: int = 0
 ) -> None:
-    """Have the loops compiled by another process if the index is compressed, or well on its way to be."""
-    # A catalog that does not say so is damaged, which is not for this to find.
+    """Have another process compile the search loops if the index is compressed, or soon will be."""
+    # A catalog without this number is damaged, which is reported elsewhere.
     if not meta.get("nbits", "").isdecimal():
         return
     compressed = transaction.has_codec()
-    if compressed or must_compress(_EARLY * passages, _EARLY * tokens, finished=True):
+    if compressed or must_compress(_EARLY_FACTOR * passages, _EARLY_FACTOR * tokens, finished=True):
         start_compiling(int(meta["nbits"]))
 
 
 def compile_now(catalog: Catalog, index_path: Path) -> None:
-    """Have the loops compiled by another process, and wait for it."""
+    """Have another process compile the search loops, and wait for it."""
     with catalog.read() as transaction:
         nbits = transaction.meta().get("nbits", "")
     if nbits.isdecimal():
@@ -75,8 +76,8 @@ def compile_now(catalog: Catalog, index_path: Path) -> None:
 
 
 def outgrown(trained_on: int, tokens: int) -> bool:
-    """Whether an index of `tokens` tokens is to train new centroids."""
-    return tokens >= _OUTGROWN * trained_on
+    """Return whether an index of `tokens` tokens needs new centroids."""
+    return tokens >= _OUTGROWN_FACTOR * trained_on
 
 
 def train(
@@ -88,21 +89,21 @@ def train(
 ) -> Codec:
     """Train a codec on a sample of the tokens of an index, decompressed where they are not float16.
 
-    Its memory is bounded by the sample: 2^20 tokens as float16, and one cell of the clustering as float32.
+    The sample bounds the memory: 2^20 tokens as float16, and one cell of the clustering as float32.
     """
     from rerank_integrations.core.index.plaid.compression import centroid_count, train_codec
 
     tokens = sum(record.tokens for record in records)
     _LOGGER.info("training centroids for %d tokens of %s", tokens, index_path)
-    sample = _sample(transaction, index_path, records, _TOKENS_A_CENTROID * centroid_count(tokens))
+    sample = _sample(transaction, index_path, records, _TOKENS_PER_CENTROID * centroid_count(tokens))
     return train_codec(sample, tokens, nbits, show_progress=show_progress)
 
 
 def _sample(
-    transaction: ReadTransaction, index_path: Path, records: Sequence[SegmentRecord], most: int
+    transaction: ReadTransaction, index_path: Path, records: Sequence[SegmentRecord], max_tokens: int
 ) -> NDArray[np.float16]:
     total = sum(record.tokens for record in records)
-    wanted = min(_SAMPLE_TOKENS, most)
+    wanted = min(_MAX_SAMPLE_TOKENS, max_tokens)
     generator = np.random.default_rng(0)
     pieces = []
     for record in records:
@@ -127,7 +128,7 @@ def _vectors(
     return codec.decode(codes).astype(np.float16)
 
 
-# What one rewritten segment holds, and so what a rewrite holds in memory: 64 MB of float16 at 128 dimensions ...
+# Tokens of one rewritten segment, and so of a rewrite's memory: 64 MB of float16 at 128 dimensions ...
 FLOAT_TOKENS = 1 << 18
 # ... or 74 MB of 2-bit codes.
 PLAID_TOKENS = 1 << 21
@@ -138,7 +139,7 @@ Written = tuple[SegmentRecord, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class _Piece(Generic[S]):
-    """Some passages of one segment: their ordinals and catalog numbers, int64."""
+    """Some passages of one segment, by their ordinals and catalog numbers."""
 
     segment: S
     ordinals: NDArray[np.int64]
@@ -159,12 +160,12 @@ class _Piece(Generic[S]):
 def rewrite(
     transaction: ReadTransaction, folders: Folders, records: Sequence[SegmentRecord], codec: Codec | None
 ) -> Iterator[Written]:
-    """Write what is alive of segments of one kind anew; `commit_rewrite` puts it in their place.
+    """Write the living passages of segments of one kind into new segments; `commit_rewrite` puts these in their place.
 
     Parameters
     ----------
     codec
-        What made the segments, or what is to compress them; ``None`` for float16 ones that stay so.
+        The codec that made the segments, or that is to compress them; ``None`` for float16 ones that stay so.
 
     Yields
     ------
@@ -184,14 +185,14 @@ def rewrite(
     floats = [_piece(segment, alive) for segment in segments if isinstance(segment, FloatSegment)]
     compressed = [_piece(segment, alive) for segment in segments if isinstance(segment, PlaidSegment)]
     if codec is None:
-        yield from _each(floats, FLOAT_TOKENS, lambda pieces: _write_floats(folders, pieces))
+        yield from _written(floats, FLOAT_TOKENS, lambda pieces: _write_floats(folders, pieces))
         return
-    yield from _each(floats, PLAID_TOKENS, lambda pieces: _compress(folders, codec, pieces))
-    yield from _each(compressed, PLAID_TOKENS, lambda pieces: _write_codes(folders, codec, pieces))
+    yield from _written(floats, PLAID_TOKENS, lambda pieces: _compress(folders, codec, pieces))
+    yield from _written(compressed, PLAID_TOKENS, lambda pieces: _write_codes(folders, codec, pieces))
 
 
 def commit_rewrite(transaction: WriteTransaction, written: Sequence[Written]) -> None:
-    """Let the passages be where `rewrite` has put them."""
+    """Record that the passages are where `rewrite` has put them."""
     for record, pids in written:
         transaction.insert_segment(record)
         transaction.move_passages(record.name, pids.tolist())
@@ -203,27 +204,27 @@ def _piece(segment: S, alive: Mapping[str, list[tuple[int, int]]]) -> _Piece[S]:
     return _Piece(segment, places[:, 0], places[:, 1])
 
 
-def _each(
-    pieces: Sequence[_Piece[S]], most: int, write: Callable[[list[_Piece[S]]], SegmentRecord]
+def _written(
+    pieces: Sequence[_Piece[S]], max_tokens: int, write: Callable[[list[_Piece[S]]], SegmentRecord]
 ) -> Iterator[Written]:
-    """Write pieces together up to `most` tokens a segment (a longer passage has one to itself)."""
+    """Write pieces together, up to `max_tokens` per segment; a longer passage has one to itself."""
     waiting: list[_Piece[S]] = []
     size = 0
-    for piece in _cut(pieces, most):
+    for piece in _cut(pieces, max_tokens):
         tokens = int(piece.lengths().sum())
-        if waiting and size + tokens > most:
-            yield write(waiting), np.concatenate([one.pids for one in waiting])
+        if waiting and size + tokens > max_tokens:
+            yield write(waiting), np.concatenate([piece.pids for piece in waiting])
             waiting, size = [], 0
         waiting.append(piece)
         size += tokens
     if waiting:
-        yield write(waiting), np.concatenate([one.pids for one in waiting])
+        yield write(waiting), np.concatenate([piece.pids for piece in waiting])
 
 
-def _cut(pieces: Sequence[_Piece[S]], most: int) -> Iterator[_Piece[S]]:
-    """Cut pieces at every eighth of `most` tokens, so that segments fill up well."""
+def _cut(pieces: Sequence[_Piece[S]], max_tokens: int) -> Iterator[_Piece[S]]:
+    """Cut pieces at every eighth of `max_tokens`, so that segments fill up well."""
     for piece in pieces:
-        slots = np.cumsum(piece.lengths(), dtype=np.int64) // max(1, most // 8)
+        slots = np.cumsum(piece.lengths(), dtype=np.int64) // max(1, max_tokens // 8)
         for part in np.split(np.arange(len(slots)), np.flatnonzero(np.diff(slots)) + 1):
             if len(part):
                 yield _Piece(piece.segment, piece.ordinals[part], piece.pids[part])
@@ -247,12 +248,12 @@ def _compress(folders: Folders, codec: Codec, pieces: Sequence[_Piece[FloatSegme
 
 def _write_codes(folders: Folders, codec: Codec, pieces: Sequence[_Piece[PlaidSegment]]) -> SegmentRecord:
 
-    taken = []
+    blocks = []
     for piece in pieces:
-        rows: NDArray[Any] = piece.rows()
+        rows = piece.rows()
         segment = piece.segment
-        taken.append(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
-    return write_compressed(folders, codec, joined(taken), _lengths(pieces))
+        blocks.append(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
+    return write_compressed(folders, codec, joined(blocks), _lengths(pieces))
 
 
 def _open_sound(path: Path, record: SegmentRecord, codec: Codec | None, dim: int) -> Segment:

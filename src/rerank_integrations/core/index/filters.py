@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rerank_integrations.core.index.validation import plain_scalar, remedy, shown
 from rerank_integrations.errors import InvalidInputError
 
-Sql: TypeAlias = tuple[str, list[Any]]
+# A condition, and the values of its parameters.
+Sql: TypeAlias = tuple[str, list[str | int | float]]
 
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _EXPECTED = "expected a string, a finite number (whole ones below 2**63), a bool or None"
-# A name of more dots is read as nested keys or as one key; of so many, as any mixture (32 paths).
-_MOST_DOTS = 5
+# A name of at most so many dots is read as any mixture of nested keys and keys with dots (32 paths); one of more dots
+# as nested keys, or as one key.
+_MAX_MIXED_DOTS = 5
 _BY_ID = "id IN (SELECT value FROM json_each(?))"
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
 
 
-def compile_selection(where: Mapping[str, Any] | None, ids: Sequence[str] | None) -> Sql | None:
+def compile_selection(where: Mapping[str, object] | None, ids: Sequence[str] | None) -> Sql | None:
     """Turn a filter and a list of ids into the condition that both hold; ``None`` for every passage.
 
     Raises
@@ -53,14 +55,14 @@ def json_ids(ids: Sequence[str]) -> str:
     return json.dumps([passage_id for passage_id in ids if "\0" not in passage_id])
 
 
-def compile_filter(where: Mapping[str, Any]) -> Sql:
+def compile_filter(where: object) -> Sql:
     """Turn a filter into an SQL condition on a row's ``metadata`` column, and its parameters.
 
     The meaning is MongoDB's: ``$ne`` and ``$nin`` also hold where the field is absent; a condition on a list holds
     if it holds for one of its items; values of different types are never equal and never ordered; ``$eq`` with ``[]``
     is the empty list. ``{}`` matches all.
 
-    ``a.b`` is the field ``b`` inside ``a``, not looked for in lists, and a field whose own name is ``a.b``. Where a
+    ``a.b`` is the field ``b`` inside ``a`` (lists are not searched), and a field whose own name is ``a.b``. Where a
     passage has several fields that a name with dots may mean, a condition holds if it holds for one of them.
 
     Raises
@@ -73,7 +75,7 @@ def compile_filter(where: Mapping[str, Any]) -> Sql:
     return _join([_clause(key, value) for key, value in where.items()], "AND", "1")
 
 
-def _clause(key: Any, value: Any) -> Sql:
+def _clause(key: object, value: object) -> Sql:
     if not isinstance(key, str) or not key:
         raise InvalidInputError(f"filter key is {key!r}; expected a field name or an operator")
     if key in ("$and", "$or"):
@@ -89,13 +91,13 @@ def _clause(key: Any, value: Any) -> Sql:
     return _equal(key, value)
 
 
-def _field(field: str, conditions: Mapping[str, Any]) -> Sql:
+def _field(field: str, conditions: Mapping[str, object]) -> Sql:
     if not conditions:
         raise InvalidInputError(f"the filter on {field!r} is empty; expected operators such as {{'$eq': 1}}")
     return _join([_condition(field, operator, value) for operator, value in conditions.items()], "AND", "1")
 
 
-def _condition(field: str, operator: str, value: Any) -> Sql:
+def _condition(field: str, operator: str, value: object) -> Sql:
     if operator not in _OPERATORS:
         raise InvalidInputError(
             f"unknown filter operator {operator!r} on {field!r}; expected one of {', '.join(_OPERATORS)}"
@@ -113,13 +115,13 @@ def _condition(field: str, operator: str, value: Any) -> Sql:
     return handlers[operator]()
 
 
-def _not_operand(field: str, value: Any) -> Sql:
+def _not_operand(field: str, value: object) -> Sql:
     if not isinstance(value, Mapping):
         raise InvalidInputError(f"$not on {field!r} has the value {value!r}; expected operators")
     return _field(field, value)
 
 
-def _equal(field: str, value: Any) -> Sql:
+def _equal(field: str, value: object) -> Sql:
     if value is None:
         return _join([_exists(field, False), _some(field, "item.type = 'null'", [])], "OR", "0")
     if isinstance(value, list | tuple) and not value:
@@ -131,14 +133,14 @@ def _equal(field: str, value: Any) -> Sql:
     return _some(field, f"item.type IN {types} AND item.value = ?", [value])
 
 
-def _compared(field: str, operator: str, value: Any) -> Sql:
+def _compared(field: str, operator: str, value: object) -> Sql:
     if isinstance(value, bool) or value is None:
         raise InvalidInputError(f"{operator} on {field!r} has the value {value!r}; expected a number or a string")
     types, value = _typed(field, value)
     return _some(field, f"item.type IN {types} AND item.value {_COMPARISONS[operator]} ?", [value])
 
 
-def _member(field: str, operator: str, values: Any) -> Sql:
+def _member(field: str, operator: str, values: object) -> Sql:
     if isinstance(values, str | Mapping) or not isinstance(values, Sequence | set | frozenset):
         raise InvalidInputError(f"{operator} on {field!r} has the value {values!r}; expected a list")
     special = [value for value in values if value is None or isinstance(value, bool)]
@@ -152,15 +154,16 @@ def _member(field: str, operator: str, values: Any) -> Sql:
     return _join(clauses, "OR", "0")
 
 
-def _exists(field: str, value: Any) -> Sql:
+def _exists(field: str, value: object) -> Sql:
     if not isinstance(value, bool):
         raise InvalidInputError(f"$exists on {field!r} has the value {value!r}; expected True or False")
     exists = _join([("json_type(metadata, ?) IS NOT NULL", [path]) for path in _paths(field)], "OR", "0")
     return exists if value else _negated(exists)
 
 
-def _some(field: str, condition: str, parameters: list[Any]) -> Sql:
-    # json_each gives a scalar as one row and a list as a row an item, but an object's values too: not meant.
+def _some(field: str, condition: str, parameters: Sequence[str | int | float]) -> Sql:
+    # json_each returns a scalar as one row and a list as one row per item; an object's values, which it returns too,
+    # are not meant.
     # COALESCE, since an absent field makes the guard NULL and NOT NULL is not true.
     sql = (
         "COALESCE(json_type(metadata, ?) <> 'object' AND "
@@ -169,8 +172,8 @@ def _some(field: str, condition: str, parameters: list[Any]) -> Sql:
     return _join([(sql, [path, path, *parameters]) for path in _paths(field)], "OR", "0")
 
 
-def _typed(field: str, value: Any) -> tuple[str, Any]:
-    """Return SQLite's types of what may equal `value` or be ordered with it, and `value` itself as metadata has it."""
+def _typed(field: str, value: object) -> tuple[str, str | int | float]:
+    """Return SQLite's types of values comparable with `value`, and `value` itself as metadata stores it."""
     try:
         value = plain_scalar(value)
     except TypeError as error:
@@ -193,7 +196,7 @@ def _paths(field: str) -> list[str]:
         raise InvalidInputError(f"filter field {field!r} holds a double quote; expected a plain field name")
     parts = field.split(".")
     dots = len(parts) - 1
-    if dots > _MOST_DOTS:
+    if dots > _MAX_MIXED_DOTS:
         return [_path(parts), _path([field])]
     return [_path(_keys(parts, dots_inside)) for dots_inside in range(2**dots)]
 
@@ -215,7 +218,7 @@ def _path(keys: Sequence[str]) -> str:
 
 
 def _require_sql_text(text: str, what: str) -> None:
-    # For SQLite a string of JSON ends at a NUL, so this one would match what it should not.
+    # For SQLite a string of JSON ends at a NUL, so this one would match other strings.
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise InvalidInputError(f"{what} {text!r}; expected text without NUL characters and lone surrogates")
 
@@ -227,7 +230,7 @@ def _negated(clause: Sql) -> Sql:
 def _join(clauses: Sequence[Sql], operator: str, empty: str) -> Sql:
     if len(clauses) < 2:
         return clauses[0] if clauses else (empty, [])
-    # By halves: SQLite counts the depth of an expression, and a chain of a thousand is a thousand deep.
+    # By halves, since SQLite limits the depth of an expression, and a chain of a thousand is a thousand deep.
     middle = len(clauses) // 2
     left, right = _join(clauses[:middle], operator, empty), _join(clauses[middle:], operator, empty)
     return f"({left[0]} {operator} {right[0]})", [*left[1], *right[1]]

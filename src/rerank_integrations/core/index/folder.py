@@ -1,4 +1,4 @@
-"""The folder of an index before it is open: where it is, and whether a new one may be made there."""
+"""The folder of an index: its path, whether a new index may be made there, and its removal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rerank_integrations.core.index.refusals import cause, is_file
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}
-# How long a temporary folder outlives its index for a call in flight: a search takes milliseconds, verify() longer.
+# How long a temporary folder outlives its index for calls in flight: a search takes milliseconds, verify() longer.
 _PATIENCE_S = 60.0
 _TRIES = 5
 
@@ -27,7 +27,7 @@ def index_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def make_folder(path: str | os.PathLike[str] | None) -> Path:
-    """Make the folder at `path` unless it is there, or a temporary one for ``None``.
+    """Make the folder at `path` unless it exists, or a temporary one for ``None``.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def require_free(folder: Path, overwrite: bool) -> None:
         return
     except NotADirectoryError as error:
         if not os.path.lexists(folder):
-            # A parent is a file, of which `make_folder` tells.
+            # A parent is a file, which `make_folder` reports.
             return
         raise IndexFormatError(f"{folder} is a file; expected a folder, or nothing, to make an index in") from error
     except OSError as error:
@@ -78,13 +78,13 @@ def require_free(folder: Path, overwrite: bool) -> None:
     tables = _tables(folder) - {"folders"}
     if tables and not tables >= _TABLES:
         raise IndexFormatError(f"{folder / FILENAME} is another program's database; expected an index or nothing")
-    # Without tables it is what a create that was killed left: nothing was in it.
+    # A catalog without tables was left by a create that was killed; nothing was in it.
     if tables and not overwrite:
         raise IndexExistsError(f"{folder} holds an index; open it, or pass overwrite=True to empty it")
 
 
 def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Path | None, pid: int) -> None:
-    """Close what an index holds open, and remove a temporary one's folder once no thread reads there any more."""
+    """Close the files of an index, and remove a temporary one's folder once no thread reads there any more."""
     in_place = catalog.is_in_place()
     catalog.close()
     if pid != os.getpid():
@@ -92,7 +92,7 @@ def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Pa
         return
     if writer_lock is not None:
         writer_lock.release()
-    # What stands there by now may be somebody else's.
+    # Another program's files may stand at the path by now.
     if temporary is not None and in_place:
         try:
             catalog.wait_unused(_PATIENCE_S)
@@ -101,7 +101,7 @@ def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Pa
 
 
 def _remove(folder: Path) -> None:
-    # Again, since another index object that reads there may make SQLite's files anew between two steps of it.
+    # More than once, since another index object that reads there may make SQLite's files again between two steps.
     for _ in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -1,4 +1,4 @@
-"""What an index says of itself, and whether it is sound."""
+"""Statistics of an index, and verification of its files and catalog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,33 +27,33 @@ from rerank_integrations.core.index.vector_files import check_codec, check_segme
 from rerank_integrations.errors import IndexFormatError
 
 # How many damaged passages a message names; it counts the others.
-_NAMED = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
 class IndexStats:
-    """Counts and sizes.
+    """Counts and sizes of an index.
 
     Parameters
     ----------
     passages, tokens, segments
-        Passages that can be found, their token vectors, and the files' folders.
+        Stored passages, their token vectors, and the folders that hold these.
     bytes
-        On disk, all together.
+        Size of all files.
     vector_bytes
-        Of those, what the tokens take: segments and codecs, without the catalog's texts, ids and metadata.
+        Size of the token vectors' files: segments and codecs, without the catalog's texts, ids and metadata.
     dim
-        Of a token vector; ``None`` before the first passage.
+        Dimensions of a token vector; ``None`` before the first passage.
     bytes_per_token, bytes_per_passage
         `bytes` over `tokens` and over `passages`; 0.0 for an empty index.
     model
         The name or path of the model that made it.
     kind
-        ``"exact"``: float16 vectors, every one of them scored; ``"plaid"``: compressed ones, searched by centroids.
+        ``"exact"``: float16 vectors, all of which are scored; ``"plaid"``: compressed ones, searched by centroids.
     nbits
-        Bits a dimension of a compressed residual.
+        Bits per dimension of a compressed residual.
     centroids
-        Of the newest codec; 0 for an exact index.
+        How many centroids the newest codec has; 0 for an exact index.
     """
 
     passages: int
@@ -70,14 +69,14 @@ class IndexStats:
     nbits: int
     centroids: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int | float | None]:
         """Return the fields as a dictionary that `json.dumps` takes."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found sound."""
+    """Counts of what was verified and found sound."""
 
     passages: int
     tokens: int
@@ -85,7 +84,7 @@ class VerifyReport:
 
 
 def collect_stats(transaction: ReadTransaction, path: Path, meta: Mapping[str, str], model: str) -> IndexStats:
-    """Count what the catalog and the files hold."""
+    """Return the counts and sizes of the index at `path`."""
     passages, tokens, _ = transaction.sizes()
     size = sum(_sizes(path))
     vectors = sum(sum(_sizes(path / folder)) for folder in (SEGMENTS, CODECS))
@@ -116,7 +115,7 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
     while True:
         with catalog.read() as transaction:
             before = transaction.commit()
-            # What stops several parts is said once.
+            # A fault that stops several parts is reported once.
             problems = list(dict.fromkeys(_problems(transaction, path)))
             if not problems:
                 return VerifyReport(*transaction.sizes())
@@ -135,7 +134,7 @@ def _sizes(path: Path) -> Iterator[int]:
 
 
 def _problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
-    # Each by itself: what stops one does not hide what others find.
+    # Each by itself, so that a fault which stops one check does not hide the findings of others.
     yield from _tried(path, lambda: (f"catalog: {problem}" for problem in transaction.database_problems()))
     yield from _tried(path, lambda: _own_problems(transaction, path))
     yield from _tried(path, lambda: _file_problems(transaction, path))
@@ -146,7 +145,7 @@ def _tried(path: Path, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
     try:
         yield from problems()
     except (sqlite3.DatabaseError, IndexFormatError) as error:
-        # What the system refuses is no damage.
+        # A refusal of the operating system is no damage.
         if lacking := lacking_for_read(path / FILENAME):
             raise lacking from error
         yield f"catalog: {error}"
@@ -183,40 +182,41 @@ def _row_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
             if problem := _row_problem(row, lengths, checked):
                 damaged[problem].append(repr(row[1]))
     for problem, ids in damaged.items():
-        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-        yield f"catalog: {len(ids)} passages {problem}: {', '.join(ids[:_NAMED])}{more}"
+        more = f" and {len(ids) - _MAX_NAMED} more" if len(ids) > _MAX_NAMED else ""
+        yield f"catalog: {len(ids)} passages {problem}: {', '.join(ids[:_MAX_NAMED])}{more}"
 
 
-def _row_problem(row: tuple[Any, ...], lengths: Mapping[str, list[int] | None], checked: bool) -> str | None:
+def _row_problem(row: tuple[object, ...], lengths: Mapping[str, list[int] | None], checked: bool) -> str | None:
     pid, passage_id, text, metadata, segment, ordinal, tokens, of_content, of_place = row
     if checked and of_content != content_crc(pid, passage_id, text, metadata):
         return "have an id, a text or metadata that are not as they were written"
     if checked and of_place != place_crc(pid, segment, ordinal, tokens):
         return "have a place that is not as it was written"
     try:
-        stored_passage(passage_id, text, metadata)
+        passage = stored_passage(passage_id, text, metadata)
         # Lone surrogates stand for bytes that are not UTF-8.
-        passage_id.encode(), text.encode(), metadata.encode()
+        for stored in (passage.id, passage.text, str(metadata)):
+            stored.encode()
     except (IndexFormatError, UnicodeEncodeError):
         return "have an id, a text or metadata that are none"
     if not isinstance(segment, str) or segment not in lengths:
         return "point to vectors that no segment holds"
-    found = lengths[segment]
-    if found is None:
+    expected = lengths[segment]
+    if expected is None:
         return None
-    if type(ordinal) is not int or not 0 <= ordinal < len(found):
+    if type(ordinal) is not int or not 0 <= ordinal < len(expected):
         return "point to vectors that no segment holds"
-    if tokens != found[ordinal]:
+    if tokens != expected[ordinal]:
         return "have another number of tokens than their vectors"
     return None
 
 
 def _lengths(transaction: ReadTransaction, path: Path) -> dict[str, list[int] | None]:
-    """Return how many tokens each passage of each segment has; ``None`` where its files do not tell."""
+    """Return how many tokens each passage of each segment has; ``None`` where its files cannot be read."""
     lengths: dict[str, list[int] | None] = {}
     for record in transaction.segment_records():
         lengths[record.name] = None
-        # What is wrong with its files is said of them.
+        # Faults of its files are reported by `check_segment`.
         with contextlib.suppress(OSError, IndexFormatError):
             lengths[record.name] = np.diff(open_segment(path, record).offsets).tolist()
     return lengths

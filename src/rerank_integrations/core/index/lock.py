@@ -1,4 +1,4 @@
-"""One writer an index, across processes; the lock goes with the process that holds it."""
+"""The lock that lets an index have one writer across processes; it ends with the process that has it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rerank_integrations.errors import IndexLockedError, IndexMovedError, IndexW
 try:
     import fcntl
 except ImportError:
-    # Windows, where an open file cannot be removed: there `writer.lock` alone will do.
+    # Windows, where an open file cannot be removed, so that `writer.lock` alone suffices.
     fcntl = None  # type: ignore[assignment]
 
 FILENAME = "writer.lock"
@@ -24,7 +24,7 @@ FILENAME = "writer.lock"
 class WriterLock:
     """The lock of an index's one writer: a lock file, and on POSIX the folder itself.
 
-    A lock file can be removed, and the next writer would make another; the folder can only be replaced, and that the
+    A lock file can be removed, and the next writer would make another. The folder can only be replaced, which the
     writer notices.
     """
 
@@ -33,7 +33,7 @@ class WriterLock:
         self._file_lock = file_lock
         self._folder = folder
         self._inode = _inode(self._file)
-        _held.add(self)
+        _acquired.add(self)
 
     def require_held(self) -> None:
         """Raise `IndexMovedError` if another writer may have the index by now."""
@@ -52,17 +52,17 @@ class WriterLock:
         self._file_lock.release()
 
     def _forget(self) -> None:
-        # A forked child's copy would hold the lock after the parent's end; closing it leaves the parent's alone.
+        # A forked child's copy would keep the lock after the parent's end; closing it leaves the parent's alone.
         folder, self._folder = self._folder, None
         if folder is not None:
             os.close(folder)
 
 
-_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+_acquired: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
-    for lock in list(_held):
+    for lock in list(_acquired):
         lock._forget()
 
 
@@ -71,7 +71,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def acquire(path: Path) -> WriterLock:
-    """Take the writer's lock of the index at `path`, at once or not at all.
+    """Take the writer's lock of the index at `path` without waiting.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def acquire(path: Path) -> WriterLock:
 
 
 def _lock_folder(path: Path) -> int | None:
-    """Return a descriptor of the locked folder; ``None`` where the system locks no folders."""
+    """Return a descriptor of the locked folder; ``None`` where the system cannot lock folders."""
     if fcntl is None:
         return None
     try:
@@ -124,7 +124,7 @@ def _refused(path: Path, error: OSError) -> IndexWriteError:
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

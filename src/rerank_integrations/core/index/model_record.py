@@ -1,7 +1,7 @@
-"""The model that an index was made with, as its catalog records it, and what of that record is taken on trust.
+"""The model that an index was made with, as its catalog records it, and how much of that record is trusted.
 
-An index is data, and may come from anywhere. Its record names a model on the hub and how to read texts with it, nothing
-else: no options that reach the libraries below, no code, no path on the machine that it is opened on.
+An index is data, and may come from anywhere. Of its record only a model's name on the hub and the options for reading
+texts are trusted: no options that reach the libraries below, no code, no path on the machine that opens it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rerank_integrations.core.index.catalog import Catalog
 from rerank_integrations.core.maxsim import Floats
@@ -18,9 +18,9 @@ from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.errors import CheckpointError, IndexFormatError, InvalidInputError, ModelMismatchError
 
-_OF_THIS_PROCESS = ("device", "cache_folder", "idle_timeout")
-# What is taken from a record, and of which type. `ColBERTModel` checks the values.
-_TAKEN: dict[str, type] = {
+_PROCESS_OPTIONS = ("device", "cache_folder", "idle_timeout")
+# The options that are taken from a record, with their types. `ColBERTModel` checks the values.
+_TRUSTED_OPTIONS: dict[str, type] = {
     "name_or_path": str,
     "revision": str,
     "dtype": str,
@@ -31,15 +31,15 @@ _TAKEN: dict[str, type] = {
     "local_files_only": bool,
 }
 # Arguments of `ColBERTModel` that only its caller can give.
-_WITHHELD = (*_OF_THIS_PROCESS, "model_kwargs", "token", "trust_remote_code")
-# No length or batch is larger; a larger number could only be meant to fill the memory.
+_WITHHELD_OPTIONS = (*_PROCESS_OPTIONS, "model_kwargs", "token", "trust_remote_code")
+# No length or batch is larger; a larger number could only be meant to exhaust the memory.
 _MAX_NUMBER = 2**20
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 def model_record(encoder: TokenEncoder) -> str:
     """Return, as JSON, the arguments that build `encoder` on any machine."""
-    options = {key: value for key, value in portable(encoder.options()).items() if key not in _OF_THIS_PROCESS}
+    options = {key: value for key, value in portable(encoder.options()).items() if key not in _PROCESS_OPTIONS}
     try:
         return json.dumps(options)
     except (TypeError, ValueError) as error:
@@ -60,15 +60,15 @@ def recorded_model(meta: Mapping[str, str], path: Path) -> TokenEncoder:
     """
     try:
         options = json.loads(meta["model"])
-        for option in options.keys() - set(_WITHHELD):
+        for option in options.keys() - set(_WITHHELD_OPTIONS):
             _require_plain(option, options[option])
-        plain = {option: options[option] for option in _TAKEN if option in options}
+        plain = {option: options[option] for option in _TRUSTED_OPTIONS if option in options}
         model = ColBERTModel(**plain)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IndexFormatError(
             f"{path} records a model that ColBERTModel cannot build ({error}); pass the model it was made with"
         ) from error
-    withheld = [option for option in _WITHHELD if option in options]
+    withheld = [option for option in _WITHHELD_OPTIONS if option in options]
     if withheld:
         return WithheldModel(path, model.name, f"{', '.join(withheld)}, which can run code or reach other places")
     if _names_path(model.name):
@@ -92,13 +92,13 @@ def document_length(meta: Mapping[str, str], path: Path) -> int | None:
 
 
 def is_taken_on_trust(model: ColBERTModel) -> bool:
-    """Return whether an index that records `model` opens with it, without a word of its user's."""
-    recorded = set(model.options()) - set(_OF_THIS_PROCESS)
-    return recorded <= set(_TAKEN) and not _names_path(model.name)
+    """Return whether an index that records `model` opens with it, so that its user need not pass it."""
+    recorded = set(model.options()) - set(_PROCESS_OPTIONS)
+    return recorded <= set(_TRUSTED_OPTIONS) and not _names_path(model.name)
 
 
-def _require_plain(option: str, value: Any) -> None:
-    kind = _TAKEN.get(option)
+def _require_plain(option: str, value: object) -> None:
+    kind = _TRUSTED_OPTIONS.get(option)
     if kind is None:
         raise ValueError(f"ColBERTModel has no argument {option!r}")
     if type(value) is not kind:
@@ -112,9 +112,9 @@ def _names_path(name: str) -> bool:
 
 
 class WithheldModel:
-    """Stand for a recorded model that only its user may name: it is not built from the record of an index.
+    """Stand-in for a recorded model that is not built from an index's record, so that its user must pass it.
 
-    The index opens, and gives what it holds; whatever needs the model raises `CheckpointError`, which says what was
+    The index opens, and returns what it stores. Whatever needs the model raises `CheckpointError`, which says what was
     recorded and what to pass.
     """
 
@@ -136,8 +136,8 @@ class WithheldModel:
         """Raise `CheckpointError`, since the model is not loaded."""
         self._refuse()
 
-    def options(self) -> dict[str, Any]:
-        """Raise `CheckpointError`: what stands here would be read elsewhere as the user's own choice."""
+    def options(self) -> NoReturn:
+        """Raise `CheckpointError`, since the recorded options would pass elsewhere for the user's own choice."""
         self._refuse()
 
     def encode_queries(self, texts: Sequence[str]) -> list[Floats]:

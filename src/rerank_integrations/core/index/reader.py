@@ -1,4 +1,4 @@
-"""Reading an index: every answer from one commit."""
+"""Reading an index: search and look-up, each answer from one commit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rerank_integrations.errors import IndexFormatError, ModelMismatchError
 
 T = TypeVar("T")
 
-# Filters whose passages are remembered until the next commit; an application has few that come again and again.
-_REMEMBERED = 64
+# Filters whose passages are remembered until the next commit; an application repeats few of them.
+_MAX_REMEMBERED_FILTERS = 64
 
 
 class Reader:
-    """Searches and look-ups; keeps the open segments of the last commit it saw."""
+    """Searches and look-ups, which share the open segments of the last commit that any of them saw."""
 
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self._path = path
@@ -47,19 +47,19 @@ class Reader:
         options: SearchOptions,
         device: str = "cpu",
     ) -> list[list[Hit]]:
-        """Return the best `k` passages of those that `select` keeps, for each query (`k` at least 1)."""
+        """Return the best `k` of the passages that satisfy `select`, for each query; `k` is at least 1."""
 
         def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[list[Hit]]:
             selection = _selection(transaction, snapshot, select)
-            found = exact_candidates(selection.floats, queries, k)
+            candidates = exact_candidates(selection.floats, queries, k)
             for group in selection.groups:
                 from rerank_integrations.core.index.plaid.search import search_group
 
-                found = [
+                candidates = [
                     {**scores, **search_group(group, query, k, options, device)}
-                    for scores, query in zip(found, queries, strict=True)
+                    for scores, query in zip(candidates, queries, strict=True)
                 ]
-            return [_hits(transaction, scores, k) for scores in found]
+            return [_hits(transaction, scores, k) for scores in candidates]
 
         with turns():
             return self.at_one_commit(run, fingerprint)
@@ -82,7 +82,7 @@ class Reader:
         return self.at_one_commit(run, fingerprint)
 
     def get(self, ids: Sequence[str]) -> list[Passage]:
-        """Return the passages with these `ids`, in that order, less the unknown ones."""
+        """Return the passages with these `ids`, in that order; unknown ids are omitted."""
         with self._catalog.read() as transaction:
             passages = transaction.passages(ids)
         return [passages[passage_id] for passage_id in ids if passage_id in passages]
@@ -93,12 +93,12 @@ class Reader:
             return transaction.passage_count()
 
     def at_one_commit(self, run: Callable[[ReadTransaction, Snapshot], T], fingerprint: str | None) -> T:
-        """Return what `run` makes of the last commit; its segments stay readable until then, whatever is written.
+        """Return the result of `run` on the last commit, whose segments stay readable meanwhile, whatever is written.
 
         Raises
         ------
         ModelMismatchError
-            If that commit is of a model other than `fingerprint` (``None``: of any model).
+            If the commit is of a model other than `fingerprint`; ``None`` allows any model.
         """
         failed: Commit | None = None
         while True:
@@ -145,18 +145,18 @@ class Reader:
 def _selection(transaction: ReadTransaction, snapshot: Snapshot, select: Sql | None) -> Selection:
     if select is None:
         return snapshot.everything
-    # Ids differ from call to call, filters come again.
+    # Ids differ from call to call, filters are repeated.
     if names_ids(select):
         return narrowed(snapshot, transaction.places_where(select))
     key = json.dumps(select)
-    found = snapshot.chosen.get(key)
-    if found is None:
-        found = narrowed(snapshot, transaction.places_where(select))
-        if len(snapshot.chosen) >= _REMEMBERED:
+    selection = snapshot.chosen.get(key)
+    if selection is None:
+        selection = narrowed(snapshot, transaction.places_where(select))
+        if len(snapshot.chosen) >= _MAX_REMEMBERED_FILTERS:
             snapshot.chosen.clear()
-        # One of several threads that store the same is as good as another.
-        snapshot.chosen[key] = found
-    return found
+        # Several threads may store the same selection; any of them will do.
+        snapshot.chosen[key] = selection
+    return selection
 
 
 def _hits(transaction: ReadTransaction, scores: Mapping[int, float], k: int | None) -> list[Hit]:
@@ -164,15 +164,15 @@ def _hits(transaction: ReadTransaction, scores: Mapping[int, float], k: int | No
     rows = transaction.hit_rows(list(best))
     order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows])
     return [
-        Hit(rows[place][1], score, rank, rows[place][2], rows[place][3])
-        for rank, (place, score) in enumerate(order, start=1)
+        Hit(rows[position][1], score, rank, rows[position][2], rows[position][3])
+        for rank, (position, score) in enumerate(order, start=1)
     ]
 
 
 def _best(transaction: ReadTransaction, scores: Mapping[int, float], k: int) -> list[int]:
-    """Return the catalog numbers of the best `k` of more; of those that tie for the last places only ids are read."""
+    """Return the catalog numbers of the best `k` of more passages; reads only ids of those that tie for the last."""
     if any(math.isnan(score) for score in scores.values()):
-        # Has no order: for `best_first` to refuse.
+        # They have no order; `best_first` refuses them.
         return list(scores)
     last = sorted(scores.values(), reverse=True)[k - 1]
     certain = [pid for pid, score in scores.items() if score > last]

@@ -1,4 +1,4 @@
-"""Errors for what the operating system refuses: too many open files or no permission is no damage."""
+"""Errors for refusals of the operating system: too many open files, or no permission, is no damage."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from rerank_integrations.errors import IndexFormatError, IndexReadError
 
-# What a path is, not what the system had to give: a file where a folder should be, or a link in a circle.
+# Errors by what stands at a path, such as a file where a folder should be, or a link in a circle.
 _WRONG_KIND = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def refused_read(error: OSError, path: Path) -> IndexReadError | IndexFormatError:
-    """Return the exception for an `error` of the operating system in reading `path`."""
+    """Return the exception for an `error` of the operating system while reading `path`."""
     if error.errno in _WRONG_KIND:
         return IndexFormatError(f"{path} is damaged: {error}")
     return _refusal(path, error)
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file stands at `path`; a folder that may not be looked into is not called empty.
+    """Return whether a file stands at `path`; a folder that this user may not list is not called empty.
 
     Raises
     ------
@@ -67,10 +67,10 @@ def cause(error: OSError) -> str:
 
 
 def lacking_for_read(path: Path) -> IndexReadError | None:
-    """Return what keeps this process from opening the file at `path`; ``None`` if nothing does.
+    """Return the error that keeps this process from opening the file at `path`; ``None`` if nothing does.
 
-    For SQLite, which says no more than that it could not. The file itself is not opened: closing it would take the
-    locks that SQLite holds on it in this process.
+    SQLite says no more than that it could not open a file. The file itself is not opened here: closing it would release
+    the locks that SQLite has on it in this process.
     """
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))

@@ -1,4 +1,4 @@
-"""The folders of an index's vectors: written down before they are made, removed when nobody can need them."""
+"""The folders of an index's vectors: logged before they are made, removed when nobody can need them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.arrays import Checksums, write_arrays
@@ -25,18 +25,18 @@ SEGMENTS: FolderKind = "segments"
 CODECS: FolderKind = "codecs"
 
 _NAME = re.compile(r"([0-9a-f]{32})(?:\.tmp)?")
-# Names that a commit writes down for the folders to come, so that these need no transaction of their own.
+# Names that a commit logs for future folders, so that these need no transaction of their own.
 _SPARE_NAMES = 8
-# How long a sweep waits for readers of older commits; what is left is for the next one.
+# How long a sweep waits for readers of older commits; the next sweep removes what they still need.
 _PATIENCE_MS = 100
 
 
 class Folders:
     """Make and remove folders in ``segments`` and ``codecs``, for the one writer of an index, which holds the lock.
 
-    The catalog writes each name down before a folder of that name is made, and again in the transaction that no longer
-    names it. Only such folders are ever removed: not what another program put there, not what stands behind a link, and
-    not what the catalog has lost by damage.
+    The catalog logs each name before a folder of that name is made, and again in the transaction that no longer names
+    it. Only such folders are ever removed: not what another program put there, not what stands behind a link, and not
+    what the catalog has lost by damage.
     """
 
     def __init__(self, path: Path, catalog: Catalog, lock: WriterLock) -> None:
@@ -46,7 +46,7 @@ class Folders:
         self._spare: list[str] = []
         self._gone: set[str] = set()
 
-    def write(self, kind: FolderKind, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, Checksums]:
+    def write(self, kind: FolderKind, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[str, Checksums]:
         """Write and sync a new folder of arrays; return its name, and the checksums of its files.
 
         Raises
@@ -66,7 +66,7 @@ class Folders:
 
     @contextlib.contextmanager
     def commit(self) -> Iterator[WriteTransaction]:
-        """Begin the transaction that names what was written."""
+        """Begin the transaction that names the new folders."""
         self._require_ours()
         with self._catalog.write() as transaction:
             transaction.ensure_folder_log()
@@ -75,7 +75,7 @@ class Folders:
         self._spare += names
 
     def sweep(self) -> None:
-        """Remove what a killed or failed write has left, and what no commit that a reader may see names.
+        """Remove folders that a killed or failed write has left, and those that only commits without readers name.
 
         Nothing is removed while a folder that the catalog names is absent: that is damage, for `verify` to report.
 
@@ -103,7 +103,7 @@ class Folders:
 
     def _remove(self, leftovers: Mapping[str, bool]) -> None:
         folders = [folder for kind in FOLDER_KINDS for folder in _plain_folders(self.path, kind, leftovers)]
-        # What no commit ever named, no reader can have open.
+        # No reader can have a folder open that no commit ever named.
         if any(leftovers[_log_name(folder)] for folder in folders):
             proven = self._catalog.is_past_all_readers(_PATIENCE_MS)
             folders = [folder for folder in folders if proven or not leftovers[_log_name(folder)]]
@@ -123,7 +123,7 @@ class Folders:
         self._lock.require_held()
 
     def _settle(self, transaction: WriteTransaction) -> list[str]:
-        """Take what is named now, and what is gone, off the log; write down names for folders to come."""
+        """Bring the log up to date with what is named and what is gone; log names for future folders."""
         names = [uuid.uuid4().hex for _ in range(_SPARE_NAMES - len(self._spare))]
         transaction.update_folder_log(self._gone, names)
         self._gone = set()
@@ -152,14 +152,14 @@ def _is_left(path: Path, name: str) -> bool:
 
 def _is_plain(folder: Path, device: int) -> bool:
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_dev == device
+    return stat.S_ISDIR(status.st_mode) and status.st_dev == device
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder and the arrays in it; nothing else in it is ours."""
+    """Remove a folder and the arrays in it; any other file there is not ours, and keeps the folder."""
     # Where an open file cannot be removed (Windows) the next sweep will.
     with contextlib.suppress(OSError):
         for file in folder.iterdir():

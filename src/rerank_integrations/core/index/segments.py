@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.forks import cached_property
-from rerank_integrations.core.index.codecs import Codec
+from rerank_integrations.core.index.codecs import Codec, Scales
 from rerank_integrations.core.maxsim import Floats
 
 
@@ -37,27 +37,27 @@ class FloatSegment:
 
 @dataclass(frozen=True, eq=False)
 class PlaidSegment:
-    """An open segment of compressed vectors: memory-mapped arrays, see `codecs.Codes`.
+    """An open segment of compressed vectors: memory-mapped arrays, as of `codecs.Codes`.
 
     Parameters
     ----------
     codec
         The name of the codec that made it.
     offsets
-        As of a `FloatSegment`.
+        As in a `FloatSegment`.
     list_starts, listed
         Inverted lists: centroid ``c`` occurs in the passages ``listed[list_starts[c]:list_starts[c + 1]]``. ``None``
-        for a small segment, of which every passage is a candidate.
+        for a small segment, whose passages are all candidates.
     """
 
     name: str
     codec: str
     codes: NDArray[np.uint16]
     residuals: NDArray[np.uint8]
-    scales: NDArray[Any]
+    scales: Scales
     offsets: NDArray[np.int64]
     list_starts: NDArray[np.int32] | None
-    listed: NDArray[Any] | None
+    listed: NDArray[np.uint16 | np.uint32] | None
 
 
 Segment = FloatSegment | PlaidSegment
@@ -70,16 +70,16 @@ DEAD = -1
 
 @dataclass(frozen=True, eq=False)
 class Part(Generic[S]):
-    """Passages of one segment that may be found.
+    """The passages of one segment that a search may return.
 
     Parameters
     ----------
     pids
         The catalog number of each passage of the segment, `DEAD` for replaced and deleted ones; int64.
     places
-        The ordinals of those that may be found, rising; int32.
+        The ordinals of the passages that may be returned, rising; int32.
     tokens
-        How many tokens those have.
+        How many tokens these have.
     """
 
     segment: S
@@ -97,28 +97,28 @@ class Group:
 
     @cached_property
     def found(self) -> int:
-        """How many passages may be found."""
+        """Count the passages that a search may return."""
         return sum(len(part.places) for part in self.parts)
 
     @cached_property
     def found_tokens(self) -> int:
-        """How many tokens those have."""
+        """Count the tokens of the passages that a search may return."""
         return sum(part.tokens for part in self.parts)
 
     @cached_property
     def passages(self) -> int:
-        """How many passages the segments hold, dead ones too."""
+        """Count the passages in the segments, dead ones included."""
         return sum(len(part.segment.offsets) - 1 for part in self.parts)
 
     @cached_property
     def tokens(self) -> int:
-        """How many tokens those have."""
+        """Count the tokens of all passages in the segments."""
         return sum(int(part.segment.offsets[-1]) for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What may be found of a snapshot."""
+    """The passages of a snapshot that a search may return."""
 
     floats: tuple[Part[FloatSegment], ...]
     groups: tuple[Group, ...]

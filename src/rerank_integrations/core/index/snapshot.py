@@ -1,4 +1,4 @@
-"""One commit of an index, ready to search: the open segments and which passages in them are alive."""
+"""One commit of an index, ready to search: its open segments, and which of their passages are alive."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ from rerank_integrations.errors import IndexFormatError
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The state after one commit; immutable but for its memory of selections; shared by all the threads that search."""
+    """The state after one commit, shared by all threads that search; immutable but for its memory of selections."""
 
     commit: Commit
     fingerprint: str
@@ -44,7 +43,7 @@ class Snapshot:
 def take_snapshot(
     transaction: ReadTransaction, index_path: Path, meta: Mapping[str, str], last: Snapshot | None
 ) -> Snapshot:
-    """Read the state that `transaction` sees; what `last` has open and is unchanged is taken over.
+    """Read the state that `transaction` sees; segments that `last` has open are taken over where they are unchanged.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def take_snapshot(
 
 
 def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection:
-    """Narrow a snapshot down to passages given as (segment's name, ordinal)."""
+    """Restrict a snapshot to passages, each by its segment's name and its ordinal there."""
     by_segment: dict[str, list[int]] = defaultdict(list)
     for name, ordinal in wanted:
         by_segment[name].append(ordinal)
@@ -99,11 +98,11 @@ def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection
 
 def _narrowed(part: Part[S], ordinals: Sequence[int]) -> Part[S]:
     wanted = np.array(ordinals) if ordinals else np.empty(0, dtype=np.int64)
-    return _of(part.segment, part.pids, _places(part.segment, wanted))
+    return _part_of(part.segment, part.pids, _places(part.segment, wanted))
 
 
-def _places(segment: Segment, ordinals: NDArray[Any]) -> Places:
-    """Return ordinals as the search loops rely on them: rising, without repetition, within the segment.
+def _places(segment: Segment, ordinals: NDArray[np.int64]) -> Places:
+    """Return ordinals in the order that the search loops rely on: rising, without repetition, within the segment.
 
     A damaged catalog may give others, since SQLite's index on places and the rows themselves may differ.
     """
@@ -116,7 +115,7 @@ def _places(segment: Segment, ordinals: NDArray[Any]) -> Places:
     return ordinals.astype(np.int32)
 
 
-def _of(segment: S, pids: NDArray[np.int64], places: Places) -> Part[S]:
+def _part_of(segment: S, pids: NDArray[np.int64], places: Places) -> Part[S]:
     tokens = int((segment.offsets[places + 1] - segment.offsets[places]).sum())
     return Part(segment, pids, places, tokens)
 
@@ -132,13 +131,13 @@ def _part(
 ) -> Part[FloatSegment] | Part[PlaidSegment]:
     pids = np.full(record.passages, DEAD, dtype=np.int64)
     rows = transaction.places_in(record.name)
-    # Without a dtype, which would make whole numbers of others.
-    found = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
-    alive = _places(segment, found[:, 0])
-    pids[found[:, 0]] = found[:, 1]
+    # Without a dtype, which would turn other numbers into whole ones.
+    numbers = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
+    alive = _places(segment, numbers[:, 0])
+    pids[numbers[:, 0]] = numbers[:, 1]
     if isinstance(segment, FloatSegment):
-        return _of(segment, pids, alive)
-    return _of(segment, pids, alive)
+        return _part_of(segment, pids, alive)
+    return _part_of(segment, pids, alive)
 
 
 def _require_fitting(index_path: Path, floats: Iterable[Part[FloatSegment]], groups: Iterable[Group], dim: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
+
+Scalar: TypeAlias = str | int | float | bool | None
+Json: TypeAlias = "Scalar | list[Json] | dict[str, Json]"
 
 
 def id_list(ids: Iterable[str]) -> list[str]:
@@ -17,7 +20,7 @@ def id_list(ids: Iterable[str]) -> list[str]:
     Raises
     ------
     InvalidInputError
-        If `ids` is one string, no iterable, or holds something that is not a string.
+        If `ids` is a single string, no iterable, or has an item that is not a string.
     """
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InvalidInputError(f"ids is {ids!r}; expected a list of strings")
@@ -30,17 +33,17 @@ def id_list(ids: Iterable[str]) -> list[str]:
 
 # SQLite's JSON functions give up at 1000 levels, and a filter reads every row.
 _MAX_DEPTH = 100
-# Beyond, a whole number would be infinite for a filter, and in the end of more digits than Python reads.
-_LARGEST = sys.float_info.max
-# Characters of a value that an error names.
-_SHOWN = 60
+# A larger whole number would be infinite for a filter, and may have more digits than Python reads.
+_MAX_NUMBER = sys.float_info.max
+# Characters of a value that an error quotes.
+_MAX_SHOWN = 60
 
 
 def metadata_json(passage: Passage) -> str:
     """Return the metadata of `passage` as JSON text, from which the same metadata is read again.
 
-    But for tuples, which come back as lists, mappings, which come back as dictionaries, and values of classes derived
-    from `str`, `int` and `float`, which come back as the plain value that they equal.
+    Tuples come back as lists, mappings as dictionaries, and values of classes derived from `str`, `int` and `float` as
+    the plain value that they equal.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def metadata_json(passage: Passage) -> str:
     return written
 
 
-def plain_scalar(value: Any) -> Any:
+def plain_scalar(value: object) -> Scalar:
     """Return `value` as metadata stores it, and filters compare it: as a plain string, number, bool or ``None``.
 
     Raises
@@ -70,7 +73,7 @@ def plain_scalar(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
-    # By the class itself: a derived one may show itself otherwise.
+    # By the method of the plain class: a derived class may override it.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -80,19 +83,19 @@ def plain_scalar(value: Any) -> Any:
     raise TypeError
 
 
-def shown(value: Any) -> str:
-    """Return `value` as an error names it, with its type, shortened."""
+def shown(value: object) -> str:
+    """Return `value` as an error quotes it, with its type, shortened."""
     kind = f"of type {type(value).__name__}"
     try:
         text = repr(value)
     except Exception:
-        # Whole numbers of too many digits have none, nor have broken objects.
+        # Whole numbers of too many digits have no `repr`, nor have broken objects.
         return f"a value {kind}"
-    return f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '...'} ({kind})"
+    return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'} ({kind})"
 
 
-def remedy(value: Any) -> str:
-    """Return how to make something of `value` that can be stored and compared."""
+def remedy(value: object) -> str:
+    """Return the call that turns `value` into something that can be stored and compared."""
     remedies = {
         "isoformat": "isoformat()", "item": "item()", "tolist": "tolist()", "hex": "hex", "value": "value",
         "isdisjoint": "sorted()",
@@ -100,7 +103,7 @@ def remedy(value: Any) -> str:
     return next((text for name, text in remedies.items() if hasattr(value, name)), "str()")
 
 
-def _plain(value: Any, what: str, at: tuple[str | int, ...]) -> Any:
+def _plain(value: object, what: str, at: tuple[str | int, ...]) -> Json:
     if len(at) == _MAX_DEPTH:
         raise InvalidInputError(f"{what} is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping):
@@ -114,13 +117,13 @@ def _plain(value: Any, what: str, at: tuple[str | int, ...]) -> Any:
             f"{what} has {shown(value)}{_place(at)}; expected strings, numbers, bools, None, lists and dictionaries of "
             f"them: convert it, for instance by {remedy(value)}"
         ) from error
-    if isinstance(plain, int | float) and not abs(plain) <= _LARGEST:
+    if isinstance(plain, int | float) and not abs(plain) <= _MAX_NUMBER:
         raise InvalidInputError(f"{what} has {shown(value)}{_place(at)}; expected a finite number, or None")
     return plain
 
 
-def _key(key: Any, what: str, at: tuple[str | int, ...]) -> str:
-    # JSON would make a string of it, and one key of 1 and "1".
+def _key(key: object, what: str, at: tuple[str | int, ...]) -> str:
+    # JSON would turn it into a string, and 1 and "1" into the same key.
     if not isinstance(key, str):
         raise InvalidInputError(f"{what} has the key {shown(key)}{_place(at)}; expected a string")
     return str.__str__(key)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,15 @@ from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.records import CodecRecord, SegmentRecord
 from rerank_integrations.core.index.segment_folders import CODECS, SEGMENTS, Folders
 from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment, Segment
+from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 
 # Fewer tokens are scanned faster than their lists are read.
-_LISTED_FROM = 1 << 16
+_MIN_LISTED_TOKENS = 1 << 16
 
 
-def write_floats(folders: Folders, vectors: Sequence[NDArray[Any]], dim: int) -> SegmentRecord:
-    """Write a segment of float16 vectors: one array of *Shape:* (tokens, dim) a passage.
+def write_floats(folders: Folders, vectors: Sequence[Floats], dim: int) -> SegmentRecord:
+    """Write a segment of float16 vectors from one array of *Shape:* (tokens, dim) per passage.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def write_floats(folders: Folders, vectors: Sequence[NDArray[Any]], dim: int) ->
 
 
 def write_segment(
-    folders: Folders, arrays: dict[str, NDArray[Any]], lengths: NDArray[np.int32], codec: str | None
+    folders: Folders, arrays: Mapping[str, NDArray[np.generic]], lengths: NDArray[np.int32], codec: str | None
 ) -> SegmentRecord:
     """Write a segment of these arrays; see `Folders.write`."""
     name, checksums = folders.write(SEGMENTS, {**arrays, "lengths": lengths})
@@ -44,12 +44,12 @@ def write_segment(
 
 
 def open_segment(index_path: Path, record: SegmentRecord) -> Segment:
-    """Map a segment; reads its lengths alone.
+    """Map a segment; only its lengths are read.
 
     Raises
     ------
     FileNotFoundError
-        If it is gone.
+        If the folder is gone.
     IndexFormatError
         If its files are not what the catalog says.
     IndexReadError
@@ -70,7 +70,7 @@ def open_segment(index_path: Path, record: SegmentRecord) -> Segment:
         map_array(folder / "residuals.npy", np.uint8, (record.tokens, None)),
         map_array(folder / "scales.npy", None, (record.tokens,)),
         offsets,
-        # Copied, so that what has been checked is what the search loops read.
+        # Copied, so that the search loops read the very numbers that were checked.
         np.array(map_array(folder / "list_starts.npy", np.int32, (None,))) if listed else None,
         map_array(folder / "listed.npy", None, (None,)) if listed else None,
     )
@@ -84,20 +84,20 @@ def write_compressed(folders: Folders, codec: Codec, codes: Codes, lengths: NDAr
     IndexWriteError
         If the operating system refuses; nothing is left behind.
     """
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, NDArray[np.generic]] = {
         "codes": codes.centroids,
         "residuals": codes.residuals,
         "scales": codes.scales,
     }
-    if len(codes.centroids) >= _LISTED_FROM:
+    if len(codes.centroids) >= _MIN_LISTED_TOKENS:
         arrays["list_starts"], arrays["listed"] = inverted_lists(codes.centroids, lengths, len(codec.centroids))
     return write_segment(folders, arrays, lengths, codec.name)
 
 
 def inverted_lists(
     codes: NDArray[np.uint16], lengths: NDArray[np.int32], centroids: int
-) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Return, centroid after centroid, the passages in which it occurs.
+) -> tuple[NDArray[np.int32], NDArray[np.uint16 | np.uint32]]:
+    """Return the passages in which each centroid occurs, centroid after centroid.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def inverted_lists(
         Starts, int32, *Shape:* (centroids + 1,), and ordinals, uint16 if they fit, else uint32.
     """
     owners = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-    # One sort of (centroid, passage) pairs, each kept once.
+    # One sort of (centroid, passage) pairs, without repetition.
     pairs = np.unique(codes.astype(np.int64) * len(lengths) + owners)
     starts = np.searchsorted(pairs, np.arange(centroids + 1, dtype=np.int64) * len(lengths)).astype(np.int32)
     small = len(lengths) <= np.iinfo(np.uint16).max
@@ -113,12 +113,12 @@ def inverted_lists(
 
 
 def require_fitting(index_path: Path, segment: Segment, codec: Codec | None, dim: int) -> None:
-    """Raise unless a segment holds vectors of `dim` dimensions, as its codec (``None`` for float16 ones) makes them.
+    """Raise unless a segment holds vectors of `dim` dimensions, as its codec makes them (``None`` for float16 ones).
 
     Raises
     ------
     IndexFormatError
-        If it does not; the search loops do not look.
+        If it does not. The search loops do not check.
     """
     problem = None
     if isinstance(segment, PlaidSegment):
@@ -131,7 +131,7 @@ def require_fitting(index_path: Path, segment: Segment, codec: Codec | None, dim
 
 
 def check_segment(index_path: Path, record: SegmentRecord, codec: Codec | None, dim: int) -> Iterator[str]:
-    """Yield what is wrong with a segment's files: sizes, checksums, vectors that are not finite, codes of nothing."""
+    """Yield a sentence for each fault of a segment: sizes, checksums, vectors that are not finite, codes of nothing."""
     folder = index_path / SEGMENTS / record.name
     try:
         segment = open_segment(index_path, record)
@@ -154,14 +154,14 @@ def check_segment(index_path: Path, record: SegmentRecord, codec: Codec | None, 
 
 
 def write_codec(folders: Folders, codec: Codec) -> tuple[Codec, CodecRecord]:
-    """Write a codec's arrays; return it with its name, and its record.
+    """Write a codec's arrays; return the codec with its name, and its record.
 
     Raises
     ------
     IndexWriteError
         If the operating system refuses; nothing is left behind.
     """
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, NDArray[np.generic]] = {
         "centroids": codec.centroids.astype(np.float16),
         "codebook": codec.codebook,
         "rotation": codec.rotation,
@@ -178,7 +178,7 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
     Raises
     ------
     FileNotFoundError
-        If it is gone.
+        If the folder is gone.
     IndexFormatError
         If its files are not what the catalog says.
     """
@@ -186,7 +186,7 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
     rotation = map_array(folder / "rotation.npy", np.float32, (None, None))
     centroids = map_array(folder / "centroids.npy", np.float16, (record.centroids, rotation.shape[1]))
     codebook = map_array(folder / "codebook.npy", np.float32, (256, None))
-    # Once for all: they are small, and every search reads them.
+    # Copied into memory: they are small, and every search reads them.
     codec = Codec(
         record.name,
         np.array(centroids, dtype=np.float32),
@@ -202,7 +202,7 @@ def open_codec(index_path: Path, record: CodecRecord) -> Codec:
 
 
 def check_codec(index_path: Path, record: CodecRecord) -> Iterator[str]:
-    """Yield what is wrong with a codec's files."""
+    """Yield a sentence for each fault of a codec's files."""
     try:
         open_codec(index_path, record)
         yield from checksum_problems(index_path / CODECS / record.name, record.checksums)

@@ -1,4 +1,4 @@
-"""Changes to an index: each is new segments on disk, then one catalog transaction that names them."""
+"""Writing an index: each change is new segments on disk, then one catalog transaction that names them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from rerank_integrations.errors import IndexFormatError, IndexWriteError, Invali
 
 _LOGGER = logging.getLogger(__name__)
 
-# What one step holds in memory: its passages' texts and vectors (64 MB of float32 at 128 dimensions and 512 tokens).
+# Passages of one commit, whose texts and vectors are in memory: 64 MB of float32 at 128 dimensions and 512 tokens.
 _CHUNK_PASSAGES = 256
-# Segments below each size are joined when there are many: each token moves as often as there are sizes.
+# Segments below each size are joined when there are many, so a token moves as often as there are sizes.
 _SMALL_TOKENS = (1 << 16, 1 << 20)
-_MANY_SMALL = 16
-# Within one upsert: what is to be compressed at its end need not be joined first.
-_MANY_UNDER_WAY = 128
+_MAX_SMALL_SEGMENTS = 16
+# Within one upsert, since segments that are compressed at its end need not be joined first.
+_MAX_SMALL_SEGMENTS_IN_UPSERT = 128
 
 
 class Writer:
@@ -61,16 +61,16 @@ class Writer:
         disable = None if show_progress is None else not show_progress
         with tqdm(total=total, desc="indexing", unit="passage", disable=disable) as bar:
             for chunk in _chunks(passages):
-                # All is checked before any is stored: a bad passage loses nothing of its own chunk.
+                # All are checked before any is stored, so that a bad passage stores nothing of its chunk.
                 checked = [to_passage(item) for item in chunk]
                 rows = [(passage, metadata_json(passage)) for passage in checked]
                 self._store(rows, model)
                 ids += [passage.id for passage in checked]
-                self._merge_small(_MANY_UNDER_WAY)
+                self._merge_small(_MAX_SMALL_SEGMENTS_IN_UPSERT)
                 self._grow(show_progress, finished=False)
                 bar.update(len(chunk))
         self._grow(show_progress, finished=True)
-        self._merge_small(_MANY_SMALL)
+        self._merge_small(_MAX_SMALL_SEGMENTS)
         return ids
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -82,18 +82,18 @@ class Writer:
         return removed
 
     def compact(self) -> None:
-        """Rewrite what is alive of every segment that holds dead passages or is small, a commit for each kind."""
+        """Rewrite every segment that holds dead passages or is small, in one commit per kind of segment."""
         with self._catalog.read() as transaction:
             alive = transaction.passages_per_segment()
             records = transaction.segment_records()
         for codec, of_kind in _by_codec(records):
-            wanted = [
+            outdated = [
                 record
                 for record in of_kind
                 if record.passages != alive.get(record.name, 0) or record.tokens < _SMALL_TOKENS[-1]
             ]
-            if len(wanted) > 1 or any(record.passages != alive.get(record.name, 0) for record in wanted):
-                self._rewrite(wanted, codec)
+            if len(outdated) > 1 or any(record.passages != alive.get(record.name, 0) for record in outdated):
+                self._rewrite(outdated, codec)
         self.sweep()
         self._catalog.reclaim()
 
@@ -102,12 +102,12 @@ class Writer:
         self._folders.sweep()
 
     def finish(self) -> None:
-        """Remove what readers needed at the last commit; where some still do, the next writer removes it."""
+        """Remove the folders that readers needed at the last commit; those still needed are left to the next writer."""
         with contextlib.suppress(RerankError):
             self.sweep()
 
     def _store(self, rows: list[tuple[Passage, str]], model: TokenEncoder) -> None:
-        # Of equal ids in one call the last one stays, as if they had come one after the other.
+        # The last passage of equal ids in one call stays, as if they had come one after the other.
         latest = {passage.id: (passage, metadata) for passage, metadata in rows}
         with self._catalog.read() as transaction:
             known = transaction.texts(list(latest))
@@ -193,23 +193,23 @@ class Writer:
         try:
             yield
         except RerankError:
-            # What was written for it is of no use now; the disk may be full of it.
+            # The folders written for it are useless now, and the disk may be full of them.
             with contextlib.suppress(RerankError):
                 self.sweep()
             raise
 
-    def _merge_small(self, many: int) -> None:
+    def _merge_small(self, max_segments: int) -> None:
         with self._catalog.read() as transaction:
             records = transaction.segment_records()
         try:
             for codec, of_kind in _by_codec(records):
                 for size in _SMALL_TOKENS:
                     small = [record for record in of_kind if record.tokens < size]
-                    if len(small) >= many:
+                    if len(small) >= max_segments:
                         self._rewrite(small, codec)
                         break
         except (IndexFormatError, IndexWriteError):
-            # The passages are stored; only the tidying has failed, and verify() tells of damage.
+            # The passages are stored; only the tidying has failed, and verify() reports damage.
             _LOGGER.warning("the small segments of %s could not be joined", self._path, exc_info=True)
         self.sweep()
 
