@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 # The lower four of six layers. Read apart, tokens stay what a ColBERT makes of them, so that little training is needed.
 _SEPARATE_LAYERS = 4
@@ -27,7 +30,7 @@ class JointTransformer(Transformer):
 
     def forward(self, features: dict[str, Tensor], **_: object) -> dict[str, Tensor]:
         """Add ``token_embeddings``, *Shape:* (pairs, tokens, width)."""
-        bert: Any = self.model
+        bert = cast("BertModel", self.model)
         ids, segments = features["input_ids"], features["token_type_ids"]
         real = features["attention_mask"].bool()
         of_query = (real & (segments == 0)).long()
@@ -45,6 +48,6 @@ class JointTransformer(Transformer):
 
 
 def _bias(allowed: Tensor, states: Tensor) -> Tensor:
-    """Return what is added to attention scores, *Shape:* (pairs, 1, tokens, tokens)."""
+    """Return 0 where attention is `allowed`, elsewhere the lowest number; *Shape:* (pairs, 1, tokens, tokens)."""
     bias = torch.zeros(allowed.shape, dtype=states.dtype, device=states.device)
     return bias.masked_fill(~allowed, torch.finfo(states.dtype).min)[:, None]

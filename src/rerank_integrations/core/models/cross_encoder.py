@@ -146,6 +146,12 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         with self._lease.loaded() as loaded:
             return self._scale(loaded)
 
+    @overload
+    def score(self, query: str, texts: Sequence[str]) -> list[float]: ...
+
+    @overload
+    def score(self, query: Sequence[Pair], texts: None = None) -> list[float]: ...
+
     def score(self, query: str | Sequence[Pair], texts: Sequence[str] | None = None) -> list[float]:
         """Return one score per text, on the scale that `activation` names; higher is better.
 
