@@ -1,4 +1,4 @@
-"""Two results on one collection, query by query: which changed, and which passages took each other's place."""
+"""Comparison of two results on one collection, query by query, with the passages that moved."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tqdm import tqdm
 from rerank_integrations.core.models import ColBERTModel, TokenMatch
 from rerank_integrations.core.ranking import require_count
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.evaluation.data import Dataset, load_dataset
+from rerank_integrations.evaluation.data import Dataset, Facts, Source, load_dataset
 from rerank_integrations.evaluation.measuring import Measured
 from rerank_integrations.evaluation.metrics import METRICS
-from rerank_integrations.evaluation.pipelines import STARTER
+from rerank_integrations.evaluation.pipelines import STARTER, PipelineRecord, RerankRecord, RetrieveRecord
 from rerank_integrations.evaluation.summary import p_value, values_of
 
-# Passages that are shown of a query: of the top of each side, and of the relevant ones.
-_SHOWN = 3
+# Passages shown per query: so many of the top of each result, and so many relevant ones.
+_SHOWN_PASSAGES = 3
 
 
 @dataclass(frozen=True)
 class RankedPassage:
-    """Where a passage stands in the two results for a query.
+    """The ranks of a passage in the two results for a query.
 
     Parameters
     ----------
     grade
-        As judged, above 0 is relevant; ``None`` where nobody judged it.
+        The judgement, relevant above 0; ``None`` if nobody judged the passage.
     rank_a, rank_b
-        1 for the best; ``None`` where it was not found.
+        1 for the best; ``None`` if it was not retrieved.
     """
 
     id: str
@@ -43,7 +43,7 @@ class RankedPassage:
 
 @dataclass(frozen=True)
 class ShownPassage(RankedPassage):
-    """One with its text, and the best match of each of the query's tokens in it; none without a ColBERT model."""
+    """A ranked passage with its text, and the best match of each query token in it; none without a ColBERT model."""
 
     text: str
     matches: tuple[TokenMatch, ...]
@@ -51,14 +51,14 @@ class ShownPassage(RankedPassage):
 
 @dataclass(frozen=True)
 class QueryChange:
-    """A query whose value differs.
+    """A query whose metric differs between the two results.
 
     Parameters
     ----------
     value_a, value_b
         The metric, 0 to 1; higher is better.
     relevant
-        Every relevant passage, those that stand highest in either result first.
+        Every relevant passage, those that rank highest in either result first.
     passages
         The best three of each result and the first three of `relevant`, in the same order.
     """
@@ -73,32 +73,32 @@ class QueryChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from one result to another.
+    """The differences between two results.
 
     Parameters
     ----------
     name_a, name_b
         The pipelines' names.
     data
-        The collection's `facts`, when it was measured.
+        The collection's `facts` at the time of measuring.
     metric
         One of `METRICS`.
     mean_a, mean_b
-        Of the metric, over all queries.
+        Means of the metric over all queries.
     better, worse, same
-        Queries whose value is higher in the second result, lower, equal.
+        Numbers of queries whose metric is higher in the second result, lower, equal.
     p_value
-        How probable so large a difference of the means is by chance, by a paired t-test over the queries; ``None``
-        where all queries differ alike.
+        The probability that chance makes so large a difference of the means, by a paired t-test over the queries;
+        ``None`` where all queries differ by the same amount.
     colbert
-        The model that `ShownPassage.matches` are of, if any.
+        The model that found `ShownPassage.matches`, if any.
     changes
         The queries that changed most, the largest difference first.
     """
 
     name_a: str
     name_b: str
-    data: dict[str, Any]
+    data: Facts
     metric: str
     mean_a: float
     mean_b: float
@@ -110,7 +110,7 @@ class Comparison:
     changes: tuple[QueryChange, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the comparison as JSON can hold it."""
         return asdict(self)
 
 
@@ -128,23 +128,23 @@ def compare(
     Parameters
     ----------
     a, b
-        Before and after; of one collection.
+        The results before and after, on one collection.
     data
-        That collection or its folder; by default the folder that the results remember. It may have moved or have
-        another name, but nothing in it may have changed.
+        That collection or its folder; by default the folder recorded in the results. It may have been moved or renamed,
+        but its contents must be the same.
     metric
         One of `METRICS`.
     top
-        How many of the queries that changed are told in full.
+        How many of the queries that changed are reported in full.
     colbert
-        Tells which tokens matched: a model, its name or path, ``"auto"`` for the one in the pipeline of `b`, else
-        of `a`, if any (the latest stage's), or ``None`` for no matches.
+        The model that finds matching tokens: a model, its name or path, ``"auto"`` for the one in the pipeline of `b`,
+        else of `a`, if any (that of the latest stage), or ``None`` for no matches.
 
     Raises
     ------
     InvalidInputError
-        For an unknown metric, a negative `top`, results of different collections, and a collection that is not
-        theirs or not to be found.
+        For an unknown metric, a negative `top`, results on different collections, and a collection that is not theirs
+        or cannot be found.
     """
     if metric not in METRICS:
         raise InvalidInputError(f"metric is {metric!r}; expected one of {', '.join(METRICS)}")
@@ -154,14 +154,14 @@ def compare(
     changed = [query for query in collection.queries if before[query] != after[query]]
     changed.sort(key=lambda query: -abs(after[query] - before[query]))
     model = _model(a, b, colbert)
-    teller = _Teller(a.run, b.run, collection, model)
-    told = tqdm(changed[:top], desc="comparing", unit=" queries", disable=None if model else True)
-    changes = tuple(teller.change(query, before[query], after[query]) for query in told)
+    differences = _Differences(a.run, b.run, collection, model)
+    reported = tqdm(changed[:top], desc="comparing", unit=" queries", disable=None if model else True)
+    changes = tuple(differences.change(query, before[query], after[query]) for query in reported)
     names = a.pipeline["name"], b.pipeline["name"]
     means = fmean(before.values()), fmean(after.values())
     better = sum(after[query] > before[query] for query in changed)
     counts = better, len(changed) - better, len(before) - len(changed)
-    by = None if model is None else model.name
+    colbert_name = None if model is None else model.name
     return Comparison(
         *names,
         b.data,
@@ -169,30 +169,30 @@ def compare(
         *means,
         *counts,
         p_value(list(before.values()), [after[query] for query in before]),
-        by,
+        colbert_name,
         changes,
     )
 
 
 def _collection(a: Measured, b: Measured, data: Dataset | str | Path | None) -> Dataset:
-    """Return the one collection of two results, without reading another first."""
+    """Return the common collection of two results; different ones are reported before any is read."""
     if _identity(a.data) != _identity(b.data):
         raise InvalidInputError(
-            f"{a.pipeline['name']} was measured on {_told_facts(a.data)} and {b.pipeline['name']} on "
-            f"{_told_facts(b.data)}; expected results of one collection"
+            f"{a.pipeline['name']} was measured on {_describe(a.data)} and {b.pipeline['name']} on "
+            f"{_describe(b.data)}; expected results of one collection"
         )
     if not isinstance(data, Dataset):
         data = _read(a, b, data)
     facts = data.facts()
     if _identity(facts) != _identity(a.data):
-        raise InvalidInputError(f"data is {_told_facts(facts)}; the results are of {_told_facts(a.data)}")
+        raise InvalidInputError(f"data is {_describe(facts)}; the results are of {_describe(a.data)}")
     return data
 
 
 def _read(a: Measured, b: Measured, folder: str | Path | None) -> Dataset:
     source = b.source or a.source
     if folder is not None:
-        return load_dataset(folder, *_drawn(source or {}))
+        return load_dataset(folder, *_split_and_count(source))
     if source is None:
         raise InvalidInputError("the results do not tell where their collection is; expected its folder as data")
     if not Path(source["folder"]).is_dir():
@@ -200,19 +200,19 @@ def _read(a: Measured, b: Measured, folder: str | Path | None) -> Dataset:
             f"the collection of the results was in {source['folder']}, which is no folder now; "
             "expected its folder as data"
         )
-    return load_dataset(source["folder"], *_drawn(source))
+    return load_dataset(source["folder"], *_split_and_count(source))
 
 
-def _drawn(source: Mapping[str, Any]) -> tuple[str, int | None]:
-    return source.get("split", "test"), source.get("queries")
+def _split_and_count(source: Source | None) -> tuple[str, int | None]:
+    return ("test", None) if source is None else (source.get("split", "test"), source.get("queries"))
 
 
-def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    # Without the name: a folder that was renamed holds the same collection.
+def _identity(facts: Facts) -> dict[str, object]:
+    # Without the name, since a renamed folder contains the same collection.
     return {key: value for key, value in facts.items() if key != "name"}
 
 
-def _told_facts(facts: Mapping[str, Any]) -> str:
+def _describe(facts: Facts) -> str:
     return f"{facts.get('name')!r} ({', '.join(f'{key} {value}' for key, value in _identity(facts).items())})"
 
 
@@ -222,13 +222,16 @@ def _model(a: Measured, b: Measured, colbert: ColBERTModel | str | None) -> ColB
     return ColBERTModel(colbert) if isinstance(colbert, str) else colbert
 
 
-def _colbert_of(pipeline: Mapping[str, Any]) -> str | None:
-    stages = [pipeline.get("retrieve") or {}, *(pipeline.get("rerank") or ())]
+def _colbert_of(pipeline: PipelineRecord) -> str | None:
+    # Records that were edited by hand may lack stages.
+    stages: list[RetrieveRecord | RerankRecord] = [*(pipeline.get("rerank") or ())]
+    if first := pipeline.get("retrieve"):
+        stages.insert(0, first)
     return next((stage.get("model") or STARTER for stage in reversed(stages) if stage.get("kind") == "colbert"), None)
 
 
-class _Teller:
-    """Two results and their collection, by what is asked of them for each query."""
+class _Differences:
+    """The differences between two results for single queries of their collection."""
 
     def __init__(
         self, a: Mapping[str, list[str]], b: Mapping[str, list[str]], data: Dataset, model: ColBERTModel | None
@@ -238,16 +241,18 @@ class _Teller:
 
     def change(self, query: str, value_a: float, value_b: float) -> QueryChange:
         relevant = self._ranked(query, [key for key, grade in self._data.qrels[query].items() if grade > 0])
-        tops = [*self._a[query][:_SHOWN], *self._b[query][:_SHOWN]]
-        shown = self._ranked(query, [*tops, *(passage.id for passage in relevant[:_SHOWN])])
+        tops = [*self._a[query][:_SHOWN_PASSAGES], *self._b[query][:_SHOWN_PASSAGES]]
+        shown = self._ranked(query, [*tops, *(passage.id for passage in relevant[:_SHOWN_PASSAGES])])
         text = self._data.queries[query]
         passages = tuple(self._shown(text, passage) for passage in shown)
         return QueryChange(query, text, value_a, value_b, tuple(relevant), passages)
 
     def _ranked(self, query: str, keys: Sequence[str]) -> list[RankedPassage]:
         grades, ranks_a, ranks_b = self._data.qrels[query], _ranks(self._a[query]), _ranks(self._b[query])
-        found = [RankedPassage(key, grades.get(key), ranks_a.get(key), ranks_b.get(key)) for key in dict.fromkeys(keys)]
-        return sorted(found, key=_highest)
+        ranked = [
+            RankedPassage(key, grades.get(key), ranks_a.get(key), ranks_b.get(key)) for key in dict.fromkeys(keys)
+        ]
+        return sorted(ranked, key=_highest)
 
     def _shown(self, query: str, passage: RankedPassage) -> ShownPassage:
         text = self._texts[passage.id]
@@ -255,8 +260,8 @@ class _Teller:
         return ShownPassage(**asdict(passage), text=text, matches=matches)
 
 
-def _ranks(found: Sequence[str]) -> dict[str, int]:
-    return {key: rank for rank, key in enumerate(found, start=1)}
+def _ranks(ids: Sequence[str]) -> dict[str, int]:
+    return {key: rank for rank, key in enumerate(ids, start=1)}
 
 
 def _highest(passage: RankedPassage) -> tuple[float, float, str]:

@@ -1,4 +1,4 @@
-"""Several pipelines on one test collection, each in a process of its own; what is done already is not done again."""
+"""Evaluation of several pipelines on one test collection, each in a process of its own, and the results on disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -21,17 +21,18 @@ from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.core.models.checkpoints.files import hub_commit, reading_fingerprint
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import InvalidInputError, MissingExtraError, RerankError
-from rerank_integrations.evaluation.data import Dataset, load_dataset
+from rerank_integrations.evaluation.data import Dataset, Facts, load_dataset
 from rerank_integrations.evaluation.measuring import Measured, measure
-from rerank_integrations.evaluation.pipelines import Pipeline, check_counts
+from rerank_integrations.evaluation.pipelines import EncoderKind, ModelKind, Pipeline, check_counts
 from rerank_integrations.evaluation.vectors import PooledEncoder, are_stored, full_name, open_vectors, store_vectors
 
-_RULES = "4"  # raise it when anything is measured in another way
+# To be raised whenever a change to the measuring makes old results incomparable.
+_RULES = "4"
 _PACKAGES = ("bm25s", "ir_measures", "matplotlib", "scipy", "Stemmer", "yaml")
 
 
-def identity(pipeline: Pipeline, data: Dataset, callers: Sequence[int]) -> dict[str, Any]:
-    """Return what a result must be of, not to be measured again; its models by their files."""
+def identity(pipeline: Pipeline, data: Dataset, callers: Sequence[int]) -> dict[str, object]:
+    """Return the settings by which a stored result is recognised: pipeline, model files, collection and callers."""
     models = {f"{kind} {name}": model_identity(kind, name) for kind, name in pipeline.models()}
     return {
         "rules": _RULES,
@@ -42,22 +43,23 @@ def identity(pipeline: Pipeline, data: Dataset, callers: Sequence[int]) -> dict[
     }
 
 
-def model_identity(kind: str, name: str) -> str:
-    """Return what tells a model's files from others: a fingerprint, or of a model on the hub its commit."""
+def model_identity(kind: ModelKind, name: str) -> str:
+    """Return the identity of a model's files: a fingerprint, or its commit if the model is on the hub."""
     options = LoadOptions(full_name(name) if kind == "dense" else name)
-    # On the hub: its files may not all be here yet.
+    # The files of a model on the hub may not be downloaded yet.
     return reading_fingerprint(options, kind) if options.is_local else hub_commit(options)
 
 
 def require_installed() -> None:
-    """Raise `MissingExtraError` unless all is there that an evaluation and its report need."""
+    """Raise `MissingExtraError` unless all packages that an evaluation and its report need are installed."""
     if not all(map(importlib.util.find_spec, _PACKAGES)):
         raise MissingExtraError("evaluate", "evaluation")
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-# Beside the results, by which a report is made without the collection.
+# Stored beside the results, so that a report can be made without the collection.
 _COLLECTION = "collection.json"
 SUMMARY = "summary.json"
 _VECTORS = ".vectors"
@@ -74,19 +76,19 @@ def evaluate(
     callers: Sequence[int] = (1, 8),
     command: str | None = None,
 ) -> list[Measured]:
-    """Measure pipelines and keep each result in a file of the folder `out`, and the judgements beside them.
+    """Measure pipelines and store each result in a file of the folder `out`, and the judgements beside them.
 
-    A pipeline whose result is there already, of the same collection and settings, is not run again: an evaluation that
-    was stopped goes on where it was.
+    A pipeline is not run again if its result for the same collection and settings is stored already, so a stopped
+    evaluation continues where it was.
 
     Parameters
     ----------
     queries
-        As of `load_dataset`.
+        As in `load_dataset`.
     callers
-        How many ask at once when queries a second are counted.
+        Numbers of concurrent callers for the queries per second.
     command
-        What a report says these were measured by.
+        The command that a report names as the origin of the results.
 
     Raises
     ------
@@ -94,12 +96,12 @@ def evaluate(
         If the collection is damaged, two pipelines have one name or one that is reserved, or `callers` are not
         distinct whole numbers above 0; before any model is loaded.
     CheckpointError, MissingExtraError
-        If a model is not to be found, or something that will be needed is not installed; before any is loaded, too.
+        If a model cannot be found, or a package that will be needed is not installed; also before any model is loaded.
     RerankError
-        If the system ended the process of a pipeline, for want of memory perhaps.
+        If the system ended the process of a pipeline, perhaps for lack of memory.
     """
     require_installed()
-    # Whole and first: a bad collection is no reason to load a model.
+    # All checks first, so that no model is loaded for a damaged collection.
     check_counts(callers, "callers")
     data = load_dataset(folder, split, queries)
     files = [Path(out) / f"{_slug(pipeline.name)}.json" for pipeline in pipelines]
@@ -113,20 +115,20 @@ def evaluate(
     _write(Path(out) / _COLLECTION, {"data": data.facts(), "qrels": data.qrels})
     results = []
     for number, (pipeline, file, settings) in enumerate(zip(pipelines, files, expected, strict=True), start=1):
-        found = _kept(file, settings)
-        if found is None:
+        result = _stored_result(file, settings)
+        if result is None:
             vectors = _vectors(Path(out), data, pipeline)
             title = f"{pipeline.name} ({number} of {len(pipelines)})"
-            found = _alone(title, _measured, data, pipeline, tuple(callers), vectors, title)
-            found = replace(found, origin=found.origin | {"command": command})
-            _write(file, {"settings": settings, "measured": found.to_json()})
-        results.append(found)
+            result = _in_own_process(title, _measured, data, pipeline, tuple(callers), vectors, title)
+            result = replace(result, origin={**result.origin, "command": command})
+            _write(file, {"settings": settings, "measured": result.to_json()})
+        results.append(result)
     shutil.rmtree(Path(out) / _VECTORS, ignore_errors=True)
     return results
 
 
 def read_results(out: str | Path) -> list[Measured]:
-    """Read what `evaluate` kept in a folder, by the names of the files.
+    """Read the results that `evaluate` stored in a folder, in the order of the files' names.
 
     Raises
     ------
@@ -140,7 +142,7 @@ def read_results(out: str | Path) -> list[Measured]:
 
 
 def read_result(file: str | Path) -> Measured:
-    """Read one file of those that `evaluate` or `keep_result` wrote.
+    """Read one result that `evaluate` or `keep_result` wrote.
 
     Raises
     ------
@@ -151,17 +153,17 @@ def read_result(file: str | Path) -> Measured:
 
 
 def keep_result(file: str | Path, measured: Measured) -> None:
-    """Write a measurement as `evaluate` keeps its own; beside those, it is read and reported with them.
+    """Store a measurement as `evaluate` does; in the same folder, it is read and reported with the others.
 
     Parameters
     ----------
     file
-        Ends in ``.json``. What stands there is replaced; folders that are missing are made.
+        A path that ends in ``.json``. An existing file is replaced; missing folders are created.
 
     Raises
     ------
     InvalidInputError
-        For another ending, which `read_results` would not find, and for a name that `evaluate` uses otherwise.
+        For another ending, which `read_results` would not find, and for a name that `evaluate` uses itself.
     """
     path = Path(file)
     if path.suffix != ".json":
@@ -169,11 +171,11 @@ def keep_result(file: str | Path, measured: Measured) -> None:
     if path.name in _RESERVED:
         raise InvalidInputError(f"{path} is a name that an evaluation uses itself; expected another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # No pipeline of the same name is taken to be measured by it.
+    # Without settings, so that it never counts as the result of a pipeline of the same name.
     _write(path, {"settings": None, "measured": measured.to_json()})
 
 
-def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+def read_judgements(out: str | Path) -> tuple[Facts, dict[str, dict[str, int]]]:
     """Read the facts and the qrels of the collection that `evaluate` measured last into a folder.
 
     Raises
@@ -187,37 +189,37 @@ def read_judgements(out: str | Path) -> tuple[dict[str, Any], dict[str, dict[str
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         qrels = {query: {key: int(grade) for key, grade in judged.items()} for query, judged in record["qrels"].items()}
-        return dict(record["data"]), qrels
+        return cast("Facts", dict(record["data"])), qrels
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"{file} does not hold a collection's judgements: {error!r}") from error
 
 
 def _vectors(out: Path, data: Dataset, pipeline: Pipeline) -> dict[tuple[str, str], Path]:
-    """Encode the passages by a pipeline's models, unless another pipeline has; return where they are."""
-    folders = {}
+    """Encode the passages with a pipeline's models, unless another pipeline has done so; return the folders."""
+    folders: dict[tuple[str, str], Path] = {}
     for kind, name in pipeline.indexed_models():
-        known_by = model_identity(kind, name)
-        # Names may be alike once they are made names of folders.
-        tail = f"{known_by[:8]}-{data.facts()['crc32']}"
+        files_identity = model_identity(kind, name)
+        # Different names of models may become the same name of a folder.
+        tail = f"{files_identity[:8]}-{data.facts()['crc32']}"
         folder = folders[kind, name] = out / _VECTORS / f"{kind}-{_slug(name)}-{tail}"
-        # Asked here too: a process takes seconds to start.
-        if not are_stored(folder, known_by):
-            _alone(f"encoding by {name}", _encoded, folder, known_by, kind, name, data)
+        # Checked here too, since a process takes seconds to start.
+        if not are_stored(folder, files_identity):
+            _in_own_process(f"encoding by {name}", _encode, folder, files_identity, kind, name, data)
     return folders
 
 
-def _encoded(folder: Path, identity: str, kind: str, name: str, data: Dataset) -> None:
+def _encode(folder: Path, identity: str, kind: EncoderKind, name: str, data: Dataset) -> None:
     if kind == "dense":
         store_vectors(folder, identity, PooledEncoder(name).encode, data.passages, np.float32)
     else:
         store_vectors(folder, identity, ColBERTModel(name).encode_documents, data.passages, np.float16)
 
 
-def _alone(what: str, work: Callable[..., T], *arguments: Any) -> T:
-    """Run `work` in a process of its own, so that its peak memory is its own."""
+def _in_own_process(what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `work` in a new process, so that the peak memory measured there is its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(work, *arguments).result()
+            return pool.submit(work, *args, **kwargs).result()
         except BrokenProcessPool as error:
             raise RerankError(
                 f"{what}: its process ended without an answer; for want of memory perhaps, or in a script that calls "
@@ -232,21 +234,21 @@ def _measured(
     return measure(pipeline, data, callers, vectors=opened, title=title)
 
 
-def _kept(file: Path, expected: dict[str, Any]) -> Measured | None:
+def _stored_result(file: Path, expected: dict[str, object]) -> Measured | None:
     if not file.is_file():
         return None
-    settings, found = _read(file)
-    # By way of JSON, which knows no tuples.
-    return found if settings == json.loads(json.dumps(expected)) else None
+    settings, measured = _read(file)
+    # Compared as JSON, which has no tuples.
+    return measured if settings == json.loads(json.dumps(expected)) else None
 
 
-def _write(file: Path, record: dict[str, Any]) -> None:
+def _write(file: Path, record: Mapping[str, object]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(json.dumps(record), encoding="utf-8")
     temporary.replace(file)
 
 
-def _read(file: Path) -> tuple[Any, Measured]:
+def _read(file: Path) -> tuple[object, Measured]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         return record["settings"], Measured.from_json(record["measured"])

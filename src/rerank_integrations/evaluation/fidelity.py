@@ -1,4 +1,4 @@
-"""How far the scores of a graph are from torch's in float32, on a few sentences."""
+"""Differences between the scores of a converted graph and torch's in float32, on a few sentences."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["PASSAGES", "QUERIES", "Fidelity", "measure_fidelity"]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A graph beside its model in torch, float32.
+    """A graph compared with its model in torch, in float32.
 
     Parameters
     ----------
     path, size
-        The graph's folder, and the bytes of its files.
+        The graph's folder, and the size of its files.
     largest_difference
-        Of two scores of a pair: MaxSim of a ColBERT, the logit of a cross-encoder.
+        The largest difference between two scores of a pair: MaxSim of a ColBERT model, the logit of a cross-encoder.
     largest_score
-        The largest torch score, of either sign: what the difference is to be compared with.
+        The largest magnitude of torch's scores, to compare the difference with.
     same_order
-        The share, 0 to 1, of two passages of a query that both put in the same order.
+        The share, 0 to 1, of the pairs of passages of a query that graph and torch put in the same order.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Fidelity:
 
 
 def measure_fidelity(model: ColBERTModel | CrossEncoderModel) -> Fidelity:
-    """Convert `model` if need be, and compare its scores with torch's; `model` has a graph backend.
+    """Convert `model` if necessary, and compare its scores with those of torch.
 
     Raises
     ------
@@ -60,14 +60,14 @@ def measure_fidelity(model: ColBERTModel | CrossEncoderModel) -> Fidelity:
             f"the graph of {model.name!r} for backend={backend!r} and dtype={dtype or 'auto'!r} strays too far from "
             "torch on this processor, so torch computes in its place; expected another dtype or backend"
         )
-    found = [graph.score(query, PASSAGES) for query in QUERIES]
+    scores = [graph.score(query, PASSAGES) for query in QUERIES]
     graph.unload()
     expected = [reference.score(query, PASSAGES) for query in QUERIES]
     reference.unload()
-    pairs = [(ours, theirs) for rows in zip(found, expected, strict=True) for ours, theirs in zip(*rows, strict=True)]
+    pairs = [(ours, theirs) for rows in zip(scores, expected, strict=True) for ours, theirs in zip(*rows, strict=True)]
     orders = [
         (ours[a] > ours[b]) == (theirs[a] > theirs[b])
-        for ours, theirs in zip(found, expected, strict=True)
+        for ours, theirs in zip(scores, expected, strict=True)
         for a, b in combinations(range(len(PASSAGES)), 2)
     ]
     return Fidelity(

@@ -1,4 +1,4 @@
-"""One pipeline on one test collection: what it found, how long each stage took, how much memory it held."""
+"""Measurement of one pipeline on one test collection: ranked passages, time of each stage, memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from importlib.metadata import distributions, version
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from tqdm import tqdm
 
@@ -22,8 +22,8 @@ import rerank_integrations
 from rerank_integrations.core.concurrency.lanes import workers
 from rerank_integrations.core.explanations.printable import printable
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.evaluation.data import Dataset
-from rerank_integrations.evaluation.pipelines import STARTER, Pipeline, Rerank, Retrieve
+from rerank_integrations.evaluation.data import Dataset, Facts, Source
+from rerank_integrations.evaluation.pipelines import STARTER, Pipeline, PipelineRecord, Rerank, Retrieve
 from rerank_integrations.evaluation.stages import (
     Reranker,
     Retriever,
@@ -37,11 +37,26 @@ from rerank_integrations.evaluation.vectors import PassageVectors
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "numba", "faiss-cpu", "bm25s", "ir-measures")
 
 
-def origin() -> dict[str, Any]:
+class Origin(TypedDict, total=False):
+    """Machine, versions and time of a measurement; empty in results kept before these were recorded."""
+
+    measured_at: str
+    processor: str
+    cores: int
+    memory_gb: float | None
+    gpus: list[str]
+    os: str
+    python: str
+    packages: dict[str, str]
+    threads: str
+    command: str | None
+
+
+def origin() -> Origin:
     """Return processor, cores, memory, GPUs, system, versions and time, as JSON can hold them.
 
-    ``memory_gb`` is in units of 2**30 bytes and ``None`` where the system does not tell; ``gpus`` is empty without one.
-    Loads torch.
+    ``memory_gb`` is in units of 2**30 bytes and ``None`` where the system does not report it; ``gpus`` is empty without
+    one. Loads torch.
     """
     return {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -56,7 +71,7 @@ def origin() -> dict[str, Any]:
 
 
 def gpu_mb() -> float | None:
-    """Return the most that torch has held on all GPUs together, in units of 2**20 bytes; ``None`` without a GPU."""
+    """Return torch's peak memory on all GPUs together, in units of 2**20 bytes; ``None`` without a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -77,9 +92,9 @@ def _processor() -> str:
         if names:
             return names[0]
     if platform.system() == "Darwin":
-        told = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
-        if told.stdout.strip():
-            return told.stdout.strip()
+        done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        if done.stdout.strip():
+            return done.stdout.strip()
     return platform.processor() or platform.machine()
 
 
@@ -95,8 +110,9 @@ def _versions() -> dict[str, str]:
 
 
 T = TypeVar("T")
+# From a query's text to ids, best first, and the milliseconds of each of `STAGES`.
 Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
-# By kind and name.
+# By kind and name of a model.
 ByModel: TypeAlias = Mapping[tuple[str, str], PassageVectors]
 
 THREADS = (
@@ -105,67 +121,67 @@ THREADS = (
     "a bi-encoder's vectors and exact MaxSim are searched on one core, a ColBERT index on all."
 )
 STAGES = ("encode", "retrieve", "rerank")
-# Queries that are asked by several callers at once: as many as take so many seconds, but some for each caller.
-_AT_ONCE_S, _AT_ONCE_MOST, _AT_ONCE_EACH = 5, 200, 2
+# Throughput is measured on as many queries as take so many seconds, within these bounds.
+_THROUGHPUT_SECONDS, _MAX_THROUGHPUT_QUERIES, _MIN_QUERIES_PER_CALLER = 5, 200, 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one pipeline did.
+    """The measurements of one pipeline.
 
     Parameters
     ----------
     pipeline
-        Its `options`; of a retriever of your own, what `measure_retriever` says of it.
+        Its `options`; for a retriever of your own, the record that `measure_retriever` describes.
     data
         The collection's `facts`.
     run
         Ids of passages by query's id, best first.
     ms
-        Milliseconds of each query, in the order of `run`: of ``encode``, ``retrieve`` and ``rerank``.
+        Milliseconds per query, in the order of `run`, by stage: ``encode``, ``retrieve`` and ``rerank``.
     build_s, index_bytes
-        Encoding all passages included; ``None`` where it is not known.
+        Time to build the index, the encoding of all passages included, and its size; ``None`` if not known.
     peak_mb
-        The most resident memory that the process has held, in units of 2**20 bytes; pages of mapped files count.
+        Peak resident memory of the process, in units of 2**20 bytes; pages of mapped files count.
     per_s
-        Queries a second by number of callers at once.
+        Queries per second by number of concurrent callers.
     source
         The collection's `source`.
     gpu_mb
-        The most memory that torch has held on GPUs; ``None`` without one.
+        Peak memory of torch on GPUs; ``None`` without one.
     origin
-        Machine, versions and time, as of `origin.origin`, of pipelines the ``threads``, and from `evaluate` the
-        ``command``; empty in results kept before these were recorded.
+        Machine, versions and time; for pipelines also the ``threads``, and from `evaluate` the ``command``. Empty in
+        results kept before these were recorded.
     compressed
-        By model, whether the ColBERT indexes with ``nbits`` are compressed: small ones hold float16 whatever it is.
-        Empty without such an index, and in results kept before this was recorded.
+        By model, whether the ColBERT indexes with ``nbits`` are compressed: small ones store float16 in any case. Empty
+        without such an index, and in results kept before this was recorded.
     """
 
-    pipeline: dict[str, Any]
-    data: dict[str, Any]
+    pipeline: PipelineRecord
+    data: Facts
     run: dict[str, list[str]]
     ms: dict[str, list[float]]
     build_s: float | None
     index_bytes: int | None
     peak_mb: float
     per_s: dict[int, float]
-    source: dict[str, Any] | None = None
+    source: Source | None = None
     gpu_mb: float | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
     compressed: dict[str, bool] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the measurements as JSON can hold them."""
         return asdict(self)
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Measured:
-        """Return what `to_json` wrote."""
+        """Return the measurements that `to_json` wrote."""
         try:
             if any(len(record["ms"][stage]) != len(record["run"]) for stage in STAGES):
                 raise ValueError("ms is not of the queries in run")
             per_s = {int(callers): float(rate) for callers, rate in record["per_s"].items()}
-            ranked = all(isinstance(found, list) for found in record["run"].values())
+            ranked = all(isinstance(ids, list) for ids in record["run"].values())
             if not (ranked and isinstance(record["pipeline"]["name"], str) and isinstance(record["data"], dict)):
                 raise TypeError("run, pipeline or data is of another kind")
             later = {key: dict(record.get(key, {})) for key in ("origin", "compressed")}
@@ -174,43 +190,44 @@ class Measured:
             raise InvalidInputError(f"not the record of a measurement: {error!r}") from error
 
 
-class _Asked:
-    """A built pipeline, ready for queries."""
+class _BuiltPipeline:
+    """A pipeline with its passages indexed, ready for queries."""
 
     def __init__(self, pipeline: Pipeline, data: Dataset, vectors: ByModel) -> None:
         self._pipeline, first = pipeline, pipeline.retrieve
-        held = {model: found.vectors for model, found in vectors.items()}
-        self._retriever: Retriever = open_retriever(first, held.get((first.kind, first.model or STARTER)))
+        stored = {model: passages.vectors for model, passages in vectors.items()}
+        self._retriever: Retriever[Any] = open_retriever(first, stored.get((first.kind, first.model or STARTER)))
         self._retriever.build(data.passages)
         self._rerankers = [
-            open_reranker(stage, data.passages, held.get((stage.kind, stage.model))) for stage in pipeline.rerank
+            open_reranker(stage, data.passages, stored.get((stage.kind, stage.model))) for stage in pipeline.rerank
         ]
 
     @property
-    def _parts(self) -> list[Retriever | Reranker]:
+    def _opened_stages(self) -> list[Retriever[Any] | Reranker]:
         return [self._retriever, *self._rerankers]
 
     def bytes(self) -> int:
-        """Return how large all its indexes are."""
-        return sum(part.bytes() for part in self._parts)
+        """Return the size of all its indexes."""
+        return sum(stage.bytes() for stage in self._opened_stages)
 
     def compressed(self) -> dict[str, bool]:
         """Return whether the indexes with `nbits` are compressed, by model."""
         stages: list[Retrieve | Rerank] = [self._pipeline.retrieve, *self._pipeline.rerank]
-        known = [(stage.model or STARTER, is_compressed(part)) for stage, part in zip(stages, self._parts, strict=True)]
+        opened = zip(stages, self._opened_stages, strict=True)
+        known = [(stage.model or STARTER, is_compressed(part)) for stage, part in opened]
         return {model: compressed for model, compressed in known if compressed is not None}
 
     def ask(self, text: str) -> tuple[list[str], list[float]]:
-        """Return ids, best first, and what each of `STAGES` took in milliseconds."""
+        """Return ids, best first, and the milliseconds of each of `STAGES`."""
         query, encoding = timed(lambda: self._retriever.encode(text))
-        found, retrieving = timed(lambda: self._retriever.retrieve(query, self._pipeline.retrieve.depth))
-        ranked, reranking = timed(lambda: self._reranked(text, found))
+        retrieved, retrieving = timed(lambda: self._retriever.retrieve(query, self._pipeline.retrieve.depth))
+        ranked, reranking = timed(lambda: self._reranked(text, retrieved))
         return ranked, [encoding, retrieving, reranking]
 
-    def _reranked(self, text: str, found: list[str]) -> list[str]:
+    def _reranked(self, text: str, ids: list[str]) -> list[str]:
         for stage, reranker in zip(self._pipeline.rerank, self._rerankers, strict=True):
-            found = best_reranked(text, found, stage.candidates, reranker)
-        return found
+            ids = best_reranked(text, ids, stage.candidates, reranker)
+        return ids
 
 
 def measure(
@@ -221,31 +238,31 @@ def measure(
     vectors: ByModel | None = None,
     title: str | None = None,
 ) -> Measured:
-    """Build a pipeline on a collection's passages and ask it all queries, one after the other, then several at once.
+    """Build a pipeline on a collection's passages and run all queries, first one after the other, then concurrently.
 
-    The first query is asked once more before, so that loading a model is in no query's time.
+    The first query runs once more before that, so that no query's time includes the loading of a model.
 
     Parameters
     ----------
     vectors
-        The passages as each of the pipeline's `indexed_models` encodes them; by one that is missing they are encoded
-        here. `Measured.build_s` counts their time in both cases, `Measured.peak_mb` what encoding holds only in the
-        latter.
+        The passages as each of the pipeline's `indexed_models` encodes them. Passages are encoded here for a model
+        that is missing. `Measured.build_s` includes the time of encoding in both cases, `Measured.peak_mb` its memory
+        only if it happens here.
     title
-        What the progress bar says; by default the pipeline's name.
+        The text of the progress bar; by default the pipeline's name.
     """
-    given = vectors or {}
-    asked, building = timed(lambda: _Asked(pipeline, data, given))
-    build_s = building / 1000 + sum(found.seconds for found in given.values())
-    measured = measure_asking(
-        asked.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=asked.bytes(), title=title
+    stored = vectors or {}
+    built, building = timed(lambda: _BuiltPipeline(pipeline, data, stored))
+    build_s = building / 1000 + sum(passages.seconds for passages in stored.values())
+    measured = measure_queries(
+        built.ask, pipeline.options(), data, callers, build_s=build_s, index_bytes=built.bytes(), title=title
     )
-    return replace(measured, origin=measured.origin | {"threads": THREADS}, compressed=asked.compressed())
+    return replace(measured, origin={**measured.origin, "threads": THREADS}, compressed=built.compressed())
 
 
-def measure_asking(
+def measure_queries(
     ask: Ask,
-    pipeline: dict[str, Any],
+    pipeline: PipelineRecord,
     data: Dataset,
     callers: Sequence[int],
     *,
@@ -253,17 +270,17 @@ def measure_asking(
     index_bytes: int | None,
     title: str | None = None,
 ) -> Measured:
-    """Ask all queries of a collection as `measure` does; `ask` gives ids and the milliseconds of each of `STAGES`."""
+    """Run all queries of a collection as `measure` does; `ask` returns ids and the milliseconds of each of `STAGES`."""
     ask(next(iter(data.queries.values())))
     run: dict[str, list[str]] = {}
     times: list[list[float]] = []
-    # A name may be anyone's, and steers no terminal.
-    said = printable(title or pipeline["name"], getattr(sys.stderr, "encoding", None) or "utf-8")
-    for key, text in tqdm(data.queries.items(), desc=said, unit=" queries", disable=None):
+    # A name may hold control sequences, which must not reach the terminal.
+    description = printable(title or pipeline["name"], getattr(sys.stderr, "encoding", None) or "utf-8")
+    for key, text in tqdm(data.queries.items(), desc=description, unit=" queries", disable=None):
         run[key], ms = ask(text)
         times.append(ms)
     texts = list(data.queries.values())
-    per_s = {count: _per_s(ask, _asked_at_once(texts, times, count), count) for count in callers}
+    per_s = {count: _queries_per_second(ask, _throughput_texts(texts, times, count), count) for count in callers}
     return Measured(
         pipeline,
         data.facts(),
@@ -274,30 +291,30 @@ def measure_asking(
         _peak_mb(),
         per_s,
         data.source,
-        # Last: they load torch, which a pipeline without a model does not hold.
+        # Last, since they load torch, which a pipeline without a model does not need.
         gpu_mb(),
         origin(),
     )
 
 
-def _asked_at_once(texts: list[str], times: list[list[float]], callers: int) -> list[str]:
+def _throughput_texts(texts: list[str], times: list[list[float]], callers: int) -> list[str]:
     ms = sum(map(sum, times)) / len(times)
-    count = min(_AT_ONCE_MOST, len(texts), int(1000 * _AT_ONCE_S / max(ms, 1e-3)))
-    # Few queries are asked again: all callers are to be busy.
-    return list(islice(cycle(texts), max(_AT_ONCE_EACH * callers, count)))
+    count = min(_MAX_THROUGHPUT_QUERIES, len(texts), int(1000 * _THROUGHPUT_SECONDS / max(ms, 1e-3)))
+    # Few queries are repeated, so that all callers are busy.
+    return list(islice(cycle(texts), max(_MIN_QUERIES_PER_CALLER * callers, count)))
 
 
-def _per_s(ask: Ask, texts: list[str], callers: int) -> float:
+def _queries_per_second(ask: Ask, texts: list[str], callers: int) -> float:
     with ThreadPoolExecutor(callers) as pool:
         _, ms = timed(lambda: list(pool.map(ask, texts)))
     return 1000 * len(texts) / ms
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what `work` returns, and its milliseconds."""
+    """Return the result of `work`, and its milliseconds."""
     start = time.perf_counter()
-    done = work()
-    return done, 1000 * (time.perf_counter() - start)
+    result = work()
+    return result, 1000 * (time.perf_counter() - start)
 
 
 def _peak_mb() -> float:

@@ -1,4 +1,4 @@
-"""The measures of ranked retrieval, as trec_eval computes them."""
+"""Metrics of ranked retrieval, as trec_eval computes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rerank_integrations.errors import MissingExtraError
 
-# The name in reports, and in ir-measures.
+# Names in reports, and those in ir-measures.
 METRICS = {"recall@10": "R@10", "recall@100": "R@100", "nDCG@10": "nDCG@10", "MRR@10": "RR@10"}
 
 
@@ -19,15 +19,15 @@ def evaluate_run(
     Parameters
     ----------
     qrels
-        As of `Dataset`.
+        As in `Dataset`.
     run
-        By query's id, the score of each retrieved passage by its id: higher is better, and equal ones rank by falling
-        id, as in trec_eval. A query without passages has 0.
+        By query's id, the score of each retrieved passage by its id. Higher is better; equal scores rank by descending
+        id, as in trec_eval. A query without passages scores 0.
 
     Returns
     -------
     dict
-        By metric's name, its value by query's id, 0 to 1.
+        By name of the metric, its value from 0 to 1 by query's id.
 
     Raises
     ------
@@ -40,17 +40,17 @@ def evaluate_run(
         raise MissingExtraError("evaluate", "evaluation") from error
     measures = {ir_measures.parse_measure(measure): name for name, measure in METRICS.items()}
     values = {name: dict.fromkeys(qrels, 0.0) for name in METRICS}
-    # Without ties: the implementations that ir-measures takes break them in opposite ways.
+    # Without ties, since the implementations behind ir-measures break them in opposite ways.
     ranked = {query: _distinct(scores) for query, scores in run.items()}
-    for found in ir_measures.iter_calc(list(measures), dict(qrels), ranked):
-        if found.query_id in qrels:
-            values[measures[found.measure]][found.query_id] = float(found.value)
+    for metric in ir_measures.iter_calc(list(measures), dict(qrels), ranked):
+        if metric.query_id in qrels:
+            values[measures[metric.measure]][metric.query_id] = float(metric.value)
     return values
 
 
 def _distinct(scores: Mapping[str, float]) -> dict[str, float]:
     worst_first = sorted(scores, key=lambda key: (scores[key], key))
-    return {key: float(place) for place, key in enumerate(worst_first)}
+    return {key: float(rank) for rank, key in enumerate(worst_first)}
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

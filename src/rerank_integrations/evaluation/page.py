@@ -1,16 +1,16 @@
-"""The page of a report: its sections, and the one HTML file that they make."""
+"""The HTML page of a report, from its sections."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from rerank_integrations.evaluation import tables
+from rerank_integrations.evaluation.data import Facts
 from rerank_integrations.evaluation.measuring import Measured
 from rerank_integrations.evaluation.plots import (
     bars,
@@ -21,8 +21,8 @@ from rerank_integrations.evaluation.plots import (
 )
 from rerank_integrations.evaluation.summary import COMPARED_BY, Row, series_by_candidates
 
-# What neither XML nor HTML may hold, nor UTF-8 encode.
-_NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Characters that XML and HTML forbid, or that UTF-8 cannot encode.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FRONT = (
     "A filled diamond is on the Pareto front: no other pipeline is as fast and as good, and better in one. A "
     "hollow circle is beaten. The dashed steps are the best that is to be had up to each latency."
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `texts` says that its tables hold words, not figures."""
+    """A part of the page; `texts` says that its tables contain words, not figures."""
 
     title: str
     tables: Sequence[tables.Table] = ()
@@ -49,8 +49,8 @@ class Section:
     texts: bool = False
 
 
-def render(data: Mapping[str, Any], results: Sequence[Measured], rows: Sequence[Row]) -> str:
-    """Return the page of results and their rows, which are in one order; it fetches nothing."""
+def render(data: Facts, results: Sequence[Measured], rows: Sequence[Row]) -> str:
+    """Return the page of results and their rows, which have the same order; the page fetches nothing."""
     here = files(__package__)
     template = (here / "page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -67,7 +67,7 @@ def render(data: Mapping[str, Any], results: Sequence[Measured], rows: Sequence[
         ],
         style=(here / "page.css").read_text(encoding="utf-8"),
     )
-    return _NO_TEXT.sub("\ufffd", page)
+    return _FORBIDDEN.sub("\ufffd", page)
 
 
 def _against_latency(rows: Sequence[Row]) -> Section:
@@ -116,7 +116,7 @@ def _memory(rows: Sequence[Row]) -> Section:
     return Section("Memory and size", figures=drawn)
 
 
-def _how(data: Mapping[str, Any], results: Sequence[Measured]) -> Section:
+def _how(data: Facts, results: Sequence[Measured]) -> Section:
     return Section(
         "How it was measured",
         [

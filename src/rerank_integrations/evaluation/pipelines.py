@@ -1,17 +1,48 @@
-"""What is measured: a retriever and the rerankers behind it, as presets or declared in YAML."""
+"""Pipelines to measure: a retriever and the rerankers behind it, as presets or declared in YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
 
-RETRIEVERS = ("bm25", "dense", "colbert")
-RERANKERS = ("colbert", "cross-encoder")
+RetrieverKind: TypeAlias = Literal["bm25", "dense", "colbert"]
+RerankerKind: TypeAlias = Literal["colbert", "cross-encoder"]
+# The kinds of models that encode all passages, and those of all models.
+EncoderKind: TypeAlias = Literal["dense", "colbert"]
+ModelKind: TypeAlias = Literal["dense", "colbert", "cross-encoder"]
+RETRIEVERS: tuple[RetrieverKind, ...] = get_args(RetrieverKind)
+RERANKERS: tuple[RerankerKind, ...] = get_args(RerankerKind)
 STARTER = "starter"
+
+
+class RetrieveRecord(TypedDict):
+    """A first stage as JSON holds it; a retriever of your own has a kind of its own, and no depth."""
+
+    kind: str
+    model: str | None
+    depth: int | None
+    nbits: int | None
+
+
+class RerankRecord(TypedDict):
+    """A later stage as JSON holds it."""
+
+    kind: RerankerKind
+    model: str
+    candidates: int
+    nbits: int | None
+
+
+class PipelineRecord(TypedDict):
+    """A pipeline as JSON holds it."""
+
+    name: str
+    retrieve: RetrieveRecord
+    rerank: Sequence[RerankRecord]
 
 
 @dataclass(frozen=True)
@@ -21,16 +52,16 @@ class Retrieve:
     Parameters
     ----------
     kind
-        ``bm25``; ``dense``, one vector a passage, searched exactly; ``colbert``.
+        ``bm25``; ``dense``, one vector per passage, searched exactly; ``colbert``.
     model
         Name or path, or ``starter``; BM25 has none.
     depth
-        How many passages it finds for a query.
+        Passages per query.
     nbits
-        Of a ColBERT index: 1, 2, 4, or ``None`` for exact search.
+        Bits per dimension of a ColBERT index: 1, 2, 4, or ``None`` for exact search.
     """
 
-    kind: str
+    kind: RetrieverKind
     model: str | None = None
     depth: int = 100
     nbits: int | None = 2
@@ -55,12 +86,13 @@ class Rerank:
     model
         Name or path, or ``starter``.
     candidates
-        How many it reads.
+        How many passages it reads.
     nbits
-        Of a ColBERT index of all passages (1, 2 or 4) that holds their vectors; ``None`` encodes candidates anew.
+        Bits per dimension (1, 2 or 4) of a ColBERT index that stores the vectors of all passages; ``None`` encodes
+        the candidates again for each query.
     """
 
-    kind: str
+    kind: RerankerKind
     model: str = STARTER
     candidates: int = 50
     nbits: int | None = None
@@ -88,46 +120,49 @@ class Pipeline:
         depth, first = self.retrieve.depth, self.rerank[0].candidates if self.rerank else 0
         _require(first <= depth, f"{self.name}: candidates is {first}; expected at most the {depth} that are retrieved")
 
-    def options(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        return asdict(self)
+    def options(self) -> PipelineRecord:
+        """Return the pipeline as JSON can hold it."""
+        return cast("PipelineRecord", asdict(self))
 
-    def models(self) -> list[tuple[str, str]]:
+    def models(self) -> list[tuple[ModelKind, str]]:
         """Return kind and name of each model: ``colbert``, ``cross-encoder`` or ``dense``."""
-        return list(dict.fromkeys([*self.indexed_models(), *((stage.kind, stage.model) for stage in self.rerank)]))
+        models: list[tuple[ModelKind, str]] = [*self.indexed_models()]
+        models += [(stage.kind, stage.model) for stage in self.rerank]
+        return list(dict.fromkeys(models))
 
-    def indexed_models(self) -> list[tuple[str, str]]:
+    def indexed_models(self) -> list[tuple[EncoderKind, str]]:
         """Return kind and name of the models by which all passages are encoded: ``colbert`` or ``dense``."""
-        first = self.retrieve
-        found = [] if first.kind == "bm25" else [(first.kind, first.model or STARTER)]
-        found += [(stage.kind, stage.model) for stage in self.rerank if stage.nbits is not None]
-        return list(dict.fromkeys(found))
+        models: list[tuple[EncoderKind, str]] = []
+        if self.retrieve.kind != "bm25":
+            models.append((self.retrieve.kind, self.retrieve.model or STARTER))
+        models += [("colbert", stage.model) for stage in self.rerank if stage.nbits is not None]
+        return list(dict.fromkeys(models))
 
 
 def presets(colbert: str = STARTER, dense: str = STARTER, cross_encoder: str = STARTER) -> dict[str, Pipeline]:
-    """Return the pipelines that have a name of their own."""
+    """Return the ready-made pipelines by their names."""
     bm25, pooled = Retrieve("bm25"), Retrieve("dense", dense)
-    by_colbert, reader = Rerank("colbert", colbert, nbits=4), Rerank("cross-encoder", cross_encoder)
-    best_few = Rerank("cross-encoder", cross_encoder, candidates=10)
-    found = [
+    by_colbert, by_cross_encoder = Rerank("colbert", colbert, nbits=4), Rerank("cross-encoder", cross_encoder)
+    best_ten = Rerank("cross-encoder", cross_encoder, candidates=10)
+    pipelines = [
         Pipeline("bm25", bm25),
         Pipeline("dense", pooled),
         *(Pipeline(f"colbert-{bits}bit", Retrieve("colbert", colbert, nbits=bits)) for bits in (1, 2, 4)),
         Pipeline("colbert-exact", Retrieve("colbert", colbert, nbits=None)),
         Pipeline("bm25+colbert", bm25, (by_colbert,)),
         Pipeline("dense+colbert", pooled, (by_colbert,)),
-        Pipeline("bm25+cross-encoder", bm25, (reader,)),
-        Pipeline("dense+cross-encoder", pooled, (reader,)),
-        Pipeline("cascade", bm25, (by_colbert, best_few)),
+        Pipeline("bm25+cross-encoder", bm25, (by_cross_encoder,)),
+        Pipeline("dense+cross-encoder", pooled, (by_cross_encoder,)),
+        Pipeline("cascade", bm25, (by_colbert, best_ten)),
     ]
-    return {pipeline.name: pipeline for pipeline in found}
+    return {pipeline.name: pipeline for pipeline in pipelines}
 
 
 def at_candidates(pipelines: Sequence[Pipeline], counts: Sequence[int]) -> list[Pipeline]:
     """Return pipelines with a reranker at each number of candidates, named ``NAME@COUNT``; others as they are.
 
-    The number is of the first reranker; those behind it keep theirs. A retriever that finds fewer than are to be
-    reranked finds as many.
+    The number is that of the first reranker; those behind it keep theirs. A retriever whose depth is lower gets this
+    depth.
 
     Raises
     ------
@@ -139,10 +174,10 @@ def at_candidates(pipelines: Sequence[Pipeline], counts: Sequence[int]) -> list[
         any(pipeline.rerank for pipeline in pipelines),
         f"none of {', '.join(pipeline.name for pipeline in pipelines)} has a reranker, so it has no candidates",
     )
-    found: list[Pipeline] = []
+    expanded: list[Pipeline] = []
     for pipeline in pipelines:
-        found += [_at(pipeline, count) for count in counts] if pipeline.rerank else [pipeline]
-    return found
+        expanded += [_at(pipeline, count) for count in counts] if pipeline.rerank else [pipeline]
+    return expanded
 
 
 def _at(pipeline: Pipeline, count: int) -> Pipeline:
@@ -152,7 +187,7 @@ def _at(pipeline: Pipeline, count: int) -> Pipeline:
 
 
 def check_counts(counts: Sequence[object], name: str) -> None:
-    """Raise `InvalidInputError` unless these are one or more distinct whole numbers above 0."""
+    """Raise `InvalidInputError` unless `counts` are one or more distinct whole numbers above 0."""
     _require(bool(counts), f"{name} is empty; expected whole numbers above 0")
     for count in counts:
         _require_count(count, name)
@@ -165,7 +200,7 @@ def read_pipelines(path: str | Path) -> list[Pipeline]:
     Raises
     ------
     InvalidInputError
-        For what is not such a list; the message names the file and the pipeline.
+        For anything but such a list; the message names the file and the pipeline.
     """
     try:
         import yaml
@@ -176,17 +211,17 @@ def read_pipelines(path: str | Path) -> list[Pipeline]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInputError(f"{path} cannot be read: {error}") from error
     _require(isinstance(declared, list) and bool(declared), f"{path} is not a YAML list of pipelines")
-    found = [_placed(entry, f"{path}, pipeline {number}") for number, entry in enumerate(declared, start=1)]
-    names = [pipeline.name for pipeline in found]
+    pipelines = [_pipeline_at(entry, f"{path}, pipeline {number}") for number, entry in enumerate(declared, start=1)]
+    names = [pipeline.name for pipeline in pipelines]
     _require(len(set(names)) == len(names), f"{path} has two pipelines of one name; expected distinct ones")
-    return found
+    return pipelines
 
 
-def _placed(entry: object, place: str) -> Pipeline:
+def _pipeline_at(entry: object, position: str) -> Pipeline:
     try:
         return _pipeline(entry)
     except (InvalidInputError, TypeError) as error:
-        raise InvalidInputError(f"{place}: {error}") from error
+        raise InvalidInputError(f"{position}: {error}") from error
 
 
 def _pipeline(entry: object) -> Pipeline:

@@ -23,9 +23,9 @@ def write_report(out: str | Path, results: Sequence[Measured], rows: Sequence[Ro
     Parameters
     ----------
     results
-        Of one collection; the others are compared with the first.
+        Results on one collection; the others are compared with the first.
     rows
-        What `summarize` made of them, in the same order.
+        The rows that `summarize` returns for them, in the same order.
 
     Raises
     ------
@@ -47,30 +47,31 @@ def write_report(out: str | Path, results: Sequence[Measured], rows: Sequence[Ro
 
 
 def report_kept(out: str | Path) -> tuple[Path, list[str]]:
-    """Write the report of all results that a folder keeps, by the time of measuring; nothing is run.
+    """Write the report of all results stored in a folder, in the order of measuring; nothing is run.
 
     Returns
     -------
     tuple
-        The page's path, and the names of pipelines that were left out, since they were measured on another collection
-        than the last one was.
+        The page's path, and the names of pipelines that were omitted because they were measured on another collection
+        than the last one.
 
     Raises
     ------
     InvalidInputError
         If the folder holds no results or no judgements of their collection.
     """
-    found = read_results(out)
+    stored = read_results(out)
     data, qrels = read_judgements(out)
-    results = sorted((one for one in found if one.data == data), key=lambda one: str(one.origin.get("measured_at", "")))
-    left_out = [str(one.pipeline["name"]) for one in found if one.data != data]
+    results = [result for result in stored if result.data == data]
+    results.sort(key=lambda result: str(result.origin.get("measured_at", "")))
+    omitted = [str(result.pipeline["name"]) for result in stored if result.data != data]
     if not results:
         raise InvalidInputError(f"{out} holds no results of the collection {data.get('name')!r} in collection.json")
-    return write_report(out, results, summarize(results, qrels)), left_out
+    return write_report(out, results, summarize(results, qrels)), omitted
 
 
 def summary_document(results: Sequence[Measured], rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the figures of a report as JSON can hold them: the collection's facts, and a record for each row."""
+    """Return the figures of a report as JSON can hold them: the collection's facts, and one record per row."""
     records = [
         {**asdict(row), "pipeline": result.pipeline, "origin": result.origin}
         for result, row in zip(results, rows, strict=True)
@@ -78,6 +79,6 @@ def summary_document(results: Sequence[Measured], rows: Sequence[Row]) -> dict[s
     return {"data": results[0].data, "rows": [_without_nan(record) for record in records]}
 
 
-def _without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
-    # Peak memory is not known everywhere.
+def _without_nan(record: Mapping[str, object]) -> dict[str, object]:
+    # Peak memory is not known on every system.
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}

@@ -1,21 +1,21 @@
-"""Measurements as rows of figures: quality, latency by stage, size, and which differences may be chance."""
+"""Summaries of measurements: quality, latency by stage, size, and the significance of differences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.measuring import STAGES, Measured
 from rerank_integrations.evaluation.metrics import evaluate_run, means
+from rerank_integrations.evaluation.pipelines import PipelineRecord
 
 PERCENTILES = (50, 95, 99)
 COMPARED_BY = "nDCG@10"
-# Differences of a p-value from here on may be chance.
+# A difference whose p-value is at least this may be due to chance.
 CHANCE = 0.05
 
 
@@ -28,14 +28,14 @@ class Row:
     quality
         Mean of each metric.
     ms
-        Percentiles (50, 95, 99) of each stage's milliseconds a query, and of ``total``.
+        Percentiles (50, 95, 99) of the milliseconds per query, by stage and for the ``total``.
     p_value
-        How probable so large a difference of nDCG@10 from the first row's is by chance, by a paired t-test over the
-        queries; ``None`` for the first row, and where all queries differ alike.
+        The probability that chance makes so large a difference of nDCG@10 from the first row's, by a paired t-test over
+        the queries; ``None`` for the first row, and where all queries differ by the same amount.
     build_s, index_mb
-        ``None`` where it is not known.
+        ``None`` if not known.
     gpu_mb, compressed
-        As of `Measured`.
+        As in `Measured`.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, with a remark where an index holds float16 although the pipeline asks for fewer bits."""
+        """The name, with a remark if an index stores float16 although the pipeline sets fewer bits."""
         return self.name if all(self.compressed.values()) else f"{self.name} (not compressed)"
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the difference from the first row's nDCG@10 is one that chance makes often."""
+        """Whether chance often makes such a difference from the first row's nDCG@10."""
         return self.p_value is not None and self.p_value >= CHANCE
 
 
@@ -67,12 +67,12 @@ NOT_COMPRESSED = (
 
 
 def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]]) -> list[Row]:
-    """Return a row for each measurement.
+    """Return one row per measurement.
 
     Raises
     ------
     InvalidInputError
-        If they are not of the queries of `qrels`.
+        If a measurement has other queries than `qrels`.
     """
     rows: list[Row] = []
     first: Mapping[str, float] | None = None
@@ -91,22 +91,22 @@ def summarize(results: Sequence[Measured], qrels: Mapping[str, Mapping[str, int]
 
 
 def values_of(result: Measured, qrels: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
-    """Return what `evaluate_run` gives for a measurement.
+    """Return the metrics of a measurement, as `evaluate_run` computes them.
 
     Raises
     ------
     InvalidInputError
-        If it is not of the queries of `qrels`.
+        If it has other queries than `qrels`.
     """
     if set(result.run) != set(qrels):
         name = result.pipeline["name"]
         raise InvalidInputError(f"the result of {name} is of other queries; expected those of the collection")
-    return evaluate_run(qrels, {query: by_rank(found) for query, found in result.run.items()})
+    return evaluate_run(qrels, {query: by_rank(ids) for query, ids in result.run.items()})
 
 
-def by_rank(found: Sequence[str]) -> dict[str, float]:
-    """Return scores that rank ids in this order, without ties."""
-    return {key: float(-rank) for rank, key in enumerate(found)}
+def by_rank(ids: Sequence[str]) -> dict[str, float]:
+    """Return scores without ties that rank `ids` in their order."""
+    return {key: float(-rank) for rank, key in enumerate(ids)}
 
 
 def _percentiles(ms: Sequence[float]) -> tuple[float, ...]:
@@ -114,9 +114,10 @@ def _percentiles(ms: Sequence[float]) -> tuple[float, ...]:
 
 
 def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Return how probable so large a mean difference is by chance, by a paired t-test over values of the same queries.
+    """Return the probability that chance makes so large a mean difference, by a paired t-test over the same queries.
 
-    ``None`` where all queries differ alike (not at all, or there is one only): the test needs differences that vary.
+    ``None`` where all queries differ by the same amount (by 0, or there is only one query): the test needs differences
+    that vary.
     """
     from scipy.stats import ttest_rel
 
@@ -127,12 +128,12 @@ def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Series:
-    """Figures by number of candidates of the first reranker.
+    """Rows of pipelines that differ only in the number of candidates of the first reranker.
 
     Parameters
     ----------
     rows
-        By rising number of candidates; 0 is the retriever alone, where that was measured.
+        By number of candidates, ascending; 0 is the retriever alone, if that was measured.
     """
 
     name: str
@@ -140,13 +141,13 @@ class Series:
 
 
 def series_by_candidates(results: Sequence[Measured], rows: Sequence[Row]) -> list[Series]:
-    """Return a series for every two or more pipelines that differ in the number of candidates alone."""
+    """Return one series for each group of two or more pipelines that differ only in the number of candidates."""
     alone: dict[str, Row] = {}
     groups: dict[str, dict[int, Row]] = {}
     for result, row in zip(results, rows, strict=True):
         stages = result.pipeline["rerank"]
         if stages:
-            # Of two equal pipelines under two names, the first.
+            # The first of two equal pipelines with different names.
             groups.setdefault(_key_without_candidates(result.pipeline), {}).setdefault(stages[0]["candidates"], row)
         else:
             alone.setdefault(_retriever_key(result.pipeline), row)
@@ -159,12 +160,12 @@ def series_by_candidates(results: Sequence[Measured], rows: Sequence[Row]) -> li
     return series
 
 
-def _retriever_key(pipeline: Mapping[str, Any]) -> str:
-    # However deep: more candidates need a deeper list.
+def _retriever_key(pipeline: PipelineRecord) -> str:
+    # Without the depth, since more candidates need a deeper list.
     return json.dumps({**pipeline["retrieve"], "depth": None}, sort_keys=True)
 
 
-def _key_without_candidates(pipeline: Mapping[str, Any]) -> str:
+def _key_without_candidates(pipeline: PipelineRecord) -> str:
     first, *later = pipeline["rerank"]
     return json.dumps([_retriever_key(pipeline), {**first, "candidates": None}, *later], sort_keys=True)
 

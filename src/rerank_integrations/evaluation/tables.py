@@ -1,14 +1,14 @@
-"""What the report's tables hold, as text: quality, cost, and how it was measured."""
+"""The report's tables, as text: quality, cost, and how it was measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rerank_integrations.evaluation.measuring import STAGES, Measured
-from rerank_integrations.evaluation.pipelines import STARTER
+from rerank_integrations.evaluation.measuring import STAGES, Measured, Origin
+from rerank_integrations.evaluation.pipelines import STARTER, RerankRecord, RetrieveRecord
 from rerank_integrations.evaluation.summary import COMPARED_BY, NOT_COMPRESSED, PERCENTILES, Row
 
 T = TypeVar("T", bound=Hashable)
@@ -18,14 +18,14 @@ _UNKNOWN = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text: a name heads each row.
+    """A table of text whose rows begin with a name.
 
     Parameters
     ----------
     groups
-        Headings over several columns, with their number; empty where there are none.
+        Headings over several columns, each with the number of its columns.
     rows
-        The name, and a cell for each heading.
+        Each row's name, and one cell per heading.
     """
 
     caption: str
@@ -36,7 +36,7 @@ class Table:
 
 
 def quality_table(rows: Sequence[Row]) -> Table:
-    """Return the means of the metrics, and how they differ from the first row's."""
+    """Return the means of the metrics, and their differences from the first row."""
     first = rows[0]
     best = {name: _best([row.quality[name] for row in rows]) for name in first.quality}
     cells = []
@@ -61,7 +61,7 @@ def _best(values: Sequence[float]) -> float | None:
 def _difference(row: Row, first: Row) -> tuple[str, str, str]:
     if row is first:
         return _UNKNOWN, _UNKNOWN, "first row"
-    # Adding 0 makes a positive one of -0.
+    # Adding 0 turns -0 into 0.
     by = f"{round(row.quality[COMPARED_BY] - first.quality[COMPARED_BY], 3) + 0.0:+.3f}"
     if row.p_value is None:
         return by, _UNKNOWN, "none" if row.quality == first.quality else "too few queries"
@@ -79,15 +79,15 @@ def latency_table(rows: Sequence[Row]) -> Table:
 
 
 def size_table(rows: Sequence[Row]) -> Table:
-    """Return queries a second, time to build and memory; of GPUs where any pipeline was measured with one."""
+    """Return queries per second, time to build and memory; GPU memory too if any pipeline was measured with a GPU."""
     callers = sorted({count for row in rows for count in row.per_s})
     gpu = any(row.gpu_mb is not None for row in rows)
     rates = tuple(f"{count} caller{'s' if count > 1 else ''}" for count in callers)
     sizes = ("build, s", "index, MB", "peak memory, MB", *(("GPU memory, MB",) if gpu else ()))
     cells = []
     for row in rows:
-        held = (row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ()))
-        cells.append((row.label, (*(_decimals(row.per_s.get(count)) for count in callers), *map(_decimals, held))))
+        costs = (row.build_s, row.index_mb, row.peak_mb, *((row.gpu_mb,) if gpu else ()))
+        cells.append((row.label, (*(_decimals(row.per_s.get(count)) for count in callers), *map(_decimals, costs))))
     groups = (("queries a second by", len(rates)), ("what it takes", len(sizes)))
     note = "The index in units of 10⁶ bytes; memory, the process's highest, in units of 2²⁰ bytes."
     return Table("Throughput, time to build and memory", (*rates, *sizes), tuple(cells), groups, note)
@@ -100,7 +100,7 @@ def _decimals(value: float | None) -> str:
 
 
 def pipelines_table(results: Sequence[Measured]) -> Table:
-    """Return what each pipeline is made of."""
+    """Return the stages of each pipeline."""
     cells = [
         (
             str(result.pipeline["name"]),
@@ -115,18 +115,18 @@ def pipelines_table(results: Sequence[Measured]) -> Table:
     return Table("The pipelines", ("retrieves", "reranks", "measured at (UTC)"), tuple(cells))
 
 
-def _retriever(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
+def _retriever(stage: RetrieveRecord, compressed: Mapping[str, bool]) -> str:
     kind, model = stage["kind"], f" {stage['model']}" if stage["model"] else ""
-    # Of a retriever that is none of ours nobody knows how many it finds.
+    # The depth of your own retriever is not known.
     depth = f", the best {stage['depth']}" if stage["depth"] else ""
     return f"{kind}{model}{_bits(stage, compressed)}{depth}"
 
 
-def _reranker(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
+def _reranker(stage: RerankRecord, compressed: Mapping[str, bool]) -> str:
     return f"{stage['kind']} {stage['model']}{_bits(stage, compressed)} over {stage['candidates']}"
 
 
-def _bits(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
+def _bits(stage: RetrieveRecord | RerankRecord, compressed: Mapping[str, bool]) -> str:
     if stage["kind"] != "colbert":
         return ""
     bits, retrieves = stage.get("nbits"), "depth" in stage
@@ -137,30 +137,30 @@ def _bits(stage: Mapping[str, Any], compressed: Mapping[str, bool]) -> str:
     return ", 1 bit" if bits == 1 else f", {bits} bits"
 
 
-def facts_table(data: Mapping[str, Any]) -> Table:
-    """Return what the collection is."""
+def facts_table(data: Mapping[str, object]) -> Table:
+    """Return the facts of the collection."""
     named = {"name": "name", "passages": "passages", "queries": "queries with judgements", "crc32": "checksum (CRC-32)"}
     return Table("The collection", ("",), tuple((named[key], (_fact(data.get(key)),)) for key in named))
 
 
 def machine_tables(results: Sequence[Measured]) -> list[Table]:
-    """Return a table for each machine, with its versions, that some of the results were made on."""
+    """Return one table per machine on which some of the results were measured, with its versions."""
     groups = _by(results, lambda result: tuple(_machine(result.origin).items()))
     return [
-        Table(_whose("Machine", names, len(groups)), ("",), tuple((name, (value,)) for name, value in machine))
+        Table(_caption("Machine", names, len(groups)), ("",), tuple((name, (value,)) for name, value in machine))
         for machine, names in groups.items()
     ]
 
 
 def threads_table(results: Sequence[Measured]) -> Table:
-    """Return on which threads results were measured."""
+    """Return the threads on which results were measured."""
     groups = _by(results, lambda result: str(result.origin.get("threads") or "not recorded"))
     cells = [(", ".join(names), (threads,)) for threads, names in groups.items()]
     return Table("Threads", ("",), tuple(cells))
 
 
 def commands_table(results: Sequence[Measured]) -> Table:
-    """Return the commands by which results were made."""
+    """Return the commands that measured the results."""
     groups = _by(results, lambda result: str(result.origin.get("command") or "not recorded"))
     cells = [(", ".join(names), (command,)) for command, names in groups.items()]
     return Table("Measured by", ("",), tuple(cells))
@@ -173,11 +173,11 @@ def _by(results: Sequence[Measured], key: Callable[[Measured], T]) -> dict[T, li
     return groups
 
 
-def _whose(what: str, names: Sequence[str], groups: int) -> str:
+def _caption(what: str, names: Sequence[str], groups: int) -> str:
     return what if groups == 1 else f"{what} of {', '.join(names)}"
 
 
-def _machine(origin: Mapping[str, Any]) -> dict[str, str]:
+def _machine(origin: Origin) -> dict[str, str]:
     if not origin:
         return {"machine": "not recorded: measured by an earlier version"}
     versions = origin.get("packages") or {}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +22,31 @@ from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.models.checkpoints.options import STARTER, resolve_device, resolve_dtype
 from rerank_integrations.core.types import Passage
 
+Vectors: TypeAlias = NDArray[np.float16] | NDArray[np.float32]
 _ROWS, _LENGTHS, _FACTS = "rows", "lengths.npy", "facts.json"
-# Passages that are encoded between two writes: what memory must hold.
-_AT_ONCE = 1024
+# Passages between two writes, whose vectors memory must hold.
+_PASSAGES_PER_WRITE = 1024
 
 
 @dataclass(frozen=True)
 class PassageVectors:
-    """Vectors of passages, in their order.
+    """Vectors of passages, in the order of the passages.
 
     Parameters
     ----------
     vectors
-        *Shape:* (tokens, dim) each, float16 of a ColBERT's; (1, dim), float32 of a bi-encoder's. Mapped from a file.
+        Mapped from a file. *Shape:* (tokens, dim) per passage, float16, for a ColBERT model; (1, dim), float32, for a
+        bi-encoder.
     seconds
-        What encoding them took.
+        How long encoding took.
     """
 
-    vectors: list[NDArray[Any]]
+    vectors: list[Vectors]
     seconds: float
 
 
 def are_stored(folder: Path, identity: str) -> bool:
-    """Whether a folder holds all that `store_vectors` wrote for a model of this identity."""
+    """Return whether a folder holds everything that `store_vectors` writes for a model of this identity."""
     facts = folder / _FACTS
     return facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["model"] == identity
 
@@ -52,18 +54,18 @@ def are_stored(folder: Path, identity: str) -> bool:
 def store_vectors(
     folder: Path,
     identity: str,
-    encode: Callable[[list[str]], Sequence[NDArray[Any]]],
+    encode: Callable[[list[str]], Sequence[Vectors]],
     passages: Sequence[Passage],
     dtype: type[np.float16] | type[np.float32],
 ) -> None:
-    """Encode passages into the files of a folder, unless it holds those of this model already.
+    """Encode passages into the files of a folder, unless it holds the vectors of this model already.
 
     Parameters
     ----------
     identity
-        Tells the model from others.
+        Distinguishes the model from others.
     encode
-        Gives an array a text, *Shape:* (rows, dim).
+        Returns one array per text, *Shape:* (rows, dim).
     """
     if are_stored(folder, identity):
         return
@@ -72,22 +74,23 @@ def store_vectors(
     facts.unlink(missing_ok=True)
     start, lengths, dim = time.perf_counter(), [], 0
     with (folder / _ROWS).open("wb") as stream, tqdm(total=len(passages), desc="encoding", disable=None) as bar:
-        for first in range(0, len(passages), _AT_ONCE):
-            some = encode([passage.text for passage in passages[first : first + _AT_ONCE]])
+        for first in range(0, len(passages), _PASSAGES_PER_WRITE):
+            some = encode([passage.text for passage in passages[first : first + _PASSAGES_PER_WRITE]])
             lengths += [len(vectors) for vectors in some]
             dim = some[0].shape[1]
             stream.write(np.concatenate(some).astype(dtype).tobytes())
             bar.update(len(some))
     np.save(folder / _LENGTHS, np.array(lengths, dtype=np.int64))
-    found = {"model": identity, "dim": dim, "dtype": np.dtype(dtype).name, "seconds": time.perf_counter() - start}
-    written = facts.with_name(f".{_FACTS}")
-    written.write_text(json.dumps(found), encoding="utf-8")
-    # Last, since it says that the others are whole.
-    written.replace(facts)
+    seconds = time.perf_counter() - start
+    record = {"model": identity, "dim": dim, "dtype": np.dtype(dtype).name, "seconds": seconds}
+    temporary = facts.with_name(f".{_FACTS}")
+    temporary.write_text(json.dumps(record), encoding="utf-8")
+    # Last, since it says that the other files are complete.
+    temporary.replace(facts)
 
 
 def open_vectors(folder: Path) -> PassageVectors:
-    """Map what `store_vectors` wrote."""
+    """Map the vectors that `store_vectors` wrote."""
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     lengths = map_array(folder / _LENGTHS, np.int64, (None,))
     if not lengths.sum():
@@ -97,7 +100,7 @@ def open_vectors(folder: Path) -> PassageVectors:
 
 
 def full_name(model: str) -> str:
-    """Return the hub's name of `model` where it is one without an organisation, as SentenceTransformer takes it."""
+    """Return the name of `model` on the hub, with the organisation that SentenceTransformer adds if it has none."""
     if model == STARTER or "/" in model or Path(model).exists():
         return model
     from sentence_transformers.util.misc import ORIGINAL_TRANSFORMER_MODELS
@@ -113,7 +116,7 @@ class PooledEncoder:
 
         from rerank_integrations.starter import base_path
 
-        # As precise as the other models of this machine.
+        # The same precision as that of the other models on this machine.
         dtype = resolve_dtype("auto", resolve_device(None))
         name = str(base_path()) if model == STARTER else full_name(model)
         self._model = SentenceTransformer(name, model_kwargs={"dtype": dtype})
@@ -123,7 +126,7 @@ class PooledEncoder:
             self._counting_tokenizer = copy.deepcopy(self._model.tokenizer)
 
     def encode(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Return an array a text: float32, *Shape:* (1, dim), of length 1."""
+        """Return one unit vector per text: float32, *Shape:* (1, dim)."""
         many = len(texts) > 1 and sys.stderr.isatty()
         vectors = self._model.encode(texts, show_progress_bar=many).astype(np.float32)
         # In float32: in bfloat16 a vector is of length 1 only within 0.4 %.
@@ -131,7 +134,7 @@ class PooledEncoder:
         return list(vectors[:, None, :])
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        """Return what `encode` returns of one text, computed on the thread that a ColBERT model would compute it on."""
+        """Encode one text as `encode` does, on the thread that a ColBERT model would use for it."""
         return on_compute_thread(self._lane(text), lambda: self.encode([text])[0])
 
     def _lane(self, text: str) -> str:
@@ -146,38 +149,38 @@ class PooledEncoder:
 
 
 class Encoded(str):
-    """A query that brings its vectors along."""
+    """A query that carries its vectors."""
 
     vectors: Floats
 
 
 def encoded(query: str, model: TokenEncoder) -> Encoded:
-    """Encode a query for a model of `given_queries` or `given_vectors`."""
-    brought = Encoded(query)
-    brought.vectors = model.encode_queries([query])[0]
-    return brought
+    """Encode a query for a model of `given_queries`."""
+    text = Encoded(query)
+    text.vectors = model.encode_queries([query])[0]
+    return text
 
 
 def given_queries(model: TokenEncoder) -> TokenEncoder:
-    """Return `model`, but for its queries, which are to be `Encoded`."""
-    return _GivenQueries(model)
+    """Return `model` as an encoder that takes the vectors of queries from the queries, which must be `Encoded`."""
+    return _EncodedQueries(model)
 
 
-def given_vectors(model: TokenEncoder, passages: Mapping[str, NDArray[np.float16]]) -> TokenEncoder:
-    """Return `model`, but for its passages, which are found here by their text.
+def given_vectors(model: TokenEncoder, passages: Mapping[str, Vectors]) -> TokenEncoder:
+    """Return `model` as an encoder that looks up the vectors of passages by their text.
 
     Parameters
     ----------
     model
-        The one that made the vectors, or `given_queries` of it.
+        The model that made the vectors, or `given_queries` of it.
     passages
-        *Shape:* (tokens, dim) each. An index stores float16 in any case.
+        Vectors by text, *Shape:* (tokens, dim) each. An index stores float16 in any case.
     """
-    return _GivenVectors(model, passages)
+    return _StoredPassages(model, passages)
 
 
-class _Like:
-    # Every name written out: from Python 3.12 on, the check of a protocol does not see what __getattr__ would find.
+class _Wrapper:
+    # Every member is written out: from Python 3.12 on, the check of a protocol does not see what __getattr__ finds.
     def __init__(self, model: TokenEncoder) -> None:
         self._model = model
 
@@ -200,20 +203,20 @@ class _Like:
     def options(self) -> dict[str, Any]:
         return self._model.options()
 
-    def encode_queries(self, texts: Sequence[Any]) -> list[Floats]:
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
         return self._model.encode_queries(texts)
 
     def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[Floats]:
         return self._model.encode_documents(texts, show_progress)
 
 
-class _GivenQueries(_Like):
-    def encode_queries(self, texts: Sequence[Any]) -> list[Floats]:
-        return [text.vectors for text in texts]
+class _EncodedQueries(_Wrapper):
+    def encode_queries(self, texts: Sequence[str]) -> list[Floats]:
+        return [text.vectors for text in cast("Sequence[Encoded]", texts)]
 
 
-class _GivenVectors(_Like):
-    def __init__(self, model: TokenEncoder, passages: Mapping[str, NDArray[np.float16]]) -> None:
+class _StoredPassages(_Wrapper):
+    def __init__(self, model: TokenEncoder, passages: Mapping[str, Vectors]) -> None:
         super().__init__(model)
         self._passages = passages
 
