@@ -43,7 +43,7 @@ help:
 	@echo "make test               run the tests"
 	@echo "make slow               run the slow tests, parity with colbert-ai included"
 	@echo "make parity             run the tests of parity with colbert-ai alone"
-	@echo "make check              lint, formatting, types, import contracts"
+	@echo "make check              lint, formatting, types (mypy and pyright), import contracts"
 	@echo "make docs               build the documentation into site/, with warnings as errors"
 	@echo "make neither            run what needs no framework where neither is installed"
 	@echo "make langchain-alone    run LangChain's tests without LlamaIndex"
@@ -68,6 +68,8 @@ check: $(VENV)/.with-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_app
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/basedpyright
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.with-docs

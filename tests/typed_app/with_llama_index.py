@@ -1,0 +1,48 @@
+"""An application with LlamaIndex: every component, checked by types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama_index.core.llms import MockLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from typing_extensions import assert_type
+
+from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Explanation, Passage
+from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
+
+LIBRARY = [
+    Passage("zipfile", "ZipFile.read returns one member without extracting the archive.", {"topic": "files"}),
+    Passage("csv", "csv.reader goes through the rows of comma-separated values.", {"topic": "files"}),
+    Passage("heapq", "heapq.nlargest returns the n largest elements of a data set.", {"topic": "data"}),
+]
+QUESTION = "how do I read one file of an archive?"
+
+
+def rerank(nodes: list[NodeWithScore], index: ColBERTIndex) -> list[NodeWithScore]:
+    colbert = ColBERTRerank(index=index, top_n=3, keep_retrieval_score=True, score_threshold=0.0, scale="sum")
+    cross_encoder = CrossEncoderRerank(CrossEncoderModel("starter"), top_n=2, metadata_mode=MetadataMode.EMBED)
+    assert_type(colbert.score(QUESTION, ["one text"]), list[float])
+    assert_type(colbert.explain(QUESTION, nodes[0]), Explanation)
+    postprocessors: list[BaseNodePostprocessor] = [colbert, cross_encoder]
+    for postprocessor in postprocessors:
+        assert_type(postprocessor.postprocess_nodes(nodes, query_str=QUESTION), list[NodeWithScore])
+    cascade = CascadeRerank([colbert, cross_encoder], top_n=1, time_budget=30.0)
+    return cascade.postprocess_nodes(nodes, query_bundle=QueryBundle(QUESTION))
+
+
+def main(folder: Path) -> None:
+    with ColBERTIndex.create(folder / "index", ColBERTModel("starter")) as index:
+        index.upsert(LIBRARY)
+        about_files = MetadataFilters(filters=[MetadataFilter(key="topic", value="files")])
+        retriever = ColBERTRetriever(index, similarity_top_k=3, filters=about_files)
+        nodes = retriever.retrieve(QUESTION)
+        assert_type(nodes, list[NodeWithScore])
+        assert_type(retriever.index, ColBERTIndex)
+        assert len(rerank(nodes, index)) == 1
+        by_name = ColBERTRerank("starter", top_n=2, device="cpu")
+        engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM(), node_postprocessors=[by_name])
+        assert "ZipFile.read" in str(engine.query(QUESTION))
