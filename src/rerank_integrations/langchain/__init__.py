@@ -4,10 +4,10 @@ from rerank_integrations.errors import MissingExtraError
 
 try:
     import langchain_core as _langchain_core  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "langchain_core":
+except ModuleNotFoundError as _error:
+    if _error.name != "langchain_core":
         raise
-    raise MissingExtraError("langchain", "rerank_integrations.langchain") from error
+    raise MissingExtraError("langchain", "rerank_integrations.langchain") from _error
 
 from rerank_integrations.langchain.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.langchain.retriever import ColBERTRetriever, RerankingRetriever

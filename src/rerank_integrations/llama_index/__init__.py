@@ -4,10 +4,10 @@ from rerank_integrations.errors import MissingExtraError
 
 try:
     import llama_index.core as _llama_index_core  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name not in {"llama_index", "llama_index.core"}:
+except ModuleNotFoundError as _error:
+    if _error.name not in {"llama_index", "llama_index.core"}:
         raise
-    raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from error
+    raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from _error
 
 from rerank_integrations.llama_index.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.llama_index.retriever import ColBERTRetriever

@@ -8,6 +8,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
 from rerank_integrations.core.reranking.specs import IndexLike
@@ -46,7 +47,7 @@ class ColBERTRetriever(BaseRetriever):
     ) -> None:
         require_count(similarity_top_k, "similarity_top_k")
         filters_to_where(filters)
-        self.index = as_index(index)
+        self.index: ColBERTIndex = as_index(index)
         self.similarity_top_k = similarity_top_k
         self.filters = filters
         super().__init__(callback_manager=callback_manager)
