@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, cast
 
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -14,17 +14,17 @@ from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import (
-    CandidateScorer,
     Cascade,
-    ColBERTScorer,
     Ranked,
     Reranker,
-    as_candidate_scorer,
 )
 from rerank_integrations.core.reranking.components import (
+    COLBERT,
+    CROSS_ENCODER,
     CachedReranker,
+    RerankerKind,
     load_model_and_index,
-    number_stages,
+    named_cascade,
     require_known_arguments,
     require_stages,
 )
@@ -32,10 +32,8 @@ from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
-    ColBERTRerankOptions,
     ColBERTScale,
     RerankArguments,
-    RerankOptions,
 )
 from rerank_integrations.core.reranking.specs import (
     ColBERTLike,
@@ -64,22 +62,16 @@ class _Reranker(Compressor):
     max_candidates: int | None = None
     text_fn: Annotated[TextFn | None, CHECKED_BEFORE] = None
 
-    _parts: ClassVar[tuple[str, ...]] = ("model",)
-    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = staticmethod(as_candidate_scorer)
-    _options_type: ClassVar[type[RerankOptions]] = RerankOptions
+    _kind: ClassVar[RerankerKind] = CROSS_ENCODER
     _cached: CachedReranker = PrivateAttr()
 
     def __init__(self, **fields: object) -> None:
         require_known_arguments(type(self).__name__, fields, type(self).model_fields)
         text_reader(cast("TextFn | None", fields["text_fn"]))
         # Before pydantic sees the values, which would convert some of a wrong kind.
-        cached = CachedReranker(self._make_scorer, self._parts_of(fields), self._options_type.from_component(fields))
+        cached = CachedReranker(self._kind, fields)
         super().__init__(**fields)
         self._cached = cached
-
-    @classmethod
-    def _parts_of(cls, fields: Mapping[str, object]) -> list[object]:
-        return [fields[name] for name in cls._parts]
 
     @property
     def lc_attributes(self) -> dict[str, object]:
@@ -97,10 +89,9 @@ class _Reranker(Compressor):
         return self._reranker().rank_many(queries, [candidates(of_query, self.text_fn) for of_query in documents])
 
     def _reranker(self) -> Reranker:
-        fields = dict(self)
-        # Options may have been set since the last call.
-        self._cached = self._cached.matching(self._parts_of(fields), self._options_type.from_component(fields))
-        return self._cached.reranker
+        # Fields may have been set since the last call.
+        cached = self._cached = self._cached.matching(dict(self))
+        return cached.reranker
 
 
 class ColBERTRerank(_Reranker):
@@ -145,9 +136,7 @@ class ColBERTRerank(_Reranker):
     scale: ColBERTScale = "sum"
     cache_bytes: int = CACHE_BYTES
 
-    _parts: ClassVar[tuple[str, ...]] = ("model", "index")
-    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = ColBERTScorer
-    _options_type: ClassVar[type[RerankOptions]] = ColBERTRerankOptions
+    _kind: ClassVar[RerankerKind] = COLBERT
 
     def __init__(
         self,
@@ -242,4 +231,4 @@ class CascadeRerank(Compressor):
 
 def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:
     named = [(type(component).__name__, component._reranker()) for component in components]
-    return Cascade(number_stages(named), top_n=top_n, time_budget=time_budget)
+    return named_cascade(named, top_n, time_budget)

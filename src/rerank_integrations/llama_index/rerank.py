@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
@@ -13,17 +13,17 @@ from typing_extensions import Unpack
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking import (
-    CandidateScorer,
     Cascade,
-    ColBERTScorer,
     Ranked,
     Reranker,
-    as_candidate_scorer,
 )
 from rerank_integrations.core.reranking.components import (
+    COLBERT,
+    CROSS_ENCODER,
     CachedReranker,
+    RerankerKind,
     load_model_and_index,
-    number_stages,
+    named_cascade,
     require_known_arguments,
     require_stages,
 )
@@ -31,10 +31,8 @@ from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
-    ColBERTRerankOptions,
     ColBERTScale,
     RerankArguments,
-    RerankOptions,
 )
 from rerank_integrations.core.reranking.specs import (
     ColBERTLike,
@@ -68,9 +66,7 @@ class _Reranker(Postprocessor):
         default=MetadataMode.NONE, description="Which metadata is part of the scored text."
     )
 
-    _parts: ClassVar[tuple[str, ...]] = ("model",)
-    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = staticmethod(as_candidate_scorer)
-    _options_type: ClassVar[type[RerankOptions]] = RerankOptions
+    _kind: ClassVar[RerankerKind] = CROSS_ENCODER
     _cached: CachedReranker = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
@@ -78,13 +74,9 @@ class _Reranker(Postprocessor):
         mode = as_metadata_mode(fields["metadata_mode"])
         manager = fields["callback_manager"] or CallbackManager()
         # Before pydantic sees the values, which would convert some of a wrong kind.
-        cached = CachedReranker(self._make_scorer, self._parts_of(fields), self._options_type.from_component(fields))
+        cached = CachedReranker(self._kind, fields)
         super().__init__(**{**fields, "metadata_mode": mode, "callback_manager": manager})
         self._cached = cached
-
-    @classmethod
-    def _parts_of(cls, fields: Mapping[str, object]) -> list[object]:
-        return [fields[name] for name in cls._parts]
 
     @field_serializer("model")
     def _serialize_model(self, model: object) -> object:
@@ -101,10 +93,9 @@ class _Reranker(Postprocessor):
         return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
 
     def _reranker(self) -> Reranker:
-        fields = dict(self)
-        # Options may have been set since the last call.
-        self._cached = self._cached.matching(self._parts_of(fields), self._options_type.from_component(fields))
-        return self._cached.reranker
+        # Fields may have been set since the last call.
+        cached = self._cached = self._cached.matching(dict(self))
+        return cached.reranker
 
 
 class ColBERTRerank(_Reranker):
@@ -158,9 +149,7 @@ class ColBERTRerank(_Reranker):
     scale: ColBERTScale = Field(default="sum", description="MaxSim as a sum, or as a mean over the query's tokens.")
     cache_bytes: int = Field(default=CACHE_BYTES, description="Bytes of vectors kept of nodes not in the index.")
 
-    _parts: ClassVar[tuple[str, ...]] = ("model", "index")
-    _make_scorer: ClassVar[Callable[..., CandidateScorer]] = ColBERTScorer
-    _options_type: ClassVar[type[RerankOptions]] = ColBERTRerankOptions
+    _kind: ClassVar[RerankerKind] = COLBERT
 
     def __init__(
         self,
@@ -309,7 +298,7 @@ class CascadeRerank(Postprocessor):
 
 def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:
     named = [(type(component).__name__, component._reranker()) for component in components]
-    return Cascade(number_stages(named), top_n=top_n, time_budget=time_budget)
+    return named_cascade(named, top_n, time_budget)
 
 
 def _component(stage: object) -> object:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.reranking.cascade import Stage
-from rerank_integrations.core.reranking.options import RerankOptions
-from rerank_integrations.core.reranking.reranker import Reranker
+from rerank_integrations.core.reranking.cascade import Cascade, Stage
+from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
+from rerank_integrations.core.reranking.options import ColBERTRerankOptions, RerankOptions
+from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
 from rerank_integrations.core.reranking.scorers import CandidateScorer
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert, on_device
 from rerank_integrations.core.types import TokenEncoder
@@ -47,17 +49,38 @@ def load_model_and_index(
     return loaded, as_index(index)
 
 
-class CachedReranker:
-    """A component's reranker, stored with what it was built from, because a component's fields may be set later.
+@dataclass(frozen=True)
+class RerankerKind:
+    """A kind of reranking component, the same in every framework.
 
     Parameters
     ----------
     make_scorer
         The scorer's class, or a function that makes a scorer.
     parts
-        Its positional arguments: a model, for some an index too.
+        The fields that are its positional arguments.
     options
-        The options of the scorer and of the reranker.
+        The type of the other fields that concern the core.
+    """
+
+    make_scorer: Callable[..., CandidateScorer]
+    parts: tuple[str, ...]
+    options: type[RerankOptions]
+
+
+COLBERT = RerankerKind(ColBERTScorer, ("model", "index"), ColBERTRerankOptions)
+CROSS_ENCODER = RerankerKind(as_candidate_scorer, ("model",), RerankOptions)
+
+
+class CachedReranker:
+    """A component's reranker, stored with what it was built from, because a component's fields may be set later.
+
+    Parameters
+    ----------
+    kind
+        The kind of the component.
+    fields
+        The values of the component's fields. A field without a value has the default of its option.
 
     Raises
     ------
@@ -65,31 +88,27 @@ class CachedReranker:
         For an option of a wrong kind, or one that the scorer cannot do.
     """
 
-    def __init__(
-        self,
-        make_scorer: Callable[..., CandidateScorer],
-        parts: Sequence[object],
-        options: RerankOptions,
-        scorer: CandidateScorer | None = None,
-    ) -> None:
-        self._make_scorer = make_scorer
-        self._parts = tuple(parts)
-        self._options = options
-        self._scorer = make_scorer(*parts, **options.scorer_arguments()) if scorer is None else scorer
-        self.reranker = Reranker.with_options(self._scorer, options)
+    def __init__(self, kind: RerankerKind, fields: Mapping[str, object], scorer: CandidateScorer | None = None) -> None:
+        self._kind = kind
+        self._parts = [fields[name] for name in kind.parts]
+        self._options = kind.options.from_component(fields)
+        made = kind.make_scorer(*self._parts, **self._options.scorer_arguments()) if scorer is None else scorer
+        self._scorer: CandidateScorer = made
+        self.reranker = Reranker.with_options(made, self._options)
 
-    def matching(self, parts: Sequence[object], options: RerankOptions) -> CachedReranker:
-        """Return itself if it was built from these, else a new one.
+    def matching(self, fields: Mapping[str, object]) -> CachedReranker:
+        """Return itself if it was built from the same values, else a new one.
 
         A new one has the same scorer, with its cached vectors, unless that depends on what has changed.
         """
+        options = self._kind.options.from_component(fields)
         same_scorer = (
-            all(ours is theirs for ours, theirs in zip(self._parts, parts, strict=True))
+            all(fields[name] is part for name, part in zip(self._kind.parts, self._parts, strict=True))
             and self._options.scorer_arguments() == options.scorer_arguments()
         )
         if same_scorer and self._options == options:
             return self
-        return CachedReranker(self._make_scorer, parts, options, self._scorer if same_scorer else None)
+        return CachedReranker(self._kind, fields, self._scorer if same_scorer else None)
 
 
 def require_known_arguments(component: str, arguments: Mapping[str, object], known: Mapping[str, object]) -> None:
@@ -100,7 +119,7 @@ def require_known_arguments(component: str, arguments: Mapping[str, object], kno
 
 
 def require_stages(
-    stages: object, kind: type[Component], expected: str, read: Callable[[Any], Any] | None = None
+    stages: object, kind: type[Component], expected: str, read: Callable[[object], object] | None = None
 ) -> list[Component]:
     """Return the components of a cascade as a list.
 
@@ -122,18 +141,26 @@ def require_stages(
     """
     if isinstance(stages, str) or not isinstance(stages, Sequence | Iterator):
         raise InvalidInputError(f"stages is one {type(stages).__name__}; expected a list of rerankers")
-    components = list(stages) if read is None else [read(stage) for stage in stages]
-    for component in components:
+    components: list[Component] = []
+    for stage in stages:
+        component = stage if read is None else read(stage)
         if not isinstance(component, kind):
             raise InvalidInputError(f"a stage is of type {type(component).__name__}; expected {expected}")
+        components.append(component)
     return components
 
 
-def number_stages(rerankers: Sequence[tuple[str, Reranker]]) -> list[Stage]:
-    """Return the named rerankers as stages; a name's second use becomes ``"<name> 2"``, and so on."""
+def named_cascade(rerankers: Sequence[tuple[str, Reranker]], top_n: int | None, time_budget: float | None) -> Cascade:
+    """Return a cascade of named rerankers; a name's second use becomes ``"<name> 2"``, and so on.
+
+    Raises
+    ------
+    InvalidInputError
+        For no rerankers, or an argument of a wrong kind.
+    """
     stages: list[Stage] = []
     uses: dict[str, int] = {}
     for name, reranker in rerankers:
         uses[name] = uses.get(name, 0) + 1
         stages.append(Stage(name if uses[name] == 1 else f"{name} {uses[name]}", reranker))
-    return stages
+    return Cascade(stages, top_n=top_n, time_budget=time_budget)
