@@ -1,4 +1,4 @@
-"""Check that the built wheel and sdist hold what they must."""
+"""Check the contents of the built wheel and sdist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STARTER = PACKAGE + "starter/"
 
 
 def main() -> int:
-    """Print what is missing from the packages in the folder given; 1 if anything is."""
+    """Print what is missing from the packages in the folder that is named; return 1 if anything is."""
     folder = Path(sys.argv[1])
     (wheel,) = folder.glob("*.whl")
     (sdist,) = folder.glob("*.tar.gz")
@@ -28,6 +28,7 @@ def main() -> int:
     problems += [
         f"{sdist.name} lacks {name}" for name in ("LICENSE", "README.md", "pyproject.toml") if name not in in_sdist
     ]
+    problems += [] if any(name.endswith("/licenses/LICENSE") for name in in_wheel) else [f"{wheel.name} lacks LICENSE"]
     problems += [] if data else [f"no data file under {STARTER}"]
     sys.stdout.write("".join(f"{problem}\n" for problem in problems))
     sys.stdout.write(f"{wheel.name}: {wheel.stat().st_size:,} bytes; starter data: {', '.join(data)}\n")

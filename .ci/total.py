@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Print a line a run, then the sum."""
+    """Print one line per run, then the sum; return 1 if a test failed or none ran."""
     total = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
     for report in sorted(Path(sys.argv[1]).glob("*.xml"), key=lambda path: path.stat().st_mtime):
         suite = next(ElementTree.parse(report).iter("testsuite")).attrib
