@@ -21,7 +21,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> 
 
 def test_stored_vectors(guide: Any) -> None:
     assert {hit.id for hit in guide["by_colbert"]} == {"zip", "tar"}
-    assert len(guide["by_reader"]) == 2
+    assert len(guide["by_cross_encoder"]) == 2
     assert [hit.note["vectors_from"] for hit in guide["stored"]] == ["stored"] * 3
     assert sorted(hit.note["vectors_from"] for hit in guide["mixed"]) == ["encoded", "stored", "stored", "stored"]
 
@@ -38,8 +38,8 @@ def test_thresholds(guide: Any) -> None:
 
 
 def test_cascades(guide: Any) -> None:
-    assert guide["answer"].note["rerank_stage"] == "reader"
-    assert list(guide["answer"].note["rerank_scores"]) == ["colbert", "reader"]
+    assert guide["answer"].note["rerank_stage"] == "cross-encoder"
+    assert list(guide["answer"].note["rerank_scores"]) == ["colbert", "cross-encoder"]
     assert "rerank_stopped" not in guide["answer"].note
 
 
