@@ -54,7 +54,7 @@ def threaded(index: ColBERTIndex, queries: Sequence[str]) -> list[list[Answer]]:
 
 
 async def watched(work: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
-    """Run `work` and return the loop's longest stall meanwhile, in seconds, and what it gave."""
+    """Run `work`; return the loop's longest stall meanwhile, in seconds, and the result."""
     worst = 0.0
 
     async def watch() -> None:

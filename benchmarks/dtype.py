@@ -1,4 +1,4 @@
-"""Whether ``dtype="auto"`` chooses well here: encoding speed in bfloat16 against float32, alternating in one run.
+"""Encoding speed in bfloat16 against float32, alternating in one run: does ``dtype="auto"`` choose well here?
 
     python benchmarks/dtype.py [--quick]
 

@@ -1,4 +1,4 @@
-"""The first query of a compressed index: compiling its loops, loading them, and how long the event loop stands still.
+"""The first query of a compressed index: time to compile or load its loops, and the stall of the event loop.
 
     python benchmarks/first_query.py [--quick]
 

@@ -1,4 +1,4 @@
-"""The index beside colbert-ai and fast-plaid on the same vectors, and how it grows, filters and takes passages in.
+"""The index compared with colbert-ai and fast-plaid on the same vectors; its growth, filters and upserts.
 
     python benchmarks/index.py [--quick] [--data ../shared/data] [--cache FOLDER] [--only compare,growth,filters,adds]
 
@@ -55,7 +55,7 @@ def installed(name: str) -> str:
 
 
 def prepared(data: Path, cache: Path, work: Path, quick: bool, parts: list[str]) -> Bench:
-    """Read the data and encode what the cache doesn't hold, as much as the parts need."""
+    """Read the data that the parts need, and encode whatever is not in the cache."""
     from rerank_integrations import ColBERTModel
 
     sizes = QUICK if quick else FULL

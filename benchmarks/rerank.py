@@ -1,4 +1,4 @@
-"""The rerankers: from stored vectors, beside sentence-transformers and LlamaIndex's own, in windows, under threads.
+"""The rerankers: from stored vectors, compared with sentence-transformers and LlamaIndex, in windows, under threads.
 
     python benchmarks/rerank.py [--quick] [--data ../shared/data] [--cache FOLDER] [--only PART ...]
 
@@ -30,7 +30,7 @@ from engines.environments import CACHE
 
 from rerank_integrations.errors import TruncationWarning
 
-# Each is a function of a module; loaded when it is asked for, since two of them need LlamaIndex.
+# Each part is a function of a module that is imported only when it runs, since two of them need LlamaIndex.
 PARTS = ("stored", "cross-encoder", "quality", "windows", "threads")
 FILES = ("eval/squad_dev", "eval/cranfield", "eval/scifact", "scale/foldoc.corpus.jsonl.gz")
 
@@ -74,7 +74,7 @@ def main() -> None:
     from rerank_parts.bench import FULL, QUICK, Bench
 
     transformers.utils.logging.disable_progress_bar()
-    # Some abstracts are longer than the models read; every system cuts them at the same place.
+    # Some abstracts are longer than the models read; every system cuts them at the same position.
     warnings.simplefilter("ignore", TruncationWarning)
     print(machine(), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="rerank-benchmark-") as work:

@@ -30,7 +30,7 @@ from rerank_integrations.evaluation import (
 )
 
 ROOT = Path(__file__).parents[1]
-# Of the larger sets so many queries: a reranker reads fifty passages for each.
+# The most queries of a set, since a reranker reads fifty passages per query.
 QUERIES = {"scifact": None, "cranfield": None, "squad_dev": 300, "dureader_search_demo": None, "cmrc2018_dev": 100}
 QUICK = ("bm25", "dense", "colbert-2bit", "untrained")
 COLUMNS = ("recall@10", "recall@100", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", "encode", "retrieve", "rerank")

@@ -1,4 +1,4 @@
-"""How a benchmark reports: progress and tables on stderr, figures for its last line."""
+"""Reports of benchmarks: progress and tables on stderr, figures in the last line of stdout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.table import Table
 
 
 class Report:
-    """To be inherited by what the parts of a benchmark share.
+    """Base of the object that the parts of a benchmark share.
 
     Parameters
     ----------
     figures
-        Value by name, in the order they are noted.
+        Value by name, in the order in which they are added.
     failures
-        What was found wrong; not figures that are worse than wanted.
+        Wrong answers and the like, not figures that are worse than expected.
     """
 
     figures: dict[str, str]

@@ -1,4 +1,4 @@
-"""colbert-ai on given token vectors: builds an index, searches it, writes what it took and found as JSON.
+"""colbert-ai on precomputed token vectors: build an index, search it, write times and results as JSON.
 
     PYTHON colbert_ai.py --vectors FOLDER --out FILE.json [--nbits 2] [--index FOLDER]
 
@@ -59,7 +59,7 @@ SECONDS = 3.0
 
 
 class GivenVectors:
-    """Stands in for the checkpoint: a passage is its number, and its encoding is read from the given vectors."""
+    """Stand-in for the checkpoint: a passage is its number, and its encoding is read from the precomputed vectors."""
 
     def __init__(self, folder: Path) -> None:
         self.tokens = np.load(folder / "passages.npy", mmap_mode="r")
@@ -72,13 +72,13 @@ class GivenVectors:
 
 
 def peak_mb() -> float:
-    """Return the most memory this process has held; not ``ru_maxrss``, which a child inherits from its parent."""
+    """Return the peak memory of this process; not ``ru_maxrss``, which a child inherits from its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def compile_extensions() -> None:
-    """Compile and load the C++ parts; a lock that a killed compile left behind would be waited for for ever."""
+    """Compile and load the C++ parts, after removing the lock of a killed compilation, which would block forever."""
     for lock in EXTENSIONS.glob("*/lock"):
         lock.unlink()
     for part in (StridedTensor, IndexScorer, ColBERT):
@@ -110,7 +110,7 @@ def read_queries(folder: Path) -> list[torch.Tensor]:
 def throughput(
     scorer: IndexScorer, config: ColBERTConfig, queries: list[torch.Tensor], callers: int, serial_s: float
 ) -> float:
-    """Return queries a second from `callers` threads, over about as long as ours is measured."""
+    """Return queries per second from `callers` threads, measured for about as long as our index."""
     asked = queries * math.ceil(SECONDS / serial_s)
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
@@ -143,7 +143,7 @@ def search(vectors: Path, index: Path) -> dict[str, Any]:
 
 
 def run(vectors: Path, index: Path, nbits: int) -> dict[str, Any]:
-    """Build here, and search in a process of its own, whose peak owes nothing to the build."""
+    """Build in this process and search in another one, whose peak memory excludes the build."""
     built = build(vectors, index, nbits)
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "search.json"

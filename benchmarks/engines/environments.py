@@ -1,4 +1,4 @@
-"""Environments of the engines that ours is measured against: each needs versions that the others can't live with.
+"""Environments of the engines to compare with: each needs versions that conflict with those of the others.
 
     python benchmarks/engines/environments.py [colbert-ai] [fast-plaid] [--cache FOLDER]
 
@@ -22,7 +22,7 @@ CACHE = Path.home() / ".cache" / "rerank-integrations" / "benchmarks"
 
 
 class EngineUnavailableError(Exception):
-    """An engine's environment can't be made here; the message says why."""
+    """Raised if an engine's environment cannot be created here; the message says why."""
 
 
 class Engine(NamedTuple):
@@ -38,7 +38,7 @@ ENGINES = {
         packages=("colbert-ai==0.2.22", "transformers>=4.50,<5", "faiss-cpu", "setuptools", "ninja"),
         check="import faiss, colbert.indexing.collection_indexer, colbert.search.index_storage",
     ),
-    # The last part of the version is the torch that it was linked to.
+    # The last part of the version names the torch that it was linked to.
     "fast-plaid": Engine(
         torch="2.11.0",
         packages=("fast-plaid==1.7.0.2110",),
@@ -48,7 +48,7 @@ ENGINES = {
 
 
 def run(command: list[str], failure: str) -> None:
-    """Run `command`; raise with `failure` and the last line it wrote if it fails."""
+    """Run `command`; if it fails, raise an error with `failure` and the last line of its output."""
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
@@ -60,7 +60,7 @@ def python_of(folder: Path) -> Path:
 
 
 def install(name: str, folder: Path) -> Path:
-    """Make `name`'s environment in `folder`, and return its Python."""
+    """Create `name`'s environment in `folder`, and return its Python."""
     engine = ENGINES[name]
     # Outside Linux, PyPI's own build is for the CPU, and has no such suffix.
     torch = f"torch=={engine.torch}{'+cpu' if platform.system() == 'Linux' else ''}"
@@ -68,14 +68,14 @@ def install(name: str, folder: Path) -> Path:
     run([sys.executable, "-m", "venv", "--clear", str(folder)], f"{name}: no virtual environment could be made")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, torch], f"{name} needs {torch}, which pip can't get here")
-    # Named again, so that no other package can move it.
+    # Repeated, so that no other package changes its version.
     run([*pip, torch, *engine.packages], f"{name}: {' '.join(engine.packages)} can't be installed beside {torch}")
     run([str(python), "-c", engine.check], f"{name} is installed, but can't be imported")
     return python
 
 
 def environment(name: str, cache: Path = CACHE) -> Path:
-    """Return the Python of `name`'s environment under `cache`, making it first where it is missing or unfinished.
+    """Return the Python of `name`'s environment under `cache`; create it first if it is missing or unfinished.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def environment(name: str, cache: Path = CACHE) -> Path:
         If it can't be made here.
     """
     folder = cache / name
-    # Written last, and naming what was asked for: anything else there is unfinished or out of date.
+    # Written last, with the requirements as its content: any other content means unfinished or outdated.
     stamp, wanted = folder / "made-with.txt", f"{sys.version}\n{ENGINES[name]}\n"
     python = python_of(folder)
     if stamp.is_file() and stamp.read_text() == wanted and python.exists():

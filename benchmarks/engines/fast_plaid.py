@@ -1,4 +1,4 @@
-"""fast-plaid on given token vectors: builds an index, searches it, writes what it took and found as JSON.
+"""fast-plaid on precomputed token vectors: build an index, search it, write times and results as JSON.
 
     PYTHON fast_plaid.py --vectors FOLDER --out FILE.json [--nbits 2] [--index FOLDER]
 
@@ -45,7 +45,7 @@ TOP, TIMED = 100, 10
 
 
 def peak_mb() -> float:
-    """Return the most memory this process has held; not ``ru_maxrss``, which a child inherits from its parent."""
+    """Return the peak memory of this process; not ``ru_maxrss``, which a child inherits from its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -87,7 +87,7 @@ def search(vectors: Path, index: Path) -> dict[str, Any]:
 
 
 def run(vectors: Path, index: Path, nbits: int) -> dict[str, Any]:
-    """Build here, and search in a process of its own, whose peak owes nothing to the build."""
+    """Build in this process and search in another one, whose peak memory excludes the build."""
     built = build(vectors, index, nbits)
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "search.json"

@@ -1,4 +1,4 @@
-"""What the parts of the index benchmark share: data, indexes built so far, exact results, figures."""
+"""State that the parts of the index benchmark share: data, indexes, exact results, figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from index_parts.data import ADDED, Corpus, Floats, Queries, best, exact_scores
 
 @dataclass(frozen=True)
 class Sizes:
-    """In passages: those compared on, and those of each step of growth, of which the last is twice some other."""
+    """Numbers of passages for the comparison and for each step of growth; the last step is twice another one."""
 
     compared: int
     growth: tuple[int, ...]
@@ -26,13 +26,13 @@ class Sizes:
 
 
 FULL = Sizes(compared=8000, growth=(10_000, 30_000, 100_000), half=50_000)
-# An index of fewer passages than these 4,000 may not be compressed.
+# An index of fewer than 4,000 passages may not be compressed.
 QUICK = Sizes(compared=4000, growth=(4000, 8000, 16_000), half=8000)
 
 
 @dataclass
 class Bench(Report):
-    """`corpus` ends with the passages to be added, if `adding`; indexes are made in `work`."""
+    """Shared state; `corpus` ends with the passages to be added, if `adding`; indexes are built in `work`."""
 
     corpus: Corpus
     queries: Queries
@@ -52,7 +52,7 @@ class Bench(Report):
 
     @property
     def base(self) -> int:
-        """How many passages there are, without those to be added."""
+        """The number of passages without those to be added."""
         return len(self.corpus.lengths) - ADDED * self.adding
 
     @cached_property
@@ -61,7 +61,7 @@ class Bench(Report):
 
     @cached_property
     def warm(self) -> Path:
-        """A small index to warm up on."""
+        """A small index for warming up."""
         path = self.work / "warm"
         ours.alone(ours.warm_index, path, self.dim, ours.WARM_TOKENS)
         return path
@@ -76,7 +76,7 @@ class Bench(Report):
         return best(self.scores[:, :count], k)
 
     def index(self, count: int, nbits: int = 2) -> ours.Built:
-        """Return the index of the first `count` passages, building it if this run has not yet."""
+        """Return the index of the first `count` passages; build it once per run."""
         if (count, nbits) not in self.built:
             self.tell(f"ours: building, {count} passages, {nbits} bits")
             path = self.work / f"ours-{count}-{nbits}"

@@ -1,4 +1,4 @@
-"""Our index beside colbert-ai and fast-plaid, on the same vectors, one engine after the other."""
+"""Comparison of our index with colbert-ai and fast-plaid on the same vectors, one engine after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from index_parts.bench import Bench
 from index_parts.data import recall
 from index_parts.ours import DEEP, Built, K, Setting
 
-# A setting that finds less than this is not compared for speed.
+# The speed of a setting with a lower recall is not compared.
 FLOOR = 0.87
 WORKERS = Path(__file__).resolve().parents[1] / "engines"
 NBITS = 2
@@ -36,7 +36,7 @@ _OURS = {
 
 @dataclass(frozen=True)
 class Result:
-    """One setting of one engine."""
+    """Measurements of one setting of one engine."""
 
     engine: str
     setting: str
@@ -48,7 +48,7 @@ class Result:
 
 
 def compare(bench: Bench) -> None:
-    """Measure every engine that can be had, and print one table and the ratios."""
+    """Measure every engine that can be installed; print one table and the ratios."""
     count = bench.sizes.compared
     tokens = int(bench.corpus.lengths[:count].sum())
     title = f"{count} passages, {tokens} tokens, {len(bench.queries.texts)} queries; recall against exact MaxSim"
@@ -140,7 +140,7 @@ def _row(bench: Bench, table: Table, result: Result, build: Sequence[str]) -> No
 
 
 def _ratio(bench: Bench, name: str, ours: list[Result], others: list[Result]) -> None:
-    """Note our speed at the recall that the other's fastest good setting has; ours has at least that."""
+    """Add our speed relative to the other engine's fastest good setting, at the same recall or a higher one."""
     good = [result for result in others if result.recall10 >= FLOOR]
     if not good:
         bench.tell(f"{name} has no setting of recall@10 >= {FLOOR}: speed is compared with its best one")

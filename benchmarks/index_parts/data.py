@@ -1,4 +1,4 @@
-"""Passages and queries of the index benchmark, their token vectors, and what exact MaxSim finds with these.
+"""Passages and queries of the index benchmark, their token vectors, and the results of exact MaxSim.
 
 The vectors are the starter model's, encoded once and kept under the cache folder: for every 2,000 passages
 ``<key>.json`` (the texts), ``<key>.lengths.npy`` (int32, tokens a passage) and ``<key>.npy`` (float16, one row a
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 CHUNK = 2000
 ADDED = 1000
-# In this order; of WordNet's glosses, which are short and many, every sixth.
+# In this order; only every sixth of WordNet's glosses, which are many and short.
 _SOURCES = (
     "eval/squad_dev/corpus.jsonl.gz",
     "eval/cranfield/corpus.jsonl.gz",
@@ -32,7 +32,7 @@ _SOURCES = (
     "scale/debian_pkg_en.corpus.jsonl.gz",
     "scale/wordnet_glosses.corpus.jsonl.gz",
 )
-# Passages whose products with all the query tokens are held at once.
+# Passages whose products with all query tokens are in memory at the same time.
 _SCORED = 100
 
 
@@ -57,7 +57,7 @@ def passage_texts(data: Path, count: int) -> list[str]:
 
 
 def added_texts(data: Path) -> list[str]:
-    """Return 1,000 paragraphs of SQuAD's training set, spread over it: to be added to an index of the others."""
+    """Return 1,000 paragraphs spread over SQuAD's training set, to be added to an index of the others."""
     pairs = _rows(data / "train" / "squad_train.jsonl.gz")
     texts = list(dict.fromkeys(f"{row['title']} {row['positive']}" for row in pairs))
     return texts[:: len(texts) // ADDED][:ADDED]
@@ -108,12 +108,12 @@ class Corpus:
 
 
 def chunk_stem(folder: Path, fingerprint: str, texts: Sequence[str]) -> Path:
-    """Return where a chunk is kept, without its suffixes."""
+    """Return the path of a chunk, without its suffixes."""
     return folder / hashlib.sha256(json.dumps([fingerprint, *texts]).encode()).hexdigest()[:24]
 
 
 def cached_corpus(texts: Sequence[str], cache: Path, model: Any) -> Corpus:
-    """Encode what the cache doesn't hold yet."""
+    """Return the corpus, after encoding the chunks that are not in the cache."""
     folder = cache / "vectors"
     folder.mkdir(parents=True, exist_ok=True)
     chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
@@ -131,12 +131,12 @@ def _encode_chunk(stem: Path, texts: Sequence[str], model: Any) -> None:
     np.save(f"{stem}.lengths.npy", np.array([len(passage) for passage in vectors], dtype=np.int32))
     unfinished = Path(f"{stem}.part.npy")
     np.save(unfinished, np.concatenate(vectors).astype(np.float16))
-    # Last, since a chunk is there once this file is.
+    # Written last, since this file marks the chunk as complete.
     unfinished.rename(f"{stem}.npy")
 
 
 def exact_scores(corpus: Corpus, queries: Queries) -> Floats:
-    """MaxSim in float32 over the float16 vectors, kept beside them; *Shape:* (queries, passages)."""
+    """Return MaxSim in float32 over the float16 vectors, cached beside them; *Shape:* (queries, passages)."""
     asked = hashlib.sha256(b"".join(query.tobytes() for query in queries.vectors)).hexdigest()[:12]
     pieces = []
     for chunk, stem in enumerate(corpus.stems):
@@ -164,7 +164,7 @@ def _scores(corpus: Corpus, queries: Queries, first: int, last: int) -> Floats:
 
 
 def best(scores: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> list[list[int]]:
-    """Return the numbers of the best `k` of each row, of those that are `allowed`."""
+    """Return the numbers of the best `k` passages of each row, among those that are `allowed`."""
     numbers = np.arange(scores.shape[1]) if allowed is None else np.flatnonzero(allowed)
     found: list[list[int]] = []
     for row in scores:
@@ -174,6 +174,6 @@ def best(scores: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> li
 
 
 def recall(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], k: int) -> float:
-    """Return how many of the exact best `k` are among the `k` found, on average."""
+    """Return the mean share of the exact best `k` among the `k` hits."""
     shares = [len({*a[:k]} & {*b[:k]}) / min(k, len(b)) for a, b in zip(found, wanted, strict=True)]
     return float(np.mean(shares))

@@ -26,9 +26,9 @@ T = TypeVar("T")
 K = 10
 DEEP = 100
 CALLERS = (1, 8)
-# Throughput is measured for about so long.
+# Seconds for which throughput is measured, about.
 _SECONDS = 3.0
-# Enough to be compressed, and to have inverted lists.
+# Enough for an index that is compressed and has inverted lists.
 _WARM_PASSAGES, WARM_TOKENS = 4200, 16
 
 
@@ -59,7 +59,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one setting took and found: passage numbers, best first, for `K` and, if asked for, `DEEP` hits."""
+    """Times and results of one setting: passage numbers, best first, for `K` and, if requested, `DEEP` hits."""
 
     name: str
     first_ms: float
@@ -73,7 +73,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Searched:
-    """`reopen_s` is opening and the first search; memory is as it was after the first setting's searches."""
+    """Measurements of an index; `reopen_s` includes the first search, and memory is that after the first setting."""
 
     reopen_s: float
     rss_mb: float
@@ -90,7 +90,7 @@ class Added:
 
 
 class GivenVectors:
-    """A token encoder that looks texts up: passages that were announced, each once, and queries."""
+    """A token encoder that looks up texts: queries, and passages that were announced once."""
 
     name = "given-vectors"
     fingerprint = "given-vectors"
@@ -111,18 +111,18 @@ class GivenVectors:
 
 
 def alone(function: Callable[..., T], *arguments: Any) -> T:
-    """Call in a fresh process, so that its memory is its own; nothing else is measured meanwhile."""
+    """Call a function in a new process, so that its memory is its own; nothing else is measured meanwhile."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def ranks(size: int) -> list[int]:
-    """Return each passage's ``rank``, its metadata: numbers in a random order, for filters that keep a known share."""
+    """Return a ``rank`` for the metadata of each passage, in random order, for filters that accept a known share."""
     return np.random.default_rng(0).permutation(size).tolist()  # type: ignore[no-any-return]
 
 
 def build(path: Path, corpus: Corpus, count: int, dim: int, nbits: int, metadata: Sequence[int]) -> Built:
-    """Make an index of the first `count` passages by one upsert of an iterator."""
+    """Create an index of the first `count` passages by one upsert of an iterator."""
     _warm_up_building(dim)
     encoder = GivenVectors(dim)
     passages = _passages(corpus, encoder, 0, count, metadata)
@@ -137,7 +137,7 @@ def build(path: Path, corpus: Corpus, count: int, dim: int, nbits: int, metadata
 
 
 def add(path: Path, corpus: Corpus, start: int, end: int, dim: int, step: int, metadata: Sequence[int]) -> Added:
-    """Upsert passages `start` to `end`, `step` in a call, then search for the last of them by its own words."""
+    """Upsert passages `start` to `end`, `step` per call, then search for the last of them by its own words."""
     _warm_up_building(dim)
     encoder = GivenVectors(dim)
     passages = list(_passages(corpus, encoder, start, end, metadata))
@@ -157,7 +157,7 @@ def add(path: Path, corpus: Corpus, start: int, end: int, dim: int, step: int, m
 def search(
     path: Path, warm: Path, queries: Queries, settings: Sequence[Setting], *, deep: bool, callers: bool
 ) -> Searched:
-    """Open an index and search it: for every setting each query once as a warm-up, then each by itself, timed.
+    """Open an index and search it: for every setting all queries once as a warm-up, then one by one, timed.
 
     The index `warm` is searched before, so that opening is not loading the functions that numba compiled.
     """
@@ -197,7 +197,7 @@ def _answers(index: ColBERTIndex, texts: list[str], setting: Setting, *, deep: b
 def _throughput(
     ask: Callable[[str], list[Hit]], texts: list[str], serial: list[list[Hit]], callers: int, rounds: int
 ) -> tuple[float, bool]:
-    """Return queries a second over `rounds` of all queries, and whether every answer is the serial one."""
+    """Return queries per second over `rounds` of all queries, and whether every answer equals the serial one."""
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
         found = list(pool.map(ask, texts * rounds))
@@ -214,7 +214,7 @@ def _timed(ask: Callable[[str], list[Hit]], text: str) -> tuple[float, list[Hit]
 def _passages(
     corpus: Corpus, encoder: GivenVectors, start: int, end: int, metadata: Sequence[int]
 ) -> Iterator[Passage]:
-    """Yield passages, each announced to the encoder with its vectors; a few hundred are read at a time."""
+    """Yield passages, announced to the encoder with their vectors; a few hundred are read at a time."""
     step = 256
     texts = corpus.texts(start, end)
     for first in range(start, end, step):
@@ -228,7 +228,7 @@ def _passages(
 
 
 def warm_index(path: Path, dim: int, tokens: int) -> None:
-    """Make a small compressed index of random vectors, `tokens` to a passage: what is compiled is loaded then."""
+    """Create a small compressed index of random vectors, `tokens` per passage, which loads all compiled functions."""
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((_WARM_PASSAGES, tokens, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
@@ -251,6 +251,6 @@ def _warm_up_searching(path: Path, queries: Queries) -> None:
 
 
 def _memory_mb() -> dict[str, float]:
-    """Return this process's memory as Linux tells it: most ever, now, and now without mapped files."""
+    """Return this process's memory as Linux reports it: peak, current, and current without mapped files."""
     lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     return {line[0][:-1]: int(line[1]) / 1024 for line in lines if line and line[0] in ("VmHWM:", "VmRSS:", "RssAnon:")}

@@ -1,4 +1,4 @@
-"""How our index grows, takes passages in, and filters."""
+"""Growth, upserts and filters of our index."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ADD_STEP = 1000
 
 
 def _default_answers(bench: Bench, count: int) -> Answers:
-    """Search the index of `count` passages by default, unless this run has."""
+    """Search the index of `count` passages with default settings, once per run."""
     if count not in bench.searched:
         bench.searched[count] = bench.search(bench.index(count).path, [_DEFAULT]).answers[0]
     return bench.searched[count]
 
 
 def growth(bench: Bench) -> None:
-    """Build at each size afresh; search each in a process of its own."""
+    """Build an index of each size from nothing; search each in a process of its own."""
     headings = ("passages", "tokens", "build s", "build peak MB", "B/token", "less catalog", "reopen s")
     table = Table(
         *headings, "RSS MB", "of which not files", "p50 ms", "p95 ms", "recall@10", title="growth, 2 bits, defaults"
@@ -73,7 +73,7 @@ def filters(bench: Bench) -> None:
     settings = [_DEFAULT, *(Setting(name, where) for name, where in wheres.items())]
     thorough = [Setting(name, {**where, "exact": True}) for name, where in wheres.items()]
     answers = bench.search(bench.index(count).path, settings).answers
-    # What the codec allows on the filtered set: what is missing beyond it, the search has missed.
+    # The best recall that the codec allows on the filtered set; the search is to blame only for what is missing beyond.
     ceilings = bench.search(bench.index(count).path, thorough).answers
     ranks = np.array(bench.ranks[:count])
     plain = answers[0].p50_ms

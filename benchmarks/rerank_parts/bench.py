@@ -1,4 +1,4 @@
-"""What the parts of the reranking benchmark share: sizes, models, indexes, figures, and how systems take turns."""
+"""State that the parts of the reranking benchmark share: sizes, models, indexes, figures, and measuring in turns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rerank_parts.data import Asked, Pool, asked, passages_of, queries_of
 
 DEPTH = 100
 K = 10
-# Candidates of the first query, by which each system loads its weights and its compiled functions untimed.
+# Candidates of an untimed first query, with which each system loads its weights and compiled functions.
 _WARMING = 16
 
-# Gets all ready for a query, untimed; what it returns is timed, and gives ids, best first.
+# Prepares a query, untimed; the function it returns is timed and returns ids, best first.
 System: TypeAlias = Callable[[Asked], Callable[[], list[str]]]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """In queries, or as the name says.
+    """Sizes of the benchmark, in queries unless the name says otherwise.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ QUICK = Sizes(
 
 @dataclass
 class Bench(Report):
-    """Indexes are made in `work`; `cache` keeps the vectors that they are made of."""
+    """Shared state; indexes are built in `work` from the vectors in `cache`."""
 
     data: Path
     cache: Path
@@ -113,11 +113,11 @@ class Bench(Report):
         return {passage.text: vectors for passage, vectors in zip(self.pool.passages, kept, strict=True)}
 
     def asked(self, count: int) -> list[Asked]:
-        """Return queries whose candidates are all of the pool."""
+        """Return queries whose candidates are all in the pool."""
         return asked(queries_of(self.data, "scifact"), self.pool, count, DEPTH)
 
     def index(self, nbits: int) -> ColBERTIndex:
-        """Return the index of the pool, building it if this run has not yet."""
+        """Return the index of the pool; build it once per run."""
         if nbits not in self.indexes:
             path = self.work / f"index-{nbits}"
             with ColBERTIndex.create(path, given_vectors(self.colbert, self.vectors), nbits=nbits) as building:
@@ -159,7 +159,7 @@ class Bench(Report):
 
 @dataclass(frozen=True)
 class Taken:
-    """What a system took for each query, and the ids that it answered, best first."""
+    """Seconds of a system for each query, and the ids that it returned, best first."""
 
     ms: list[float]
     answers: list[list[str]]
@@ -169,12 +169,12 @@ class Taken:
         return statistics.median(self.ms)
 
     def overlap(self, other: Taken) -> float:
-        """Return which share of the other's best 10 is among its own, on average."""
+        """Return the mean share of the other system's best 10 among its own."""
         pairs = zip(self.answers, other.answers, strict=True)
         return statistics.fmean(len({*mine[:K]} & {*theirs[:K]}) / len(theirs[:K]) for mine, theirs in pairs)
 
     def same_places(self, other: Taken) -> float:
-        """Return at which share of the first 10 places both have the same passage, on average."""
+        """Return the mean share of the first 10 ranks at which both have the same passage."""
         pairs = zip(self.answers, other.answers, strict=True)
         return statistics.fmean(
             statistics.fmean(a == b for a, b in zip(mine[:K], theirs[:K], strict=True)) for mine, theirs in pairs

@@ -1,4 +1,4 @@
-"""Our cross-encoder beside `sentence_transformers.CrossEncoder.predict` with the same weights."""
+"""Comparison of our cross-encoder with `sentence_transformers.CrossEncoder.predict` and the same weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rerank_parts.bench import Bench, K, System
 from rerank_parts.data import Asked, mixed
 
 _THEIRS = "predict"
-# "default" is one of the others: which one is for the processor to say.
+# "default" is one of the others, depending on the processor.
 _OURS: dict[str, dict[str, Any]] = {
     "default": {},
     "float32": {"dtype": "float32"},
@@ -37,7 +37,7 @@ def cross_encoder(bench: Bench) -> None:
             ours = CrossEncoderModel("starter", device="cpu", **options)
             ours.score("a query", ["a text"])
         except Exception as error:
-            # Whatever keeps one of them from loading is told, and the others are measured.
+            # A failure to load one of them is reported, and the others are measured.
             bench.tell(f"{name}: not to be had: {error}")
             absent.append(name)
             continue

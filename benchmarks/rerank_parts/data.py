@@ -13,14 +13,14 @@ from rerank_integrations import Passage
 from rerank_integrations.evaluation import load_dataset
 from rerank_integrations.evaluation.bm25 import BM25
 
-# Of the mixed candidates: half of them abstracts of some 300 tokens, then paragraphs of some 150, then a dictionary's
-# entries, of which most have fewer than 100.
+# Shares of the mixed candidates: half are abstracts of about 300 tokens, a quarter paragraphs of about 150, a quarter
+# entries of a dictionary, most of them with fewer than 100.
 MIX = (("eval/scifact", 0.5), ("eval/squad_dev", 0.25), ("scale/foldoc", 0.25))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A query, and its candidates in the order that they are given to every system."""
+    """A query, and its candidates in the order in which every system gets them."""
 
     id: str
     text: str

@@ -63,7 +63,7 @@ def _bm25(pool: Pool, depth: int) -> System:
 
 def _component(component: Any) -> System:
     def ready(query: Asked) -> Callable[[], list[str]]:
-        # Theirs write scores into the nodes, so each gets nodes of its own.
+        # LlamaIndex's rerankers write scores into the nodes, so each gets nodes of its own.
         found = nodes(query)
         bundle = QueryBundle(query.text)
         return lambda: [kept.node.node_id for kept in component.postprocess_nodes(found, bundle)]
@@ -72,7 +72,7 @@ def _component(component: Any) -> System:
 
 
 def _without_gradients(system: System) -> System:
-    """Return it with `torch.no_grad`: ColbertRerank would hold what gradients need, of all candidates at once."""
+    """Wrap a call in `torch.no_grad`: ColbertRerank would store the data for gradients of all candidates."""
 
     def ready(query: Asked) -> Callable[[], list[str]]:
         return torch.no_grad()(system(query))

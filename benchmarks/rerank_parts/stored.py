@@ -1,4 +1,4 @@
-"""ColBERT over candidates that an index holds, beside encoding them anew."""
+"""ColBERT over candidates stored in an index, compared with encoding them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""32 threads that rerank by one component."""
+"""Reranking with one component in 32 threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that stand beyond what a model reads at once, with windows and without."""
+"""Answers beyond the model's length, with windows and without."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rerank_parts.bench import Bench, K
 from rerank_parts.data import Pool, passages_of
 
 WINDOW = 256
-# So that chance finds the right one among the best 10 for half of the queries.
+# With so many, chance ranks the right one among the best 10 for half of the queries.
 CANDIDATES = 20
-# What the starter models read of a text, or of a query and a text.
+# Tokens that the starter models read of a text, or of a query and a text.
 _READ = 512
 # Documents are encoded once for all queries.
 _CACHE_BYTES = 2**30

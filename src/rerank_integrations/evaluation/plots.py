@@ -175,16 +175,17 @@ def _write(
 def latency_by_candidates(series: Sequence[Series]) -> str:
     """Plot p50 and p95 of a query's milliseconds against the number of candidates."""
     lines = [
-        _Line(number, one.name if column == 0 else f"{one.name}, p95", column == 1, _latency(column))
+        _Line(number, single.name if column == 0 else f"{single.name}, p95", column == 1, _latency(column))
         for column in (0, 1)
-        for number, one in enumerate(series)
+        for number, single in enumerate(series)
     ]
     return _by_candidates(series, lines, "ms a query", from_zero=True)
 
 
 def quality_by_candidates(series: Sequence[Series]) -> str:
     """Plot nDCG@10 against the number of candidates."""
-    lines = [_Line(number, one.name, False, lambda row: row.quality[COMPARED_BY]) for number, one in enumerate(series)]
+    names = [single.name for single in series]
+    lines = [_Line(number, name, False, lambda row: row.quality[COMPARED_BY]) for number, name in enumerate(names)]
     return _by_candidates(series, lines, COMPARED_BY, from_zero=False)
 
 
@@ -203,7 +204,7 @@ def _latency(column: int) -> _Figure:
 def _by_candidates(series: Sequence[Series], lines: Sequence[_Line], title: str, *, from_zero: bool) -> str:
     height = max(_HEIGHT, _LINE_HEIGHT * len(lines) + _TOP + _BOTTOM)
     values = [line.figure(row) for line in lines for row in series[line.series].rows.values()]
-    counts = [float(count) for one in series for count in one.rows]
+    counts = [float(count) for single in series for count in single.rows]
     label = f"{title} against the number of candidates, {len(series)} pipelines"
     with drawing(_WIDTH, height, label) as plot:
         axes = plot.add_axes(_LEFT, _NAMES_WIDTH, _TOP, _BOTTOM)

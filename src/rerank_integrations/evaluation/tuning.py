@@ -232,11 +232,11 @@ class Tuning:
         }
 
     def _notes(self) -> Iterator[str]:
-        asked, at = self.data["queries"], f"p{self.percentile}"
-        if asked < self.queries_in_all:
-            yield f"Asked {asked} of {self.queries_in_all:,} queries, drawn with a fixed seed."
-        if asked < _ENOUGH_QUERIES:
-            yield f"So few queries ({asked}) tell only large differences from chance."
+        used, at = self.data["queries"], f"p{self.percentile}"
+        if used < self.queries_in_all:
+            yield f"Asked {used} of {self.queries_in_all:,} queries, drawn with a fixed seed."
+        if used < _ENOUGH_QUERIES:
+            yield f"So few queries ({used}) tell only large differences from chance."
         if not self.compressed:
             yield (
                 f"{self.data['passages']:,} passages of {self.tokens:,} tokens are few enough to be searched exactly: "
