@@ -78,8 +78,8 @@ async def search_beside_upsert(
     """Run `queries` at once beside an upsert, whose passages the searches leave out."""
     retriever = ColBERTRetriever(index=index, k=K, filter={"new": {"$exists": False}})
     upserting = asyncio.create_task(asyncio.to_thread(index.upsert, new))
-    found = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
-    documents = [[(document.id, document.metadata["relevance_score"]) for document in hits] for hits in found]
+    results = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
+    documents = [[(document.id, document.metadata["relevance_score"]) for document in hits] for hits in results]
     return await upserting, documents
 
 

@@ -63,8 +63,8 @@ def prepared(data: Path, cache: Path, work: Path, quick: bool, parts: list[str])
     texts = passage_texts(data, sizes.compared if parts == ["compare"] else sizes.largest)
     adding = "adds" in parts
     corpus = cached_corpus(texts + (added_texts(data) if adding else []), cache, model)
-    asked = query_texts(data)
-    queries = Queries(asked, [np.asarray(query, dtype=np.float32) for query in model.encode_queries(asked)])
+    questions = query_texts(data)
+    queries = Queries(questions, [np.asarray(query, dtype=np.float32) for query in model.encode_queries(questions)])
     return Bench(corpus, queries, sizes, quick, adding, cache, work)
 
 

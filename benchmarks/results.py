@@ -36,9 +36,9 @@ QUICK = ("bm25", "dense", "colbert-2bit", "untrained")
 COLUMNS = ("recall@10", "recall@100", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", "encode", "retrieve", "rerank")
 
 
-def pipelines(kept: Path) -> list[Pipeline]:
+def pipelines(folder: Path) -> list[Pipeline]:
     """Return every preset, and exact search by the ColBERT that training started from."""
-    untrained = kept / "untrained"
+    untrained = folder / "untrained"
     modules = starter.colbert_modules(weights=ROOT / "training" / "untrained.safetensors")
     MultiVectorEncoder(modules=modules).save_pretrained(str(untrained))
     return [*presets().values(), Pipeline("untrained", Retrieve("colbert", str(untrained), nbits=None))]
@@ -70,7 +70,7 @@ choose the starter models' settings, so their figures are a little kind.
 {chr(10).join(sections)}"""
 
 
-def told(result: Measured) -> str:
+def machine_in_words(result: Measured) -> str:
     """Return the machine of a result in words, and what it ran."""
     made = result.origin
     versions = [f"{name} {made['packages'][name]}" for name in ("torch", "transformers", "sentence-transformers")]
@@ -100,7 +100,7 @@ def main() -> None:
         folder = arguments.data / name
         results = evaluate(folder, chosen, arguments.kept / f"{name}-{queries or 'all'}", queries=queries)
         data = load_dataset(folder, queries=queries)
-        machines += [told(result) for result in results]
+        machines += [machine_in_words(result) for result in results]
         rows = summarize(results, data.qrels)
         title = f"## {name}: {len(data.passages):,} passages, {len(data.queries):,} queries"
         sections.append("\n".join([title, "", *table(rows), ""]))

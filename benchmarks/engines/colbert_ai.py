@@ -87,15 +87,15 @@ def compile_extensions() -> None:
 
 def build(vectors: Path, index: Path, nbits: int) -> dict[str, Any]:
     compile_extensions()
-    given = GivenVectors(vectors)
-    indexing.Checkpoint = lambda *_, **__: given
+    encoder = GivenVectors(vectors)
+    indexing.Checkpoint = lambda *_, **__: encoder
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
     index.mkdir(parents=True)
     start = time.perf_counter()
-    config = ColBERTConfig(index_path=str(index), nbits=nbits, dim=given.tokens.shape[1], rank=0, nranks=1, gpus=0)
-    indexing.CollectionIndexer(config, list(range(len(given.lengths))), verbose=1).run([])
+    config = ColBERTConfig(index_path=str(index), nbits=nbits, dim=encoder.tokens.shape[1], rank=0, nranks=1, gpus=0)
+    indexing.CollectionIndexer(config, list(range(len(encoder.lengths))), verbose=1).run([])
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in index.rglob("*"))
     return {"build_s": seconds, "bytes": size, "build_peak_mb": peak_mb()}
@@ -111,12 +111,12 @@ def throughput(
     scorer: IndexScorer, config: ColBERTConfig, queries: list[torch.Tensor], callers: int, serial_s: float
 ) -> float:
     """Return queries per second from `callers` threads, measured for about as long as our index."""
-    asked = queries * math.ceil(SECONDS / serial_s)
+    repeated = queries * math.ceil(SECONDS / serial_s)
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
-        for _ in pool.map(lambda query: scorer.rank(config, query), asked):
+        for _ in pool.map(lambda query: scorer.rank(config, query), repeated):
             pass
-        return len(asked) / (time.perf_counter() - start)
+        return len(repeated) / (time.perf_counter() - start)
 
 
 def search(vectors: Path, index: Path) -> dict[str, Any]:
@@ -129,14 +129,14 @@ def search(vectors: Path, index: Path) -> dict[str, Any]:
         config = ColBERTConfig(
             ncells=ncells, ndocs=ndocs, centroid_score_threshold=threshold, query_maxlen=longest, gpus=0
         )
-        found = [scorer.rank(config, query)[0][:TOP] for query in queries]
+        rankings = [scorer.rank(config, query)[0][:TOP] for query in queries]
         times = []
         for query in queries:
             start = time.perf_counter()
             scorer.rank(config, query)
             times.append(1000 * (time.perf_counter() - start))
         p50, p95 = np.percentile(times, [50, 95]).tolist()
-        result = {"name": f"ncells={ncells} ndocs={ndocs}", "p50_ms": p50, "p95_ms": p95, "top": found}
+        result = {"name": f"ncells={ncells} ndocs={ndocs}", "p50_ms": p50, "p95_ms": p95, "top": rankings}
         per_s = {count: throughput(scorer, config, queries, count, sum(times) / 1000) for count in CALLERS}
         results.append({**result, "per_s": per_s})
     return {"settings": [{**result, "search_peak_mb": peak_mb()} for result in results]}
@@ -146,11 +146,11 @@ def run(vectors: Path, index: Path, nbits: int) -> dict[str, Any]:
     """Build in this process and search in another one, whose peak memory excludes the build."""
     built = build(vectors, index, nbits)
     with tempfile.TemporaryDirectory() as scratch:
-        found = Path(scratch) / "search.json"
-        command = [sys.executable, __file__, "--vectors", vectors, "--index", index, "--out", found, "--search-only"]
+        output = Path(scratch) / "search.json"
+        command = [sys.executable, __file__, "--vectors", vectors, "--index", index, "--out", output, "--search-only"]
         subprocess.run(command, check=True)
         engine = {"engine": "colbert-ai", "version": version("colbert-ai"), "torch": torch.__version__}
-        return {**engine, **built, **json.loads(found.read_text())}
+        return {**engine, **built, **json.loads(output.read_text())}
 
 
 def main() -> None:

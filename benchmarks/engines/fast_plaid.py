@@ -75,14 +75,14 @@ def search(vectors: Path, index: Path) -> dict[str, Any]:
         def ask(query: torch.Tensor, k: int, setting: dict[str, int] = setting) -> list[tuple[int, float]]:
             return engine.search([query], top_k=k, show_progress=False, **setting)[0]
 
-        found = [[passage for passage, _ in ask(query, TOP)] for query in queries]
+        rankings = [[passage for passage, _ in ask(query, TOP)] for query in queries]
         times = []
         for query in queries:
             start = time.perf_counter()
             ask(query, TIMED)
             times.append(1000 * (time.perf_counter() - start))
         p50, p95 = np.percentile(times, [50, 95]).tolist()
-        results.append({"name": name, "p50_ms": p50, "p95_ms": p95, "top": found})
+        results.append({"name": name, "p50_ms": p50, "p95_ms": p95, "top": rankings})
     return {"settings": [{**result, "search_peak_mb": peak_mb()} for result in results]}
 
 
@@ -90,11 +90,11 @@ def run(vectors: Path, index: Path, nbits: int) -> dict[str, Any]:
     """Build in this process and search in another one, whose peak memory excludes the build."""
     built = build(vectors, index, nbits)
     with tempfile.TemporaryDirectory() as scratch:
-        found = Path(scratch) / "search.json"
-        command = [sys.executable, __file__, "--vectors", vectors, "--index", index, "--out", found, "--search-only"]
+        output = Path(scratch) / "search.json"
+        command = [sys.executable, __file__, "--vectors", vectors, "--index", index, "--out", output, "--search-only"]
         subprocess.run(command, check=True)
         engine = {"engine": "fast-plaid", "version": version("fast-plaid"), "torch": torch.__version__}
-        return {**engine, **built, **json.loads(found.read_text())}
+        return {**engine, **built, **json.loads(output.read_text())}
 
 
 def main() -> None:

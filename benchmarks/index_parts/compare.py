@@ -92,8 +92,8 @@ def _ours(bench: Bench, table: Table, nbits: int) -> list[Result]:
     _note_build(bench, engine, built)
     results = []
     for answers in searched.answers:
-        found, deep = recall(answers.found, wanted, K), recall(answers.deep, wanted, DEEP)
-        result = Result(engine, answers.name, answers.p50_ms, answers.p95_ms, found, deep, answers.per_s)
+        recall10, deep = recall(answers.found, wanted, K), recall(answers.deep, wanted, DEEP)
+        result = Result(engine, answers.name, answers.p50_ms, answers.p95_ms, recall10, deep, answers.per_s)
         bench.note(f"{engine}_{answers.name}_p95_over_p50", answers.p95_ms / answers.p50_ms)
         bench.note(f"{engine}_{answers.name}_identical", answers.identical)
         if not answers.identical:
@@ -111,9 +111,9 @@ def _theirs(bench: Bench, table: Table, name: str, report: dict[str, Any], token
     bench.note(f"{name}_build_peak_mb", report["build_peak_mb"])
     results = []
     for setting in report["settings"]:
-        found, deep = recall(setting["top"], wanted, K), recall(setting["top"], wanted, DEEP)
+        recall10, deep = recall(setting["top"], wanted, K), recall(setting["top"], wanted, DEEP)
         per_s = {int(callers): value for callers, value in setting.get("per_s", {}).items()}
-        result = Result(name, setting["name"], setting["p50_ms"], setting["p95_ms"], found, deep, per_s)
+        result = Result(name, setting["name"], setting["p50_ms"], setting["p95_ms"], recall10, deep, per_s)
         size = f"{report['bytes'] / tokens:.1f}"
         _row(bench, table, result, [f"{report['build_s']:.1f}", size, size, f"{report['build_peak_mb']:.0f}"])
         results.append(result)

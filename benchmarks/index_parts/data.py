@@ -49,8 +49,8 @@ def passage_texts(data: Path, count: int) -> list[str]:
     """Return the first `count` passages, title and text joined by a space."""
     texts: list[str] = []
     for name in _SOURCES:
-        found = _texts(data / name)
-        texts += found[::6] if "wordnet" in name else found
+        all_texts = _texts(data / name)
+        texts += all_texts[::6] if "wordnet" in name else all_texts
         if len(texts) >= count:
             break
     return texts[:count]
@@ -137,27 +137,27 @@ def _encode_chunk(stem: Path, texts: Sequence[str], model: Any) -> None:
 
 def exact_scores(corpus: Corpus, queries: Queries) -> Floats:
     """Return MaxSim in float32 over the float16 vectors, cached beside them; *Shape:* (queries, passages)."""
-    asked = hashlib.sha256(b"".join(query.tobytes() for query in queries.vectors)).hexdigest()[:12]
+    queries_hash = hashlib.sha256(b"".join(query.tobytes() for query in queries.vectors)).hexdigest()[:12]
     pieces = []
     for chunk, stem in enumerate(corpus.stems):
-        kept = Path(f"{stem}.scores-{asked}.npy")
-        if not kept.exists():
-            unfinished = kept.with_suffix(".part.npy")
+        path = Path(f"{stem}.scores-{queries_hash}.npy")
+        if not path.exists():
+            unfinished = path.with_suffix(".part.npy")
             start = chunk * CHUNK
             np.save(unfinished, _scores(corpus, queries, start, min(start + CHUNK, len(corpus.lengths))))
-            unfinished.rename(kept)
-        pieces.append(np.load(kept))
+            unfinished.rename(path)
+        pieces.append(np.load(path))
     return np.concatenate(pieces, axis=1)
 
 
 def _scores(corpus: Corpus, queries: Queries, first: int, last: int) -> Floats:
-    asked = np.concatenate(queries.vectors)
+    query_tokens = np.concatenate(queries.vectors)
     bounds = np.cumsum([0, *(len(query) for query in queries.vectors)])[:-1]
     scores = np.empty((len(queries.vectors), last - first), dtype=np.float32)
     for start in range(first, last, _SCORED):
         end = min(last, start + _SCORED)
         lengths = corpus.lengths[start:end]
-        products = corpus.tokens(start, end).astype(np.float32) @ asked.T
+        products = corpus.tokens(start, end).astype(np.float32) @ query_tokens.T
         largest = np.maximum.reduceat(products, np.cumsum(lengths) - lengths, axis=0)
         scores[:, start - first : end - first] = np.add.reduceat(largest, bounds, axis=1).T
     return scores
@@ -166,14 +166,14 @@ def _scores(corpus: Corpus, queries: Queries, first: int, last: int) -> Floats:
 def best(scores: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> list[list[int]]:
     """Return the numbers of the best `k` passages of each row, among those that are `allowed`."""
     numbers = np.arange(scores.shape[1]) if allowed is None else np.flatnonzero(allowed)
-    found: list[list[int]] = []
+    best_numbers: list[list[int]] = []
     for row in scores:
         order = np.argsort(-row[numbers], kind="stable")[:k]
-        found.append(numbers[order].tolist())
-    return found
+        best_numbers.append(numbers[order].tolist())
+    return best_numbers
 
 
-def recall(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], k: int) -> float:
+def recall(hits: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], k: int) -> float:
     """Return the mean share of the exact best `k` among the `k` hits."""
-    shares = [len({*a[:k]} & {*b[:k]}) / min(k, len(b)) for a, b in zip(found, wanted, strict=True)]
+    shares = [len({*a[:k]} & {*b[:k]}) / min(k, len(b)) for a, b in zip(hits, wanted, strict=True)]
     return float(np.mean(shares))

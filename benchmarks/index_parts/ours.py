@@ -145,8 +145,8 @@ def add(path: Path, corpus: Corpus, start: int, end: int, dim: int, step: int, m
     encoder.queries[last.text] = encoder.passages[last.text][:32]
     with ColBERTIndex.open(path, encoder) as index:
         begun = time.perf_counter()
-        for place in range(0, len(passages), step):
-            index.upsert(passages[place : place + step], show_progress=False)
+        for start_of_call in range(0, len(passages), step):
+            index.upsert(passages[start_of_call : start_of_call + step], show_progress=False)
         seconds = time.perf_counter() - begun
         begun = time.perf_counter()
         hits = index.search(last.text, K)
@@ -189,9 +189,9 @@ def _answers(index: ColBERTIndex, texts: list[str], setting: Setting, *, deep: b
     for count in CALLERS if callers else ():
         per_s[count], same = _throughput(ask, texts, serial, count, math.ceil(1000 * _SECONDS / sum(times)))
         identical = identical and same
-    found = [[int(hit.id) for hit in hits] for hits in serial]
+    numbers = [[int(hit.id) for hit in hits] for hits in serial]
     further = [[int(hit.id) for hit in index.search(text, DEEP, **setting.options)] for text in texts] if deep else []
-    return Answers(setting.name, first, p50, p95, found, further, per_s, identical)
+    return Answers(setting.name, first, p50, p95, numbers, further, per_s, identical)
 
 
 def _throughput(
@@ -200,9 +200,9 @@ def _throughput(
     """Return queries per second over `rounds` of all queries, and whether every answer equals the serial one."""
     with ThreadPoolExecutor(callers) as pool:
         start = time.perf_counter()
-        found = list(pool.map(ask, texts * rounds))
+        answers = list(pool.map(ask, texts * rounds))
         seconds = time.perf_counter() - start
-    return len(found) / seconds, found == serial * rounds
+    return len(answers) / seconds, answers == serial * rounds
 
 
 def _timed(ask: Callable[[str], list[Hit]], text: str) -> tuple[float, list[Hit]]:

@@ -33,7 +33,7 @@ def growth(bench: Bench) -> None:
         built = bench.index(count)
         searched = bench.search(built.path, [_DEFAULT])
         answers = bench.searched[count] = searched.answers[0]
-        found = recall(answers.found, bench.exact(count, K), K)
+        recall10 = recall(answers.found, bench.exact(count, K), K)
         table.add_row(
             str(count),
             str(built.tokens),
@@ -46,7 +46,7 @@ def growth(bench: Bench) -> None:
             f"{searched.anonymous_mb:.0f}",
             f"{answers.p50_ms:.2f}",
             f"{answers.p95_ms:.2f}",
-            f"{found:.3f}",
+            f"{recall10:.3f}",
         )
         figures = {
             "tokens": built.tokens,
@@ -58,7 +58,7 @@ def growth(bench: Bench) -> None:
             "rss_mb": searched.rss_mb,
             "p50_ms": answers.p50_ms,
             "p95_ms": answers.p95_ms,
-            "recall10": found,
+            "recall10": recall10,
         }
         for name, value in figures.items():
             bench.note(f"growth_{count}_{name}", value)
@@ -68,8 +68,8 @@ def growth(bench: Bench) -> None:
 def filters(bench: Bench) -> None:
     """Filter the largest index down to shares of it; the filtered set's exact MaxSim is the reference."""
     count = bench.sizes.largest
-    kept = {"50 %": count // 2, "5 %": count // 20, "0.1 %": count // 1000, "one": 1}
-    wheres = {name: {"where": {"rank": {"$lt": below}}} for name, below in kept.items()}
+    limits = {"50 %": count // 2, "5 %": count // 20, "0.1 %": count // 1000, "one": 1}
+    wheres = {name: {"where": {"rank": {"$lt": below}}} for name, below in limits.items()}
     settings = [_DEFAULT, *(Setting(name, where) for name, where in wheres.items())]
     thorough = [Setting(name, {**where, "exact": True}) for name, where in wheres.items()]
     answers = bench.search(bench.index(count).path, settings).answers
@@ -88,22 +88,23 @@ def filters(bench: Bench) -> None:
         "p50 over unfiltered",
     )
     table = Table(*headings, "first call ms", title=f"filters on {count} passages; without one p50 is {plain:.2f} ms")
-    for found, ceiling, below in zip(answers[1:], ceilings, kept.values(), strict=True):
+    for filtered, ceiling, below in zip(answers[1:], ceilings, limits.values(), strict=True):
         allowed = ranks < below
-        right = all(len(hits) == min(K, below) and allowed[hits].all() for hits in found.found)
+        right = all(len(hits) == min(K, below) and allowed[hits].all() for hits in filtered.found)
         if not right:
-            bench.failures.append(f"the filter that keeps {found.name}: other hits than min(k, matching)")
+            bench.failures.append(f"the filter that keeps {filtered.name}: other hits than min(k, matching)")
         wanted = best(bench.scores[:, :count], K, allowed)
-        share, most = recall(found.found, wanted, K), recall(ceiling.found, wanted, K)
-        times = [f"{found.p50_ms:.2f}", f"{found.p95_ms:.2f}", f"{found.p50_ms / plain:.2f}", f"{found.first_ms:.1f}"]
-        table.add_row(found.name, str(below), str(right), f"{share:.3f}", f"{most:.3f}", *times)
+        share, most = recall(filtered.found, wanted, K), recall(ceiling.found, wanted, K)
+        p50, p95, first = filtered.p50_ms, filtered.p95_ms, filtered.first_ms
+        times = [f"{p50:.2f}", f"{p95:.2f}", f"{p50 / plain:.2f}", f"{first:.1f}"]
+        table.add_row(filtered.name, str(below), str(right), f"{share:.3f}", f"{most:.3f}", *times)
         stem = f"filter_{below}_of_{count}"
         bench.note(f"{stem}_hits_right", right)
         bench.note(f"{stem}_recall10", share)
         bench.note(f"{stem}_recall10_exact", most)
-        bench.note(f"{stem}_p50_ms", found.p50_ms)
-        bench.note(f"{stem}_p50_ratio", found.p50_ms / plain)
-        bench.note(f"{stem}_first_ms", found.first_ms)
+        bench.note(f"{stem}_p50_ms", filtered.p50_ms)
+        bench.note(f"{stem}_p50_ratio", filtered.p50_ms / plain)
+        bench.note(f"{stem}_first_ms", filtered.first_ms)
     bench.show(table)
 
 
@@ -138,17 +139,17 @@ def _double(bench: Bench, table: Table) -> None:
     shutil.copytree(bench.index(half).path, copy)
     bench.tell(f"ours: doubling {half} passages by upserts of {_ADD_STEP}")
     added = ours.alone(ours.add, copy, bench.corpus, half, count, bench.dim, _ADD_STEP, bench.ranks)
-    found = recall(bench.search(copy, [_DEFAULT]).answers[0].found, bench.exact(count, K), K)
-    _row(bench, table, "double", count, added, found, f"{fresh:.3f} built afresh")
-    bench.note("double_recall10_change", found - fresh)
+    doubled = recall(bench.search(copy, [_DEFAULT]).answers[0].found, bench.exact(count, K), K)
+    _row(bench, table, "double", count, added, doubled, f"{fresh:.3f} built afresh")
+    bench.note("double_recall10_change", doubled - fresh)
 
 
-def _row(bench: Bench, table: Table, name: str, passages: int, added: ours.Added, found: float, beside: str) -> None:
+def _row(bench: Bench, table: Table, name: str, passages: int, added: ours.Added, recall10: float, beside: str) -> None:
     if not added.found_at_once:
         bench.failures.append(f"{name}: the last passage added was not found by its own words")
     seconds, first = f"{added.seconds:.2f}", f"{added.first_search_ms:.1f}"
-    table.add_row(name, str(passages), seconds, first, str(added.found_at_once), f"{found:.3f}", beside)
+    table.add_row(name, str(passages), seconds, first, str(added.found_at_once), f"{recall10:.3f}", beside)
     bench.note(f"{name}_s", added.seconds)
     bench.note(f"{name}_first_search_ms", added.first_search_ms)
     bench.note(f"{name}_found_at_once", added.found_at_once)
-    bench.note(f"{name}_recall10", found)
+    bench.note(f"{name}_recall10", recall10)
