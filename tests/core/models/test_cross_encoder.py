@@ -104,7 +104,7 @@ def test_predict_has_the_shapes_and_scores_of_sentence_transformers(family_dir: 
     assert isinstance(scores, np.ndarray)
     assert scores.dtype == expected.dtype
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    np.testing.assert_allclose(model.predict([list(pair) for pair in pairs], batch_size=2), expected, atol=1e-5)  # type: ignore[call-overload]
+    np.testing.assert_allclose(model.predict([list(pair) for pair in pairs], batch_size=2), expected, atol=1e-5)
     for pair in (pairs[0], list(pairs[0])):
         alone, expected_alone = model.predict(pair), reference.predict(pair)
         assert type(alone) is type(expected_alone) is np.float32

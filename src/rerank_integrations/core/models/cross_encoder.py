@@ -24,6 +24,8 @@ Activation: TypeAlias = Literal["model", "sigmoid", "raw"]
 """The function from a cross-encoder's logits to its scores, explained at `CrossEncoderModel`."""
 
 Pair: TypeAlias = tuple[str, str]
+# sentence-transformers' own examples write pairs as lists.
+PairLike: TypeAlias = "Pair | list[str]"
 
 # The activations whose scale does not depend on the checkpoint.
 _SCALES: dict[Activation, CrossEncoderScale] = {"raw": "logit", "sigmoid": "probability"}
@@ -176,7 +178,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
     @overload
     def predict(
         self,
-        inputs: Pair,
+        inputs: PairLike,
         *,
         batch_size: int | None = ...,
         convert_to_numpy: Literal[True] = ...,
@@ -185,7 +187,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
     @overload
     def predict(
         self,
-        inputs: Sequence[Pair],
+        inputs: Sequence[PairLike],
         *,
         batch_size: int | None = ...,
         convert_to_numpy: Literal[True] = ...,
@@ -193,7 +195,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
 
     def predict(
         self,
-        inputs: Pair | Sequence[Pair],
+        inputs: PairLike | Sequence[PairLike],
         *,
         batch_size: int | None = None,
         convert_to_numpy: Literal[True] = True,

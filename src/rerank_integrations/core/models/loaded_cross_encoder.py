@@ -202,7 +202,7 @@ class LoadedCrossEncoder:
 
     @property
     def side_by_side(self) -> int:
-        """How many batches are computed at the same time."""
+        """The number of batches that are computed at the same time."""
         return side_by_side() if self._device == "cpu" else 1
 
     def logits(self, batches: list[list[tuple[str, str]]], limit: int) -> Iterator[list[float]]:
