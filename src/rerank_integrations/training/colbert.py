@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rerank_integrations.core.models.loaded_colbert import load_multi_vector
 from rerank_integrations.training.fitting import (
     Fitting,
-    Sources,
     encoder_of,
     fit,
     freeze,
@@ -15,6 +15,7 @@ from rerank_integrations.training.fitting import (
     training_arguments,
     without_dropout,
 )
+from rerank_integrations.training.pairs import Example
 
 # MaxSim sums over the query's tokens, so its differences are about 1.
 _SCALE = 2.0
@@ -22,7 +23,7 @@ _SCALE = 2.0
 
 def train_colbert(
     base: str | Path,
-    sources: Sources,
+    sources: Mapping[str, Sequence[Example]],
     out: str | Path,
     fitting: Fitting | None = None,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,13 @@ from rerank_integrations.core.models.loaded_cross_encoder import load_pair_model
 from rerank_integrations.errors import CheckpointError
 from rerank_integrations.training.fitting import (
     Fitting,
-    Sources,
     fit,
     freeze,
     prepare,
     training_arguments,
     without_dropout,
 )
+from rerank_integrations.training.pairs import Example
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def train_cross_encoder(
     base: str | Path,
-    sources: Sources,
+    sources: Mapping[str, Sequence[Example]],
     out: str | Path,
     fitting: Fitting | None = None,
     *,
