@@ -176,6 +176,14 @@ def test_paths_that_pages_name_exist() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", sorted((DOCS / "how-to" / "contribute").glob("*.md")), ids=lambda page: page.stem)
+def test_names_that_pages_for_contributors_give_are_in_the_source(page: Path) -> None:
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    words = set(re.findall(r"\w+", "".join(path.read_text("utf-8") for path in sources)))
+    named = re.findall(r"`([A-Za-z_.]*[A-Za-z_]\w*)(?:\(.*?\))?`", page.read_text("utf-8"))
+    assert {name for name in named if not set(name.split(".")) - {"py", "md", "toml"} <= words} == set()
+
+
 def test_figures_name_the_command_that_prints_them() -> None:
     """A table with milliseconds or scores stands on a page that says what prints it."""
     figures = re.compile(r"^\|.*(?<![\w-])(ms|nDCG@10|recall@10)(?![\w-]).*\|$", re.MULTILINE)
