@@ -14,7 +14,7 @@ import pytest
 from guides import DOCS, ROOT, Block, pages, read_blocks, run_blocks
 from typer.main import get_command
 
-from rerank_integrations import ColBERTIndex, export_colbert, unload_all
+from rerank_integrations import ColBERTIndex, export_colbert
 from rerank_integrations.cli.app import app
 
 ALL_PAGES = [*pages(), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -73,7 +73,6 @@ def test_the_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     blocks = [block for block in read_blocks(ROOT / page) if block.language == "python" and block.not_run is None]
     names = run_blocks(blocks, tmp_path)
     close_indexes(names)
-    unload_all()
 
 
 def close_indexes(names: dict[str, Any]) -> None:
