@@ -424,6 +424,22 @@ def test_a_model_is_rebuilt_from_its_options_and_from_a_pickle(colbert_dir: Path
     assert "hf_secret" not in repr(model)
 
 
+class WithALog(ColBERTModel):
+    """A user's subclass, whose constructor has other arguments than `options` returns."""
+
+    def __init__(self, path: Path, log: list[str]) -> None:
+        super().__init__(path, dtype="float32", device="cpu")
+        self.log = log
+
+
+def test_a_subclass_with_its_own_constructor_is_rebuilt_as_the_class_of_the_package(colbert_dir: Path) -> None:
+    model = WithALog(colbert_dir, ["first"])
+    assert model.options() == {"name_or_path": str(colbert_dir), "dtype": "float32", "device": "cpu"}
+    copy = pickle.loads(pickle.dumps(model))
+    assert type(copy) is ColBERTModel
+    assert copy.options() == model.options()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
