@@ -1,4 +1,4 @@
-"""Equality up to float32 rounding, whose last bits depend on the processor and on where arrays lie in memory."""
+"""Equality up to float32 rounding: its last bits depend on the processor and on the alignment of arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDING = 1e-5
 
 
 def close_to(found: Any, expected: Any) -> bool:
-    """Return whether both are alike in types, lengths, keys and all else, and their floats within rounding."""
+    """Return whether both have equal types, lengths, keys and values, with floats equal up to rounding."""
     if isinstance(expected, np.ndarray):
         return found.shape == expected.shape and np.allclose(found, expected, rtol=ROUNDING, atol=ROUNDING)
     if type(found) is not type(expected):

@@ -18,7 +18,7 @@ TEXTS = [f"text of passage {pid}" for pid in range(5)]
 
 
 def arrays() -> dict[str, Any]:
-    """What `write_folder` stores, by the name of the file; deterministic."""
+    """Return the arrays that `write_folder` stores, by file name; deterministic."""
     rng = np.random.default_rng(7)
     stored: dict[str, Any] = {
         "centroids.pt": torch.from_numpy(rng.standard_normal((CENTROIDS, DIM)).astype(np.float16)),
@@ -67,7 +67,7 @@ def change_json(path: Path, **values: Any) -> None:
 
 
 def decompress(codes: NDArray[Any], residuals: NDArray[Any], centroids: NDArray[Any], book: NDArray[Any]) -> Any:
-    """Unit vectors, one byte of one token at a time."""
+    """Return unit vectors, decompressed one byte of one token at a time."""
     rows = []
     for code, packed in zip(codes, residuals, strict=True):
         row = centroids[code] + np.concatenate([book[byte] for byte in packed])

@@ -1,4 +1,4 @@
-"""A call of the command line, what it left, and a small corpus to give it."""
+"""Call the command line and capture its result; a small corpus as its input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Done:
-    """What a call left: its exit code and what it wrote."""
+    """Result of a call: its exit code and its output."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""An index to be harmed, and what it must answer however it is harmed."""
+"""An index to damage, and the answers that it must give in spite of the damage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_two_segments(path: Path) -> Path:
 
 
 def check_unharmed(index: ColBERTIndex, before: list[Any]) -> None:
-    """It is sound and answers as before, now and when opened again."""
+    """Assert that the index is sound and answers as before, now and when it is opened again."""
     assert answers(index) == before
     assert index.verify().passages == len(PASSAGES)
     index.close()
@@ -36,7 +36,7 @@ def check_unharmed(index: ColBERTIndex, before: list[Any]) -> None:
 
 
 def change_catalog(path: Path, statement: str, *values: object) -> None:
-    """Change the catalog's own facts as a writer would, or somebody who knows its checksums."""
+    """Change the catalog by SQL and update its checksums, as a writer would."""
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
         connection.execute(statement, values)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'tables_crc'", (str(tables_crc(connection)),))

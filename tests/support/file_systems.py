@@ -1,4 +1,4 @@
-"""File systems that one child process sees: full ones, and ones that cannot be written."""
+"""Full and read-only file systems that only one child process sees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toy import child_env
 
 
 def run_mounted(mount: str, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python code with something mounted that nobody else sees; needs Linux's user namespaces, or root."""
+    """Run Python code with a mount that no other process sees; needs Linux's user namespaces, or root."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     shell = f'{mount} && exec "$PYTHON" -c "$CODE" "$@"'
     return subprocess.run(

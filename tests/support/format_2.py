@@ -1,4 +1,4 @@
-"""An index as the version before wrote it: a catalog of format 2, without checksums of rows."""
+"""An index of format 2, as the previous version wrote it: a catalog without checksums of rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CREATE UNIQUE INDEX passages_place ON passages (segment, ordinal);
 
 
 def as_format_2(path: Path) -> Path:
-    """Write the catalog as the version before did."""
+    """Rewrite the catalog as the previous version wrote it."""
     old = path / "old.sqlite"
     with contextlib.closing(sqlite3.connect(old)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

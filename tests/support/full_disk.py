@@ -1,4 +1,4 @@
-"""A disk that is full, for one process."""
+"""A full disk for one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """No file of this process may grow over `size` bytes: the system then refuses the write."""
+    """Limit this process's files to `size` bytes, so that the system refuses larger writes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

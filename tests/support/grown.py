@@ -1,4 +1,4 @@
-"""A compressed index of toy passages, grown once a process and copied for each test."""
+"""A compressed index of toy passages, made once per process and copied for each test."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from toy import ToyEncoder, check_hits
 
 from rerank_integrations import ColBERTIndex, Passage
 
-# Past so many passages an index is compressed.
+# More passages than this and an index compresses itself.
 ENOUGH = 4096
 WORDS = ["red", "green", "blue", "fox", "frog", "whale", "the", "a", *map(str, range(40))]
-# What is left in it: enough to be searched, few enough to be compared at every step.
+# Passages that remain: enough for a search, few enough for a comparison after every step.
 KEPT = {f"g{number}": Passage(f"g{number}", f"red {WORDS[number]} fox", {"n": number % 4}) for number in range(40)}
-# Each of so few words has a centroid of its own, which float16 rounds by up to 5e-4 of its length.
+# With so few words each has its own centroid, which float16 rounds by up to 5e-4 of its length.
 WORD_ERROR = 1e-3
 
 
 def many(count: int, prefix: str = "g", seed: int = 0) -> list[Passage]:
-    """Short passages, the same ones again for the same seed."""
+    """Return short passages, the same ones for the same seed."""
     drawn = random.Random(seed)
     return [Passage(f"{prefix}{number}", " ".join(drawn.choices(WORDS, k=3)), {"n": number}) for number in range(count)]
 
 
 def small_copy(path: Path) -> Path:
-    """Put a compressed index of the passages `KEPT` there; closed."""
+    """Copy a closed compressed index of the passages `KEPT` to the path."""
     shutil.copytree(_small(), path)
     return path
 
 
 def large_copy(path: Path) -> Path:
-    """Put a compressed index of the passages ``many(ENOUGH)`` there; closed."""
+    """Copy a closed compressed index of the passages ``many(ENOUGH)`` to the path."""
     shutil.copytree(_large(), path)
     return path
 
 
 def check_nearly(query: str, passages: dict[str, Passage], k: int, index: ColBERTIndex) -> None:
-    """Assert that the best `k` of `index` are those of `passages`, but for what compression loses."""
+    """Assert that the best `k` of `index` are those of `passages`, up to the error of compression."""
     texts = {key: passage.text for key, passage in passages.items()}
     hits = index.search(query, k)
     check_hits(ToyEncoder(), query, texts, k, hits, tolerance=WORD_ERROR * len(query.split()) + 1e-5)

@@ -32,7 +32,7 @@ class Block:
 
     @property
     def where(self) -> str:
-        """The page and the line before the first line of code."""
+        """Return the page and the line before the first line of code."""
         return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
 
 

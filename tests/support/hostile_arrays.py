@@ -1,4 +1,4 @@
-"""Arrays that no codec makes, put into a compressed index with the right checksums, and every kind of read of it.
+"""Write arrays that no codec makes into a compressed index, with the right checksums, and read it in every way.
 
 Run as a program, since what it looks for would end the process: ``hostile_arrays.py INDEX FOLDER SEED CASES [every]``.
 Prints how many cases were refused and how many answered; an exception of another kind than ours comes out.
@@ -31,7 +31,7 @@ DTYPES = ("u1", "u2", "u4", "i4", "i8", "f2", "f4", "f8", ">u2", ">f4", "?")
 
 
 def ask(index: ColBERTIndex) -> None:
-    """Every stage of a search, inverted lists included, and looks at stored vectors."""
+    """Run every stage of a search, inverted lists included, and read stored vectors."""
     index.search("red fox whale " * 12, 3, n_probe=1, n_candidates=3)
     index.search("red fox", 3, n_probe=4096, n_candidates=3)
     index.search("red fox", 3, exact=True)
@@ -39,7 +39,7 @@ def ask(index: ColBERTIndex) -> None:
 
 
 def write(path: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
-    """Put arrays in the place of an index's, with checksums, and facts into the rows of its codec and segment."""
+    """Replace arrays of an index and their checksums, and set values in the rows of its codec and segment."""
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as catalog:
         for table in ("codecs", "segments"):
             (folder,) = path.glob(f"{table}/*")
@@ -94,7 +94,7 @@ def random_bytes(arrays: Arrays, drawn: random.Random) -> dict[str, Any]:
 
 
 def other_lengths(arrays: Arrays, drawn: random.Random) -> dict[str, Any]:
-    """Lengths that add up, but are not those of the passages."""
+    """Return lengths with the right sum that are not those of the passages."""
     lengths, total = arrays["lengths"], int(arrays["lengths"].sum())
     lengths[:] = drawn.choice([0, 1, -1])
     lengths[drawn.randrange(len(lengths))] += total - lengths.sum()
@@ -102,9 +102,9 @@ def other_lengths(arrays: Arrays, drawn: random.Random) -> dict[str, Any]:
 
 
 def other_dimension(arrays: Arrays, drawn: random.Random, every: bool) -> dict[str, Any]:
-    """A whole index of another padded dimension, whose arrays fit one another."""
+    """Return the arrays of a whole index of another padded dimension, which fit one another."""
     padded = drawn.choice([2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 36, 40, 100, 104])
-    # Other codebooks and scales have loops of their own, which take long to compile.
+    # Other codebooks and scales have their own kernels, which take long to compile.
     per_byte = drawn.choice([1, 2, 3, 4, 8, 16]) if every else 4
     values = np.random.default_rng(drawn.randrange(1 << 30))
     count, tokens = len(arrays["centroids"]), len(arrays["codes"])

@@ -16,7 +16,7 @@ def run(code: str) -> str:
 
 
 def without(package: str) -> str:
-    """Code that makes importing `package` fail as it does where it is not installed."""
+    """Return code that makes importing `package` fail as if it were not installed."""
     return f"""
 import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):

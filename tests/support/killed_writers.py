@@ -1,4 +1,4 @@
-"""Writers to be killed, and what must then be found. Changes are made up from a seed, so that they can be replayed."""
+"""Kill writers, and check the index that they leave. Changes follow from a seed, so that they can be replayed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ State = dict[str, Passage]
 
 IDS = [*(f"p{number}" for number in range(400)), *KEPT]
 WORDS = ["red", "green", "blue", "fox", "frog", "whale"]
-# What one upsert commits at once.
+# Passages of an upsert that are committed together.
 COMMIT = 256
 
 
 def change(seed: int, number: int) -> tuple[str, list[Any]]:
-    """The change of this number: its kind and what it is given."""
+    """Return the kind and the arguments of the change with this number."""
     drawn = random.Random(f"{seed}-{number}")
 
     def passage(name: int) -> Passage:
@@ -54,7 +54,7 @@ def make(index: ColBERTIndex, kind: str, given: list[Any]) -> None:
 
 
 def states_of(state: State, kind: str, given: list[Any]) -> list[State]:
-    """The states that a change passes through, one a commit; the last one is what it leaves."""
+    """Return the states after each commit of a change; the last one is its result."""
     if kind.endswith("upsert"):
         states = []
         for start in range(0, len(given), COMMIT):
@@ -65,19 +65,19 @@ def states_of(state: State, kind: str, given: list[Any]) -> list[State]:
 
 
 def state_of(index: ColBERTIndex) -> State:
-    """All that an index holds."""
+    """Return the whole content of an index."""
     return state_in(index, IDS)
 
 
 def state_in(index: ColBERTIndex, ids: list[str]) -> State:
-    """All that an index holds, of which no passage has any other id."""
+    """Return the whole content of an index whose passages have no ids but these."""
     found = {passage.id: passage for passage in index.get(ids)}
     assert len(found) == len(index)
     return found
 
 
 def require_sound(index: ColBERTIndex, state: State) -> None:
-    """Files as the catalog says and no others; answers as the vectors say, which compression may have changed a bit."""
+    """Assert that the files are those of the catalog, and the answers those of the vectors up to compression."""
     assert index.verify().passages == len(state)
     stats = index.stats()
     compressed = stats.kind == "plaid"
@@ -95,9 +95,9 @@ def _names(folder: Path) -> list[str]:
 
 
 def write_until_killed(path: str, seed: int, first: int, warm: str | None) -> None:
-    """Open the index and change it for ever; a line on stdout for each change that has returned.
+    """Open the index and change it without end; print one line per change that has returned.
 
-    Before that, change the index `warm`, if any: what a compressed one needs takes a second to load.
+    Before that, change the index `warm`, if any: a compressed one needs a second to load its libraries.
     """
     if warm is not None:
         with ColBERTIndex.open(warm, ToyEncoder()) as index:
@@ -112,7 +112,7 @@ def write_until_killed(path: str, seed: int, first: int, warm: str | None) -> No
             number += 1
 
 
-# What follows forks, so it runs in a process that has no threads.
+# The code below forks, so it runs in a process without threads.
 
 
 def changes_at_lines(path: Path, points: int, seed: int, changes: int, *, compressed: bool = False) -> None:
@@ -143,8 +143,8 @@ def changes_at_lines(path: Path, points: int, seed: int, changes: int, *, compre
 
 
 def growth_at_lines(path: Path, points: int) -> None:
-    """Let an upsert make an index large enough to be compressed, each time killed at a line that is new by then."""
-    # What is imported and made once a process is so before the children are.
+    """Let an upsert grow an index until it compresses itself, each time killed at a line not met before."""
+    # Everything that a process imports or makes once is ready before the children start.
     large_copy(path / "large")
     before, more = many(4000), many(4100)[4000:]
     with ColBERTIndex.create(path / "begun", ToyEncoder()) as index:
@@ -159,7 +159,7 @@ def growth_at_lines(path: Path, points: int) -> None:
         _, end = die_at_line(line, _growing(path / "begun", folder, more), again=False)
         assert not end, f"line {line} was not reached"
         with ColBERTIndex.open(folder, ToyEncoder()) as index:
-            # The passages first, then what they are made into.
+            # The passages first, then their compressed form.
             committed = len(index) > len(before)
             assert index.get(passage.id for passage in [*before, *more]) == [*before, *(more if committed else [])]
             kinds.add((committed, index.stats().kind))
@@ -168,13 +168,13 @@ def growth_at_lines(path: Path, points: int) -> None:
             assert (index.stats().kind, len(index)) == ("plaid", 4101)
             require_sound(index, {passage.id: passage for passage in [*before, *more, Passage("one more", "red fox")]})
         shutil.rmtree(folder)
-    # Few points may all lie on one side of the first commit.
+    # A few points may all be on one side of the first commit.
     assert points < 20 or {(False, "exact"), (True, "exact")} <= kinds, kinds
     print(points)
 
 
 def creates_at_lines(path: Path, step: int) -> None:
-    """Make an index, killed at each `step`-th line: it is there whole, or can be made again."""
+    """Make an index, killed at each `step`-th line: it is complete, or can be made again."""
     line, end = 1, 0
     while not end:
         folder = path / f"index-{line}"
@@ -191,7 +191,7 @@ def creates_at_lines(path: Path, step: int) -> None:
 
 
 def overwrites_at_lines(path: Path, points: int) -> None:
-    """Overwrite an index by a new one, each time killed at a later line: the old or the new one stands, whole."""
+    """Overwrite an index by a new one, each time killed at a later line: the old or the new one is complete."""
     old = {f"p{number}": Passage(f"p{number}", f"red fox {number}") for number in range(9)}
     with ColBERTIndex.create(path / "begun", ToyEncoder()) as index:
         index.upsert(old.values())
@@ -247,7 +247,7 @@ def kill_at_moments(path: Path, times: int, seed: int, *, compressed: bool = Fal
 
 
 def _killed_after(path: Path, seed: int, first: int, delay: float) -> int:
-    """Fork a writer, kill it `delay` seconds after it has opened the index; return how many changes had returned."""
+    """Fork a writer, kill it `delay` seconds after it opened the index; return the number of finished changes."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
@@ -300,9 +300,9 @@ def _possible(state: State, seed: int, changes: int, done: int) -> list[State]:
 
 
 def die_at_line(line: int, action: Callable[[Callable[[], None]], None], *, again: bool = True) -> tuple[int, int]:
-    """Fork, and kill the child at that line of the index code; how often it said done, and the lines of a full run.
+    """Fork and kill the child at that line of the index code; return its finished changes, and the lines of a full run.
 
-    `again` counts a line each time that it runs, else only the first time.
+    With `again` a line counts each time that it runs, else only the first time.
     """
     receive, send = os.pipe()
     child = os.fork()

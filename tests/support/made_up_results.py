@@ -1,4 +1,4 @@
-"""Results that nothing measured, for tests of what is made of results."""
+"""Invented results, for tests of what is computed from results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORIGIN = {
 
 
 def invented(pipeline: Pipeline, *, good: float, slow: float, seed: int = 0, **fields: Any) -> Measured:
-    """Of a pipeline that puts the relevant passage higher the better it is, and takes `slow` ms on average."""
+    """Return a pipeline's result: the higher `good`, the higher the relevant passage; `slow` ms on average."""
     random = np.random.default_rng(seed)
     run = {}
     for query, judged in QRELS.items():

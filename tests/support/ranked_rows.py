@@ -1,4 +1,4 @@
-"""What both frameworks' results come down to."""
+"""Results of both frameworks in one form, so that tests can compare them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from rerank_integrations import Hit, Passage
 
-# Of the passages that the tests rerank.
+# Ids of the passages that the tests rerank.
 OWN_KEYS = ("year", "tags")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A result without its framework."""
+    """A result, independent of its framework."""
 
     id: str
     score: float
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Noted:
-    """A reranked result, and what was said of how it was scored; the score before reranking apart from it."""
+    """A reranked result with its note; the score before reranking is separate."""
 
     id: str
     score: float
@@ -47,12 +47,12 @@ def ids(rows: list[Row]) -> list[str]:
 
 
 def candidates_of(passages: list[Passage], how_many: int = 12) -> list[Passage]:
-    """Every third passage, so that retrieval order is not candidate order."""
+    """Return every third passage, so that retrieval order is not candidate order."""
     return passages[::3][:how_many]
 
 
 def long_passages(passages: list[Passage], how_many: int = 6) -> list[Passage]:
-    """Texts of six sentences each, some eighty tokens, and a short one between them."""
+    """Return texts of six sentences each, some eighty tokens, and a short one between them."""
     joined = [
         Passage(f"long{start}", " ".join(one.text for one in passages[start : start + 6]), passages[start].metadata)
         for start in range(0, 6 * how_many, 6)

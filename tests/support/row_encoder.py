@@ -1,4 +1,4 @@
-"""An encoder whose texts are numbers of rows of a random array: vectors as a real model's, clustered and noisy."""
+"""An encoder whose texts are row numbers of a random array: clustered, noisy vectors like a real model's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Passage ``"7"`` has `length` vectors around some of `directions` directions; query ``"7"`` looks like it."""
+    """Encoder of passage ``"7"`` as `length` vectors around some of `directions`; query ``"7"`` resembles it."""
 
     dim: int = 32
     length: int = 12
@@ -59,7 +59,7 @@ class RowEncoder:
 
 
 def numbered(numbers: Sequence[int] | range) -> list[Passage]:
-    """Passages ``r0000``, ``r0001`` ...; their numbers are in the metadata."""
+    """Return passages ``r0000``, ``r0001`` ... with their numbers in the metadata."""
     return [Passage(f"r{number:05}", str(number), {"n": number}) for number in numbers]
 
 
@@ -70,7 +70,7 @@ def _stored(encoder: RowEncoder, count: int) -> NDArray[np.float64]:
 
 
 def brute_force(encoder: RowEncoder, query: str, count: int) -> NDArray[np.float64]:
-    """MaxSim of a query with each of the passages 0 to `count`, over float16 vectors."""
+    """Return MaxSim of a query with each of the passages 0 to `count`, over float16 vectors."""
     (asked,) = encoder.encode_queries([query])
     products = asked.astype(np.float64) @ _stored(encoder, count).T
     scores: NDArray[np.float64] = products.reshape(len(asked), count, -1).max(axis=2).sum(axis=0)

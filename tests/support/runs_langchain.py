@@ -1,4 +1,4 @@
-"""Keeps the runs that LangChain's callbacks see."""
+"""Collect the runs that LangChain's callbacks see."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Recorder(BaseCallbackHandler):
         return next(run_id for run_id, run in self.runs.items() if run.name == name)
 
     def trees(self) -> list[Any]:
-        """Every run with its children, without ids, in the order of the inputs."""
+        """Return every run with its children, without ids, in the order of the inputs."""
         found = [self._tree(run_id) for run_id, run in self.runs.items() if run.parent is None]
         return sorted(found, key=lambda tree: str(tree["inputs"]))
 

@@ -1,4 +1,4 @@
-"""A collection small enough to judge by eye, as a folder."""
+"""Folder of a test collection that is small enough to judge by eye."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 class ToyEncoder:
-    """Exactly reproducible, independent of batches, and without torch.
+    """Encoder that is reproducible to the bit, independent of batches, and needs no torch.
 
     A text of no words has no vectors. `encoded` and `asked` list every document and query that was encoded; there is no
     lock around them, which a forked child could find taken.
@@ -71,7 +71,7 @@ class ToyEncoder:
 
 
 def reference_scores(encoder: ToyEncoder, query: str, texts: Sequence[str]) -> list[float]:
-    """MaxSim over vectors rounded to float16, token by token in float64: what an index should answer."""
+    """Return MaxSim over vectors rounded to float16, token by token in float64: what an index should give."""
     (asked,) = ToyEncoder(encoder.name, dim=encoder.dim).encode_queries([query])
     scores = []
     for tokens in ToyEncoder(encoder.name, dim=encoder.dim).encode_documents(texts):
@@ -108,7 +108,7 @@ def check_hits(
     found = set(ids)
     left_out = [score[key] for key in passages if key not in found]
     assert not hits or max(left_out, default=-np.inf) <= hits[-1].score + tolerance
-    # Equal texts have equal scores to the last bit, so of them the first ids are found.
+    # Equal texts have scores equal to the last bit, so the first ids among them are returned.
     for text in {passages[key] for key in ids}:
         alike = sorted(key for key, other in passages.items() if other == text)
         first = [key for key in ids if passages[key] == text]
@@ -116,5 +116,5 @@ def check_hits(
 
 
 def child_env() -> dict[str, str]:
-    """The environment in which a child process imports what this one does."""
+    """Return an environment in which a child process can import what this one can."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

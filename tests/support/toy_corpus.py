@@ -1,4 +1,4 @@
-"""Passages for tests of an index: ties, and texts without words, among real sentences."""
+"""Passages for tests of an index: real sentences, with ties and texts without words among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ QUERIES = ["read a zip file", "interest rates", "the same face to the earth", "z
 
 
 def corpus() -> dict[str, str]:
-    """Sentences, three of them twice or more under other ids, and passages without words."""
+    """Return sentences, three of them twice or more under other ids, and passages without words."""
     texts = [*SENTENCES, SENTENCES[2], SENTENCES[0], SENTENCES[0], "", "   \n", "...!"]
     return {f"p{number:03}": text for number, text in enumerate(texts)}
 

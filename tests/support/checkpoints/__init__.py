@@ -1,4 +1,4 @@
-"""Builders of tiny seeded checkpoints, each in the true on-disk format of its kind. Random weights."""
+"""Builders of tiny checkpoints with random weights from a seed, each in the on-disk format of its kind."""
 
 from .colbert import (
     write_multi_vector,

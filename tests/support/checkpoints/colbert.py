@@ -41,7 +41,7 @@ def write_stanford_colbert(
 
 
 def write_artifact_metadata(path: Path, **settings: Any) -> None:
-    """Write colbert-ai's settings: those of colbert-ir/colbertv2.0 but for `settings`."""
+    """Write colbert-ai's settings: those of colbert-ir/colbertv2.0, with `settings` changed."""
     write_json(
         path / "artifact.metadata",
         {
@@ -135,7 +135,7 @@ def write_multi_vector(
 ) -> Path:
     """Let sentence-transformers save a `MultiVectorEncoder`: punctuation skiplist, no markers, no [MASK].
 
-    `sizes` are of BERT's configuration, where it is to be larger than tiny.
+    `sizes` override BERT's configuration, for a model that must be larger than tiny.
     """
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -167,7 +167,7 @@ def write_plain_encoder(path: str | Path, *, seed: int = 4) -> Path:
 
 
 def write_sentence_transformer(path: str | Path, with_dense: bool = False, *, seed: int = 5) -> Path:
-    """Write a single-vector bi-encoder: mean pooling, and if wanted a Dense head on the pooled vector."""
+    """Write a single-vector bi-encoder: mean pooling, and optionally a Dense head on the pooled vector."""
     path = write_plain_encoder(path, seed=seed)
     layers = ["", "1_Pooling"]
     types = ["Transformer", "Pooling"]

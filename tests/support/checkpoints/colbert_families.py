@@ -33,12 +33,12 @@ from .vocabulary import (
 
 
 def write_small_colbert(path: str | Path, seed: int = 31) -> Path:
-    """answerdotai/answerai-colbert-small-v1: Stanford format, 96 dimensions, 300 tokens."""
+    """Write answerdotai/answerai-colbert-small-v1: Stanford format, 96 dimensions, 300 tokens."""
     return write_stanford_colbert(path, seed=seed, dim=96, doc_maxlen=300)
 
 
 def write_xlmr_colbert(path: str | Path, seed: int = 32) -> Path:
-    """hltcoe/plaidx-large-zho-tdist-mt5xxl-engzho: Stanford format over XLM-R, the encoder under ``roberta.``."""
+    """Write hltcoe/plaidx-large-zho-tdist-mt5xxl-engzho: Stanford format over XLM-R, the encoder under ``roberta.``."""
     path = folder(path)
     config = _xlmr_with_markers(path)
     encoder = seeded(XLMRobertaModel(XLMRobertaConfig(**config)), seed)
@@ -51,7 +51,7 @@ def write_xlmr_colbert(path: str | Path, seed: int = 32) -> Path:
 
 
 def write_jina_colbert(path: str | Path, seed: int = 33) -> Path:
-    """jinaai/jina-colbert-v2: Stanford format, multilingual, the encoder in code of its own; 8192 tokens (here 256)."""
+    """Write jinaai/jina-colbert-v2: Stanford format, multilingual, custom encoder code; 8192 tokens (here 256)."""
     path = folder(path)
     config = _xlmr_with_markers(path) | {"max_position_embeddings": 258}
     write_own_code(path, config, "XLMRobertaModel", seed, projection(seed))
@@ -70,7 +70,7 @@ def _xlmr_with_markers(path: Path) -> dict[str, Any]:
 
 
 def write_modern_colbert(path: str | Path, seed: int = 34) -> Path:
-    """lightonai/GTE-ModernColBERT-v1: PyLate format over ModernBERT."""
+    """Write lightonai/GTE-ModernColBERT-v1: PyLate format over ModernBERT."""
     path = _modernbert_with_markers(folder(path), seed)
     save_dense(path / "1_Dense", projection(seed), {})
     write_json(path / "sentence_bert_config.json", {"max_seq_length": 299, "do_lower_case": False})
@@ -79,7 +79,7 @@ def write_modern_colbert(path: str | Path, seed: int = 34) -> Path:
 
 
 def write_edge_colbert(path: str | Path, seed: int = 35) -> Path:
-    """mixedbread-ai/mxbai-edge-colbert-v0-32m: PyLate format, two layers one after the other, no expansion."""
+    """Write mixedbread-ai/mxbai-edge-colbert-v0-32m: PyLate format, two layers one after the other, no expansion."""
     path = _modernbert_with_markers(folder(path), seed)
     wide = seeded(nn.Linear(HIDDEN, 2 * HIDDEN, bias=False), seed + 1000)
     residual = seeded(nn.Linear(HIDDEN, 2 * HIDDEN, bias=False), seed + 2000)
@@ -102,7 +102,7 @@ def _modernbert_with_markers(path: Path, seed: int) -> Path:
 
 
 def write_bge_m3(path: str | Path, seed: int = 36) -> Path:
-    """BAAI/bge-m3: a bi-encoder; what its ColBERT mode needs lies in colbert_linear.pt, for FlagEmbedding."""
+    """Write BAAI/bge-m3: a bi-encoder whose ColBERT projection is in colbert_linear.pt, for FlagEmbedding."""
     path = folder(path)
     tokenizer = unigram_tokenizer()
     write_tokenizer(path, tokenizer, "XLMRobertaTokenizer", ROBERTA_SPECIALS, max_length=256)
@@ -128,7 +128,7 @@ def write_bge_m3(path: str | Path, seed: int = 36) -> Path:
 
 
 def write_hidden_projection(path: str | Path) -> Path:
-    """mixedbread-ai/mxbai-colbert-large-v1: Stanford format, with a modules.json that lists the encoder alone."""
+    """Write mixedbread-ai/mxbai-colbert-large-v1: Stanford format, with a modules.json of the encoder alone."""
     path = write_stanford_colbert(path)
     encoder = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     write_json(path / "modules.json", [encoder])

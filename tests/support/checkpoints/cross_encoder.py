@@ -50,7 +50,7 @@ def write_cross_encoder(
     seed: int = 6,
     sizes: Mapping[str, int] = {},
 ) -> Path:
-    """Write a sequence classifier as its family's checkpoints on the hub are.
+    """Write a sequence classifier in the layout of its family's checkpoints on the hub.
 
     ``"bert"`` is cross-encoder/ms-marco-MiniLM-L6-v2, which records Identity as its activation;
     ``"xlm-roberta"`` is BAAI/bge-reranker-base, ``"roberta"`` is cross-encoder/stsb-distilroberta-base and
@@ -84,7 +84,7 @@ def write_cross_encoder(
 
 
 def write_far_logits(path: str | Path, shift: float) -> Path:
-    """Write a BERT with a sigmoid whose logits lie around `shift`, a few apart, in place of around 0."""
+    """Write a BERT with a sigmoid whose logits are around `shift` instead of 0, a few apart."""
     path = write_cross_encoder(path)
     weights = load_file(path / "model.safetensors")
     weights["classifier.weight"] *= 20

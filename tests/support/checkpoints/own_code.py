@@ -1,4 +1,4 @@
-"""Checkpoints that bring their model's code along, in the layout of jinaai's XLM-R."""
+"""Checkpoints that contain their model's code, in the layout of jinaai's XLM-R."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-encoders of newer families: ModernBERT, DeBERTa-v3, code of its own; and language models that rerank."""
+"""Cross-encoders of newer families (ModernBERT, DeBERTa-v3, custom code), and language models that rerank."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _GEMMA_TEMPLATE = """{{ bos_token }}A: \
 {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}
 B: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}
 Does passage B answer query A? Yes or No"""
-# The template of a chat model: roles other than its own are left out.
+# The template of a chat model: it omits roles other than its own.
 CHAT_TEMPLATE = """{%- for message in messages %}{%- if message.role in ['system', 'user', 'assistant'] %}
 <|im_start|>{{ message.role }}
 {{ message.content }}<|im_end|>
@@ -76,7 +76,7 @@ CHAT_TEMPLATE = """{%- for message in messages %}{%- if message.role in ['system
 
 
 def write_modernbert_reranker(path: Path, seed: int = 21) -> Path:
-    """Alibaba-NLP/gte-reranker-modernbert-base: mean pooling under the head, 8192 tokens (here 256)."""
+    """Write Alibaba-NLP/gte-reranker-modernbert-base: mean pooling under the head, 8192 tokens (here 256)."""
     tokenizer = modern_tokenizer()
     write_tokenizer(path, tokenizer, "PreTrainedTokenizerFast", BERT_SPECIALS, max_length=256)
     config = modernbert_config(tokenizer, num_labels=1, classifier_pooling="mean")
@@ -93,14 +93,14 @@ def modernbert_config(tokenizer: Tokenizer, **more: Any) -> ModernBertConfig:
 
 
 def modernbert_v4(config: ModernBertConfig) -> dict[str, Any]:
-    """Return what transformers 4 wrote for the two kinds of attention."""
+    """Return the settings that transformers 4 wrote for the two kinds of attention."""
     saved = config.to_dict()
     del saved["rope_parameters"], saved["layer_types"]
     return saved | {"global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "global_attn_every_n_layers": 3}
 
 
 def write_deberta_reranker(path: Path, seed: int = 22) -> Path:
-    """mixedbread-ai/mxbai-rerank-base-v1: relative positions, a pooler of its own, 512 tokens (here 128)."""
+    """Write mixedbread-ai/mxbai-rerank-base-v1: relative positions, a pooler of its own, 512 tokens (here 128)."""
     tokenizer = deberta_tokenizer()
     specials = BERT_SPECIALS | {"bos_token": "[CLS]", "eos_token": "[SEP]"}
     write_tokenizer(path, tokenizer, "DebertaV2Tokenizer", specials, max_length=128)
@@ -120,7 +120,7 @@ def write_deberta_reranker(path: Path, seed: int = 22) -> Path:
 
 
 def write_long_xlmr_reranker(path: Path, seed: int = 23) -> Path:
-    """BAAI/bge-reranker-v2-m3: XLM-R with 8194 positions for 8192 tokens (here 258 and 256)."""
+    """Write BAAI/bge-reranker-v2-m3: XLM-R with 8194 positions for 8192 tokens (here 258 and 256)."""
     tokenizer = unigram_tokenizer()
     write_tokenizer(path, tokenizer, "XLMRobertaTokenizer", ROBERTA_SPECIALS, max_length=256)
     config = _xlmr_config(tokenizer)
@@ -128,7 +128,7 @@ def write_long_xlmr_reranker(path: Path, seed: int = 23) -> Path:
 
 
 def write_own_code_reranker(path: Path, *, with_type: bool = False, seed: int = 24) -> Path:
-    """jinaai/jina-reranker-v2-base-multilingual: XLM-R in code that lies beside the weights, named by auto_map.
+    """Write jinaai/jina-reranker-v2-base-multilingual: XLM-R in code beside the weights, named by auto_map.
 
     ``with_type`` keeps the name of a model type that transformers has a class of its own for.
     """
@@ -141,7 +141,7 @@ def write_own_code_reranker(path: Path, *, with_type: bool = False, seed: int = 
 
 
 def write_japanese_reranker(path: Path, seed: int = 29) -> Path:
-    """A classifier over tohoku-nlp/bert-base-japanese-char: its tokenizer is Python, without character offsets."""
+    """Write a classifier over tohoku-nlp/bert-base-japanese-char: a Python tokenizer without character offsets."""
     characters = sorted({char for sentence in corpus.CHINESE for char in sentence} | set(string.ascii_lowercase))
     pieces = [*BERT_SPECIALS.values(), *characters]
     (path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
@@ -167,7 +167,7 @@ def write_qwen3_reranker(
     prompt: str | None = None,
     seed: int = 25,
 ) -> Path:
-    """Qwen/Qwen3-Reranker-0.6B: a language model asked for "yes" or "no".
+    """Write Qwen/Qwen3-Reranker-0.6B: a language model asked for "yes" or "no".
 
     ``"modules"`` is what it became for sentence-transformers: modules.json with LogitScore, and a template with the
     roles of a pair; ``"template"`` has the template alone; ``"chat"`` is a plain chat model. `prompt` is saved as the
@@ -186,7 +186,7 @@ def write_qwen3_reranker(
 
 
 def write_qwen3_classifier(path: Path, *, template: str = _QWEN3_TEMPLATE, seed: int = 26) -> Path:
-    """tomaarsen/Qwen3-Reranker-0.6B-seq-cls: the same model with a classifier of one label at the last token."""
+    """Write tomaarsen/Qwen3-Reranker-0.6B-seq-cls: the same model with a one-label classifier at the last token."""
     tokenizer = qwen_tokenizer([_QWEN3_TEMPLATE] * 20)
     write_tokenizer(path, tokenizer, "Qwen2Tokenizer", QWEN_SPECIALS, max_length=131072)
     if template:
@@ -197,7 +197,7 @@ def write_qwen3_classifier(path: Path, *, template: str = _QWEN3_TEMPLATE, seed:
 
 
 def write_mxbai_reranker(path: Path, seed: int = 27) -> Path:
-    """mixedbread-ai/mxbai-rerank-base-v2: Qwen2, the logit of "1" less that of "0"."""
+    """Write mixedbread-ai/mxbai-rerank-base-v2: Qwen2, the logit of "1" minus that of "0"."""
     tokenizer = qwen_tokenizer([_MXBAI_TEMPLATE] * 20)
     write_tokenizer(path, tokenizer, "Qwen2Tokenizer", QWEN_SPECIALS, max_length=32768)
     (path / "chat_template.jinja").write_text(_MXBAI_TEMPLATE, encoding="utf-8")
@@ -207,7 +207,7 @@ def write_mxbai_reranker(path: Path, seed: int = 27) -> Path:
 
 
 def write_gemma_reranker(path: Path, *, with_modules: bool = True, seed: int = 28) -> Path:
-    """BAAI/bge-reranker-v2-gemma with modules.json: the logit of "Yes" alone; without, as on the hub, no template."""
+    """Write BAAI/bge-reranker-v2-gemma: with modules.json the logit of "Yes" alone, else no template, as on the hub."""
     tokenizer = gemma_tokenizer()
     write_tokenizer(path, tokenizer, "GemmaTokenizer", GEMMA_SPECIALS, max_length=1000000000000000019884624838656)
     special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
@@ -220,7 +220,7 @@ def write_gemma_reranker(path: Path, *, with_modules: bool = True, seed: int = 2
 
 
 def write_qwen3_embedder(path: Path) -> Path:
-    """Qwen/Qwen3-Embedding-0.6B: a bi-encoder whose config.json says Qwen3ForCausalLM."""
+    """Write Qwen/Qwen3-Embedding-0.6B: a bi-encoder whose config.json says Qwen3ForCausalLM."""
     write_qwen3_reranker(path, "chat")
     kinds = ["Transformer", "Pooling", "Normalize"]
     write_json(
@@ -240,7 +240,7 @@ def write_qwen3_embedder(path: Path) -> Path:
 
 
 def write_listwise_reranker(path: Path) -> Path:
-    """jinaai/jina-reranker-v3: Qwen3 in code of its own that reads many texts at once."""
+    """Write jinaai/jina-reranker-v3: Qwen3 in custom code that reads many texts at once."""
     config = json.loads((write_qwen3_reranker(path, "chat") / "config.json").read_text(encoding="utf-8"))
     named = {"architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"}}
     write_json(path / "config.json", config | named)
@@ -299,7 +299,7 @@ def _write_modules(path: Path, true_token: int, false_token: int | None, prompt:
 
 
 def save(path: Path, model: PreTrainedModel, config: dict[str, Any]) -> Path:
-    """Write weights as ``save_pretrained`` does (tied ones once) and `config` as transformers 4 did."""
+    """Write weights as ``save_pretrained`` does (tied ones once), and `config` as transformers 4 did."""
     model.save_pretrained(path)
     saved = {key: value for key, value in config.items() if key != "dtype"}
     saved |= {"architectures": [type(model).__name__], "torch_dtype": "float32", "transformers_version": "4.51.0"}

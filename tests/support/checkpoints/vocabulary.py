@@ -1,4 +1,4 @@
-"""Tiny tokenizers, one in each format that real checkpoints ship: WordPiece, Unigram, byte-level BPE."""
+"""Tiny tokenizers, one per format of published checkpoints: WordPiece, Unigram, byte-level BPE."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def bpe_tokenizer() -> Tokenizer:
 
 
 def qwen_tokenizer(more: Sequence[str] = ()) -> Tokenizer:
-    """Train the byte-level BPE tokenizer of Qwen on `more` texts too; nothing is put around a text."""
+    """Train the byte-level BPE tokenizer of Qwen on `more` texts too; it adds no special tokens to a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

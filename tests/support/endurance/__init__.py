@@ -1,1 +1,1 @@
-"""Attacks on an index at length; see ``python -m endurance --help``. Short versions of them are in the test suite."""
+"""Long attacks on an index: see ``python -m endurance --help``. The test suite runs short versions of them."""

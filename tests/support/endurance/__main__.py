@@ -17,7 +17,7 @@ from collections.abc import Callable
 from endurance import closes, damages, forks, kills, opens
 
 Counts = dict[str, int]
-# How many attacks in full, and with --quick.
+# Number of attacks of a full run, and with --quick.
 ATTACKS: dict[str, tuple[Callable[[int, int], Counts], int, int]] = {
     "kills": (kills.run, 500, 25),
     "damages": (damages.run, 10_000, 300),
@@ -47,7 +47,7 @@ def main() -> int:
     return int(any(value for key, value in counts.items() if key.endswith(NEVER)))
 
 
-# The endings of the counts that must be 0.
+# Counts whose names end so must be 0.
 NEVER = ("_lost", "_wrong", "_crashed", "_hung", "_failed", "_foreign", "_unseen", "_left", "_false_alarms", "_harmed")
 
 if __name__ == "__main__":

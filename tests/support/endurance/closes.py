@@ -36,7 +36,7 @@ def run(count: int, seed: int) -> dict[str, int]:
 
 
 def _use(index: ColBERTIndex, writes: bool, errors: list[BaseException]) -> None:
-    """Use the index until it is closed."""
+    """Search or write until the index is closed."""
     try:
         while True:
             if writes:

@@ -1,4 +1,4 @@
-"""Damage files of closed indexes at random: verify must find every change, and no damage may crash or harm the rest.
+"""Damage files of closed indexes at random: verify finds every change, and no damage crashes or harms the rest.
 
 Four of five damages are met by a reader, which searches and verifies. The others are met by a writer; after the damaged
 file is put back, all of the index must be there again.
@@ -33,7 +33,7 @@ QUERIES = {"toy": ["red fox", "frog 3"], "rows": ["3", "4000"]}
 
 
 def run(count: int, seed: int) -> dict[str, int]:
-    """Make `count` damages, a sixth of them on each kind of index, in child processes that may crash."""
+    """Damage files `count` times, a sixth of them per kind of index, in child processes that may crash."""
     counts: Counter[str] = Counter(all=count, crashed=0, foreign=0, unseen=0, wrong=0, harmed=0)
     with tempfile.TemporaryDirectory(prefix="damages-") as folder:
         for place, (kind, make) in enumerate(KINDS.items()):
@@ -47,7 +47,7 @@ def run(count: int, seed: int) -> dict[str, int]:
 
 
 def _in_child(kind: str, path: Path, seed: int, first: int, end: int) -> tuple[int, Counter[str]]:
-    """Run the cases from `first` on a copy of the index; return the next case to run, and what has happened."""
+    """Run the cases from `first` on a copy of the index; return the number of the next case and the outcomes."""
     with tempfile.TemporaryDirectory(prefix="damaged-") as folder:
         copy = shutil.copytree(path, Path(folder) / "index")
         code = f"from endurance import damages; damages.cases({kind!r}, {str(copy)!r}, {seed}, {first}, {end})"
@@ -67,7 +67,7 @@ def _in_child(kind: str, path: Path, seed: int, first: int, end: int) -> tuple[i
 
 
 def cases(kind: str, folder: str, seed: int, first: int, end: int) -> None:
-    """Damage, look and restore; print a line per case, whose first word says how it ended."""
+    """Damage, check and restore; print one line per case, which begins with its outcome."""
     path = Path(folder)
     encoder = ROWS if kind.startswith("rows") else ToyEncoder(dim=32) if kind == "imported" else ToyEncoder()
     originals = {file: file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
@@ -172,7 +172,7 @@ def _answers(index: ColBERTIndex) -> list[Any]:
 
 
 def _restore(path: Path, originals: dict[Path, bytes]) -> None:
-    """Put every file back as it was, and remove what has been added."""
+    """Restore every file, and remove those that were added."""
     for file in [file for file in path.rglob("*") if file.is_file() and file not in originals]:
         file.unlink()
     for file, content in originals.items():
@@ -182,7 +182,7 @@ def _restore(path: Path, originals: dict[Path, bytes]) -> None:
 
 
 def _dump(path: Path) -> list[str] | None:
-    """Return what the catalog says, as SQL; ``None`` if SQLite cannot tell."""
+    """Return the catalog's content as SQL; ``None`` if SQLite cannot read it."""
     connection = sqlite3.connect(f"{(path / 'catalog.sqlite').as_uri()}?mode=ro&immutable=1", uri=True)
     with contextlib.closing(connection):
         try:
@@ -214,7 +214,7 @@ def _compressed(path: Path) -> None:
 
 
 def _grown_by_segments(path: Path) -> None:
-    """One bit, and passages that came after the compression."""
+    """Make an index of one bit per dimension, with passages added after its compression."""
     with ColBERTIndex.create(path, ToyEncoder(), nbits=1) as index:
         index.upsert(many(4096))
         index.upsert([Passage(f"new{number}", f"{WORDS[number]} fox", {"n": number}) for number in range(3)])

@@ -17,12 +17,12 @@ from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex
 
-# A child that has not answered after so many seconds hangs, however busy the machine is.
+# Seconds after which a child without an answer hangs, however busy the machine is.
 PATIENCE_S = 60
 
 
 def run(count: int, seed: int) -> dict[str, int]:
-    """Make half of the `count` children beside an exact index, half beside a compressed one."""
+    """Fork `count` children, half of them beside an exact index, half beside a compressed one."""
     counts = {"all": 0, "hung": 0, "failed": 0}
     for compressed in (False, True):
         with tempfile.TemporaryDirectory(prefix="forks-") as folder:
@@ -55,7 +55,7 @@ def _fork_under_load(path: Path, count: int) -> Iterator[str | None]:
 
 @contextlib.contextmanager
 def _busy(work: list[Callable[[], object]]) -> Iterator[None]:
-    """Run each piece of work again and again in a thread of its own."""
+    """Repeat each task in its own thread."""
     done = threading.Event()
 
     def repeat(call: Callable[[], object]) -> None:

@@ -30,7 +30,7 @@ KINDS = {
 
 
 def run(count: int, seed: int) -> dict[str, int]:
-    """Make at least `count` kills; a kind of write whose states were not all right counts as lost."""
+    """Kill at least `count` writers; a kind of write that left a wrong state counts as lost."""
     counts = {"all": 0, "lost": 0}
     seed = _first_seed_of_all_kinds(seed)
     for kind, (call, share) in KINDS.items():
@@ -42,7 +42,7 @@ def run(count: int, seed: int) -> dict[str, int]:
 
 
 def _first_seed_of_all_kinds(seed: int) -> int:
-    """Return the first seed from `seed` on whose changes are of all kinds."""
+    """Return the first seed, from `seed` on, whose changes include all kinds."""
     kinds = {"upsert", "long upsert", "delete", "compact"}
     return next(s for s in itertools.count(seed) if {change(s, number)[0] for number in range(CHANGES)} == kinds)
 

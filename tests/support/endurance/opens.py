@@ -18,7 +18,7 @@ READERS = 3
 
 @dataclass
 class _Opening:
-    """What the threads that open the index share."""
+    """Counts and events shared by the threads that open the index."""
 
     path: Path
     remaining: Iterator[int]
@@ -42,7 +42,7 @@ class _Opening:
 
 
 def run(count: int, seed: int) -> dict[str, int]:
-    """Open `count` times from three threads; any error is a false alarm, for nothing is damaged."""
+    """Open the index `count` times from three threads; any error is a false alarm, because nothing is damaged."""
     with tempfile.TemporaryDirectory(prefix="opens-") as folder:
         opening = _Opening(Path(folder) / "index", iter(range(count)))
         with ColBERTIndex.create(opening.path, ToyEncoder()) as writer:
