@@ -14,30 +14,30 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 def maxsim(query: Floats, passage: Floats) -> float:
-    """Sum, over the query's tokens, of the largest dot product with any token of the passage.
+    """Return the sum, over the query's tokens, of the largest dot product with any token of the passage.
 
     Parameters
     ----------
     query
         Float32, *Shape:* (query tokens, dim).
     passage
-        Float32, *Shape:* (passage tokens, dim). Without tokens it scores the lowest that unit vectors can: minus one
-        a query token.
+        Float32, *Shape:* (passage tokens, dim). Without tokens the score is the lowest that unit vectors can have:
+        minus one per query token.
 
     Returns
     -------
     float
-        Higher is better. Depends on these two arrays alone, not on where they lie or what lies beside them.
+        Higher is better. It depends on these two arrays alone, not on their position or on their neighbours.
     """
     if not len(passage):
         return -float(len(query))
-    # The same shapes give the same BLAS path, so equal passages tie exactly wherever they are stored.
+    # Equal shapes take the same path through BLAS, so equal passages tie exactly wherever they are stored.
     best = (query @ np.ascontiguousarray(passage, dtype=np.float32).T).max(axis=1)
     return float(best.sum(dtype=np.float64))
 
 
 def maxsim_block(query: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Floats:
-    """MaxSim of one query against consecutive passages, each with at least one token.
+    """Return the MaxSim of one query against consecutive passages, each with at least one token.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def maxsim_block(query: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Fl
     tokens
         Float32, *Shape:* (tokens of all the passages, dim).
     starts
-        First token of each passage, rising from 0. *Shape:* (passages,).
+        First token of each passage, ascending from 0. *Shape:* (passages,).
 
     Returns
     -------

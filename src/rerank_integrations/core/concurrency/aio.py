@@ -1,4 +1,4 @@
-"""Blocking work off the event loop."""
+"""Running blocking work off the event loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 @functools.cache
 def _pool(pid: int) -> ThreadPoolExecutor:
-    # By process: a fork copies the executor, but not its threads.
-    # Our own: asyncio's default pool is shared with the user's code, and small on small machines.
+    # One per process: a fork copies the executor, but not its threads.
+    # Not asyncio's default pool, which is shared with the user's code, and small on small machines.
     return ThreadPoolExecutor(max_workers=32, thread_name_prefix="rerank-integrations")
 
 

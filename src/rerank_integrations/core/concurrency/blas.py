@@ -1,8 +1,8 @@
-"""NumPy's matrix products on one thread each, while they are small.
+"""One thread for each of NumPy's matrix products, while they are small.
 
-After a product on several threads OpenBLAS keeps them spinning for milliseconds, on the cores that torch needs for the
-next query's encoding. Measured on two cores, a search of 300 passages took 25 ms like that and 15 ms with one thread;
-with other processes on the same cores, 600 ms and 41 ms.
+After a product on several threads OpenBLAS lets them spin for milliseconds, on the cores that torch needs to encode the
+next query. Measured on two cores, a search of 300 passages took 25 ms like that and 15 ms with one thread. With other
+processes on the same cores it took 600 ms and 41 ms.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 _turn = threading.Lock()
-# Who has the turn, with what puts the number of threads back.
+# The limit that is in force, which can put the number of threads back.
 _limits: list[Any] = []
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let NumPy's BLAS take one thread, and put back what was."""
-    # The number is the process's, and who sets it must put it back: so one caller at a time, and none waits. The
-    # others share its setting, and are no worse off than without if it ends before they do.
+    """Limit NumPy's BLAS to one thread, and put the number back afterwards."""
+    # The number belongs to the process, and whoever sets it must put it back: so one caller at a time sets it, and
+    # none waits. The others share its setting. If it ends before they do, they are no worse off than without it.
     turn = _turn
     if not turn.acquire(blocking=False):
         yield
@@ -36,14 +36,14 @@ def one_thread() -> Iterator[None]:
             try:
                 yield
             finally:
-                with contextlib.suppress(ValueError):  # a child that this thread has forked meanwhile
+                with contextlib.suppress(ValueError):  # in a child that this thread has forked meanwhile
                     _limits.remove(limits)
     finally:
         turn.release()
 
 
 def _renew() -> None:
-    """Put back what a thread of the parent would have put back, which a forked child does not have."""
+    """Put back the number of threads in a forked child, which lacks the parent's thread that would have done it."""
     global _turn
     _turn = threading.Lock()
     while _limits:

@@ -1,4 +1,4 @@
-"""Work that is given up between two batches, once nobody waits for it any more."""
+"""Cancellation: work stops between two batches once nobody waits for it any more."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from rerank_integrations.errors import RerankError
 
 T = TypeVar("T")
 
-# Several: work within a time may be part of other work within a time.
+# Several events, since work with a time limit may be part of other work with a time limit.
 _given_up: contextvars.ContextVar[tuple[threading.Event, ...]] = contextvars.ContextVar("given_up", default=())
 
-# The threads of `within` that still work, and what makes each of them stop before its next batch.
+# The threads of `within` that still work, each with the event that stops it before its next batch.
 _running: dict[threading.Thread, threading.Event] = {}
-# Longer than any batch; work that blocks for longer than this does not keep the process from ending.
-_SECONDS_AT_EXIT = 20.0
+# Longer than any batch takes. Work that blocks for longer does not prevent the process from ending.
+_EXIT_TIMEOUT_SECONDS = 20.0
 
 
 class GivenUpError(RerankError):
-    """Raised within work that nobody waits for any more."""
+    """Raised inside work that nobody waits for any more."""
 
 
 class OutOfTimeError(RerankError, TimeoutError):
-    """The time for some work is over; a class of its own, since the work may raise a `TimeoutError` itself."""
+    """Raised when the time for some work is over; separate from `TimeoutError`, which the work may raise itself."""
 
 
 def check_wanted() -> None:
-    """Raise `GivenUpError` if the caller of this work has gone on without it; called before each batch."""
+    """Raise `GivenUpError` if the caller of this work has gone on without it; call it before each batch."""
     if any(event.is_set() for event in _given_up.get()):
         raise GivenUpError("nobody waits for this work any more")
 
 
 def revocable() -> tuple[contextvars.Context, threading.Event]:
-    """Return a copy of the caller's context, and the event by which work in that context is given up."""
+    """Return a copy of the caller's context, and the event that stops work in that context."""
     event = threading.Event()
     context = contextvars.copy_context()
     context.run(_given_up.set, (*_given_up.get(), event))
@@ -46,10 +46,10 @@ def revocable() -> tuple[contextvars.Context, threading.Event]:
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what `work` gives, if it does so within `seconds`.
+    """Return the result of `work` if it ends within `seconds`.
 
-    It runs on a thread of its own. Once the time is over, or the wait for it is interrupted, it stops before its next
-    batch.
+    The work runs on a thread of its own. When the time is over, or the wait for it is interrupted, it stops before its
+    next batch.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
 
 def _started(work: Callable[[], T], given_up: threading.Event) -> Future[T]:
-    """Start `work` on a thread of its own: those of a pool may all be waiting for what they would start there."""
+    """Start `work` on a new thread, since all threads of a pool may be waiting for work that they would start there."""
     future: Future[T] = Future()
     thread = threading.Thread(target=_run, args=(future, work), name="rerank-integrations-budget", daemon=True)
     _running[thread] = given_up
@@ -99,7 +99,7 @@ def _finish_running() -> None:
     The interpreter stops a daemon thread where it asks for the lock of the interpreter. Within a forward pass of torch
     this unwinds frames of C++ that must not be unwound, and the process aborts.
     """
-    deadline = time.monotonic() + _SECONDS_AT_EXIT
+    deadline = time.monotonic() + _EXIT_TIMEOUT_SECONDS
     running = list(_running.items())
     for _, given_up in running:
         given_up.set()

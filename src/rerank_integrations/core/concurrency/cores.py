@@ -1,8 +1,8 @@
-"""Forward passes on threads of their own: one for queries, one for short queries, one for passages, several for many.
+"""Threads for forward passes: one for queries, one for short queries, one for passages, and several for many passages.
 
 Torch keeps a team of OpenMP threads for each thread that calls it, and a team spins for milliseconds after its work:
 with 32 callers on two cores the teams take the cores from one another (figures: ``python benchmarks/concurrency.py``).
-One calling thread means one team. Calls are served in the order they come, and a query waits for queries alone.
+One calling thread means one team. Calls run in the order in which they arrive, and a query waits for queries alone.
 
 The thread of short queries has no team: waking another core and waiting for it would take longer. Several batches of
 passages run side by side, each on a core of its own: the cores of a team wait for one another at every layer.
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 ALONE = "alone"
 _SIDE_BY_SIDE = "side-by-side"
-# More threads than these would wait for the interpreter's lock.
-_MOST = 8
-# Multiply-adds up to which one core is sooner done than two: 64 tokens through the 11 million weights of MiniLM.
-_LITTLE = 7e8
+# More threads than this would wait for the interpreter's lock.
+_MAX_THREADS = 8
+# Up to this many multiply-adds one core takes less time than two: 64 tokens through the 11 million weights of MiniLM.
+_MAX_ALONE_MULTIPLY_ADDS = 7e8
 
 
 def lane_for(lane: str, multiply_adds: float) -> str:
-    """Return the lane for so much work that would otherwise be done on `lane`."""
-    return ALONE if multiply_adds <= _LITTLE else lane
+    """Return `lane`, or the lane without a team if that takes less time for this much work."""
+    return ALONE if multiply_adds <= _MAX_ALONE_MULTIPLY_ADDS else lane
 
 
 def on_compute_thread(lane: str, work: Callable[[], T]) -> T:
@@ -39,19 +39,19 @@ def on_compute_thread(lane: str, work: Callable[[], T]) -> T:
 
 
 def side_by_side() -> int:
-    """Return on how many threads `in_parallel` works: one a core that torch uses, and at most 8."""
+    """Return the number of threads of `in_parallel`: one per core that torch uses, and at most 8."""
     import torch
 
-    return min(torch.get_num_threads(), _MOST)
+    return min(torch.get_num_threads(), _MAX_THREADS)
 
 
 def in_parallel(works: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Run `works` side by side and yield their results in order; each is taken when one before it is about to end.
+    """Run `works` side by side and yield their results in order; the iterable is read as threads become free.
 
-    When one raises, or the caller stops, nothing more is begun; what is at work is waited for.
+    When a work raises, or the caller stops, no further work starts, and running work is waited for.
     """
     running: deque[Future[T]] = deque()
-    at_once = side_by_side() + 1  # one waits for its turn
+    at_once = side_by_side() + 1  # the last one waits for a thread
     try:
         for work in works:
             if len(running) == at_once:
@@ -66,11 +66,11 @@ def in_parallel(works: Iterable[Callable[[], T]]) -> Iterator[T]:
 
 
 def _submitted(lane: str, work: Callable[[], T]) -> Future[T]:
-    # By process too: a fork copies the executor, but not its thread.
+    # The process is part of the key: a fork copies the executor, but not its thread.
     key = lane, os.getpid()
-    # Of several callers who come first at once, one's is kept; the others' have no thread yet.
+    # Of several first callers at once, one executor is stored; the others have no thread yet.
     pool = _lanes.get(key) or _lanes.setdefault(key, _opened(*key))
-    # A worker lets go of its item some time after the caller has the result: the item must not hold the work then.
+    # A worker drops its item some time after the caller has the result, so the item must not refer to the work then.
     waiting = [work]
     return pool.submit(lambda: waiting.pop()())
 
@@ -96,10 +96,10 @@ def _without_team() -> None:
 
 
 def _with_team(size: int) -> None:
-    """Let the calling thread compute with so many cores, itself included, and no other thread with more or fewer."""
+    """Set the number of cores with which the calling thread computes, itself included, and of no other thread."""
     import torch
 
-    # Asked first: a thread takes the process's number when it is asked for its own, once.
+    # This call comes first, since a thread takes over the process's number at the first request for its own.
     torch.get_num_threads()
-    # Not by torch.set_num_threads, which takes it for the process's number too; OpenMP's is the thread's own.
+    # Not torch.set_num_threads, which sets the process's number too; OpenMP's number belongs to the thread.
     ThreadpoolController().limit(limits=size, user_api="openmp")

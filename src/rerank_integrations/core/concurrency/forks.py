@@ -1,16 +1,16 @@
-"""Sections that a fork waits for: a forked child finds every lock free, and nothing in the middle of a change.
+"""Sections that a fork waits for, so that a forked child finds every lock free, and nothing in the middle of a change.
 
-A fork copies locks but not the threads that hold them: what another thread holds at that moment, a child never gets.
-Making the locks anew in the child would not do: the tokenizer behind one would stay in the middle of a text, borrowed
-for good, and SQLite in the middle of a transaction. So each thread has one lock that it holds while it is in a section,
-and a fork first takes the locks of all threads::
+A fork copies locks but not the threads that hold them: a lock that another thread holds at that moment stays locked in
+the child for ever. New locks in the child would not help: the tokenizer behind one would stay in the middle of a text,
+borrowed for good, and SQLite in the middle of a transaction. So each thread has one lock that it holds while it is in a
+section, and a fork first takes the locks of all threads::
 
     with forks_held_off(), self._lock:
         ...
 
-A section may lie inside another, and may wait for any lock that is held in sections alone: those who hold one are
-inside, and are let finish. It must not wait for a thread that has yet to enter one. A lock that is only tried for, or
-that a forked child never asks for, needs no section.
+A section may lie inside another, and may wait for any lock that is taken only in sections: the threads that have one
+are inside, and can finish. It must not wait for a thread that has yet to enter a section. A lock that is only tried, or
+that a forked child never takes, needs no section.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from typing import Any, TypeVar
 
 import filelock  # noqa: F401
 
-# So that it and filelock register for forks before us: a fork calls the latest first, and a section may need theirs.
+# These imports make both libraries register for forks before this module: a fork calls the latest first, and a section
+# may need their locks.
 
 
 T = TypeVar("T")
 
 
 class cached_property(functools.cached_property[T]):  # noqa: N801
-    """The standard library's, without the lock that it has before Python 3.12: a forked child may find that taken.
+    """The standard library's cached property, without its lock before Python 3.12, which a forked child may find taken.
 
-    Threads that come at once may each compute the value.
+    Several threads at once may each compute the value.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -45,24 +46,24 @@ class cached_property(functools.cached_property[T]):  # noqa: N801
 
 
 def forks_held_off() -> threading.RLock:
-    """Return the lock of the calling thread; while the thread holds it, forks of other threads wait."""
+    """Return the lock of the calling thread; while the thread has it, forks of other threads wait."""
     return _own.lock
 
 
 def before_each_fork(act: Callable[[], None]) -> None:
-    """Have `act` called before each fork, by the thread that forks, when no other thread is in a section."""
+    """Call `act` before each fork, on the thread that forks, when no other thread is in a section."""
     _actions.append(act)
 
 
 _actions: list[Callable[[], None]] = []
-# Held for the whole of a fork: no two forks at once, and no new thread in a section meanwhile.
+# Taken for the whole of a fork, so that no two forks run at once, and no new thread enters a section meanwhile.
 _one_fork = threading.RLock()
 _locks: weakref.WeakValueDictionary[int, threading.RLock] = weakref.WeakValueDictionary()
-_held: list[Any] = []
+_taken: list[Any] = []
 
 
 class _Own(threading.local):
-    """The lock of each thread, made when the thread first asks for it."""
+    """The lock of each thread, made at the thread's first section."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -86,17 +87,17 @@ def _library_locks() -> Iterator[Any]:
 def _take_all() -> None:
     _one_fork.acquire()
     threads = [lock for reference in _locks.valuerefs() if (lock := reference()) is not None]
-    # The libraries' last: those in a section may need them until they leave it.
+    # The libraries' locks come last: threads in a section may need them until they leave it.
     for lock in (*threads, *_library_locks()):
         lock.acquire()
-        _held.append(lock)
+        _taken.append(lock)
     for act in _actions:
         act()
 
 
 def _release_all() -> None:
-    while _held:
-        _held.pop().release()
+    while _taken:
+        _taken.pop().release()
     _one_fork.release()
 
 

@@ -1,4 +1,4 @@
-"""Our own threads for work that is large enough to share: never numba's layer, which concurrent callers break."""
+"""Threads for work that is large enough to share, instead of numba's own layer, which concurrent callers break."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def workers() -> int:
-    """Return how many threads the pool has: the cores that this process may use."""
+    """Return the number of threads of the pool: the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -22,9 +22,9 @@ def in_parts(work: Callable[[int, int], None], size: int, smallest: int) -> None
     Parameters
     ----------
     work
-        Holds no lock on the interpreter for long; writes only what belongs to its own part.
+        Must not hold the interpreter's lock for long, and must write only to its own part.
     smallest
-        Parts are no smaller, so that little work stays in the caller's thread.
+        The smallest part, so that little work stays in the caller's thread.
     """
     if size < 2 * max(1, smallest):
         work(0, size)
@@ -38,19 +38,19 @@ def in_parts(work: Callable[[int, int], None], size: int, smallest: int) -> None
 
 
 def turns() -> threading.BoundedSemaphore:
-    """Return what lets as many callers work at once as there are threads."""
+    """Return the semaphore that lets as many callers work at once as there are threads."""
     return _turns(os.getpid())
 
 
 @functools.cache
 def _turns(pid: int) -> threading.BoundedSemaphore:
-    # By process too: in a child nobody gives back what its parent's threads hold.
+    # One per process: in a forked child nobody releases what its parent's threads have acquired.
     del pid
     return threading.BoundedSemaphore(workers())
 
 
 @functools.cache
 def _pool(pid: int) -> ThreadPoolExecutor:
-    # By process: a forked child has none of its parent's threads.
+    # One per process: a forked child has none of its parent's threads.
     del pid
     return ThreadPoolExecutor(workers(), thread_name_prefix="plaid")

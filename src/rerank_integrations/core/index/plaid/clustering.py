@@ -1,4 +1,4 @@
-"""Centroids of token vectors: k-means in two levels, so that it never dominates a build.
+"""Clustering of token vectors: k-means in two levels, so that it never dominates a build.
 
 A flat k-means of 16,384 centroids compares each of a million tokens with every centroid in every round. Here a first
 k-means makes about the square root of that many cells, and one k-means in each cell shares the centroids out by the
@@ -21,7 +21,7 @@ from rerank_integrations.core.maxsim import Floats
 
 
 def kmeans(vectors: Floats, count: int, iterations: int) -> Floats:
-    """Cluster vectors; always the same way.
+    """Return the centroids of vectors by k-means, with a fixed seed.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def kmeans(vectors: Floats, count: int, iterations: int) -> Floats:
     Returns
     -------
     numpy.ndarray
-        Float32, *Shape:* (centroids, dim): `count`, or the vectors themselves if there are no more.
+        Float32, *Shape:* (centroids, dim): `count`, or the vectors themselves if there are no more of them.
     """
     if count == 0 or len(vectors) <= count:
         return vectors[:count]
-    # faiss warns below 39 vectors a centroid; the sample is what there is.
+    # faiss warns below 39 vectors per centroid, but there are no more than the sample.
     clustering = faiss.Kmeans(
         vectors.shape[1],
         count,
@@ -51,7 +51,7 @@ def kmeans(vectors: Floats, count: int, iterations: int) -> Floats:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    # The number is the calling thread's own.
+    # OpenMP's number of threads belongs to the calling thread.
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -61,11 +61,11 @@ def _one_thread() -> Iterator[None]:
 
 
 _ITERATIONS = 4
-# Enough for the first level's few cells.
-_TOKENS_A_CELL = 256
-# Fewer centroids are all compared.
-_CELLS_FROM = 1024
-_CELLS_ASKED = 8
+# This many tokens per cell are enough for the few cells of the first level.
+_TOKENS_PER_CELL = 256
+# Fewer centroids than this are all compared.
+_MIN_CENTROIDS_FOR_CELLS = 1024
+_CELLS_PER_TOKEN = 8
 _BLOCK = 1 << 15
 
 
@@ -86,7 +86,7 @@ def train_centroids(tokens: NDArray[np.float16], count: int, *, show_progress: b
         return tokens.astype(np.float32)
     cells = 1 << round(np.log2(count) / 2)
     generator = np.random.default_rng(0)
-    few = generator.choice(len(tokens), min(len(tokens), cells * _TOKENS_A_CELL), replace=False)
+    few = generator.choice(len(tokens), min(len(tokens), cells * _TOKENS_PER_CELL), replace=False)
     tops = kmeans(tokens[np.sort(few)].astype(np.float32), cells, _ITERATIONS)
     owner = nearest(tokens, tops)
     order = np.argsort(owner, kind="stable")
@@ -112,34 +112,35 @@ def nearest(tokens: NDArray[np.float16] | Floats, centroids: Floats) -> NDArray[
 
 
 class NearestCentroid:
-    """Finds nearest centroids: of many, among those of the 8 cells whose middles are nearest.
+    """Search for the nearest centroid; among many centroids only those of the 8 cells with the nearest middles count.
 
-    An inverted file over the centroids, asked by matrix products of whole cells rather than token by token. On 919,000
-    real tokens and 16,384 centroids this lost 0.4 % of the mean squared distance, and took a sixteenth of the products.
+    It is an inverted file over the centroids, searched by matrix products of whole cells rather than token by token. On
+    919,000 real tokens and 16,384 centroids this lost 0.4 % of the mean squared distance, and took a sixteenth of the
+    products.
     """
 
     def __init__(self, centroids: Floats) -> None:
         self._centroids = centroids
-        self._cells = _Cells(centroids) if len(centroids) >= _CELLS_FROM else None
+        self._cells = _Cells(centroids) if len(centroids) >= _MIN_CENTROIDS_FOR_CELLS else None
 
     def find(self, tokens: NDArray[np.float16] | Floats) -> NDArray[np.int64]:
         """Return the number of the nearest centroid (largest cosine for unit vectors) of each token."""
-        found = np.empty(len(tokens), dtype=np.int64)
+        numbers = np.empty(len(tokens), dtype=np.int64)
 
         def fill(start: int, end: int) -> None:
             for first in range(start, end, _BLOCK):
                 rows = slice(first, min(first + _BLOCK, end))
                 block = np.ascontiguousarray(tokens[rows], dtype=np.float32)
-                found[rows] = self._cells.nearest(block) if self._cells else _best(block, self._centroids)[0]
+                numbers[rows] = self._cells.nearest(block) if self._cells else _best(block, self._centroids)[0]
 
-        # Each thread multiplies for itself.
+        # Each thread multiplies on its own core.
         with one_thread():
             in_parts(fill, len(tokens), _BLOCK // 8)
-        return found
+        return numbers
 
 
 class _Cells:
-    """Centroids by the cells that a k-means of the centroids themselves makes."""
+    """Centroids grouped into cells by a k-means of the centroids themselves."""
 
     def __init__(self, centroids: Floats) -> None:
         self._middles = kmeans(centroids, 1 << round(np.log2(len(centroids)) / 2), _ITERATIONS)
@@ -148,20 +149,20 @@ class _Cells:
         self._centroids = [centroids[members] for members in self._members]
 
     def nearest(self, tokens: Floats) -> NDArray[np.int64]:
-        near = np.argpartition(-_closeness(tokens, self._middles), _CELLS_ASKED, axis=1)[:, :_CELLS_ASKED]
+        near = np.argpartition(-_closeness(tokens, self._middles), _CELLS_PER_TOKEN, axis=1)[:, :_CELLS_PER_TOKEN]
         order = np.argsort(near.reshape(-1), kind="stable")
-        askers = order // _CELLS_ASKED
+        token_numbers = order // _CELLS_PER_TOKEN
         bounds = np.searchsorted(near.reshape(-1)[order], np.arange(len(self._middles) + 1))
         closest = np.full(len(tokens), -np.inf, dtype=np.float32)
-        found = np.zeros(len(tokens), dtype=np.int64)
+        numbers = np.zeros(len(tokens), dtype=np.int64)
         for cell, members in enumerate(self._members):
-            rows = askers[bounds[cell] : bounds[cell + 1]]
+            rows = token_numbers[bounds[cell] : bounds[cell + 1]]
             if len(rows) and len(members):
                 places, close = _best(tokens[rows], self._centroids[cell])
                 closer = close > closest[rows]
                 closest[rows[closer]] = close[closer]
-                found[rows[closer]] = members[places[closer]]
-        return found
+                numbers[rows[closer]] = members[places[closer]]
+        return numbers
 
 
 def _closeness(tokens: Floats, centroids: Floats) -> Floats:
@@ -178,12 +179,11 @@ def _best(tokens: Floats, centroids: Floats) -> tuple[NDArray[np.int64], Floats]
 
 
 def _shares(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Share `count` centroids out by the sizes of the cells, none more than its cell has tokens."""
+    """Distribute `count` centroids over the cells by size, so that no cell gets more than it has tokens."""
     ideal = sizes * (count / sizes.sum())
-    shares = np.minimum(np.floor(ideal).astype(np.int64), sizes)
-    # The rest goes to those that rounding hurt most.
-    needy = np.argsort(shares - ideal, kind="stable")
-    rest = needy[shares[needy] < sizes[needy]][: count - int(shares.sum())]
+    shares: NDArray[np.int64] = np.minimum(np.floor(ideal).astype(np.int64), sizes)
+    # The rest goes to the cells that rounding down cost most.
+    most_cut = np.argsort(shares - ideal, kind="stable")
+    rest = most_cut[shares[most_cut] < sizes[most_cut]][: count - int(shares.sum())]
     shares[rest] += 1
-    given: NDArray[np.int64] = shares
-    return given
+    return shares

@@ -1,9 +1,9 @@
-"""Folders for compiled loops, and which kinds of index they are complete for.
+"""Folders for compiled loops, and the kinds of index for which they are complete.
 
-What numba keeps is pickled: who can write a folder runs code in every process that reads it. So a folder outside the
-package is used only if nobody but its owner, who is this user or root, can write it.
+Numba stores compiled code as pickles, so whoever can write to a folder can run code in every process that reads it. A
+folder outside the package is therefore used only if nobody but its owner, who is this user or root, can write to it.
 
-Imports no numba: opening an index asks here whether there is anything to compile.
+Importing this module loads no numba: opening an index asks here whether there is anything to compile.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pathlib import Path
 from rerank_integrations.core.cache import cache_folder
 
 _PACKAGE = Path(__file__).parent
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# Lines of /proc/cpuinfo that say what a processor can do.
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# The lines of /proc/cpuinfo that tell processors apart by what they can run.
 _CPU_LINES = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU ")
 
 
 @functools.cache
 def code_folders() -> tuple[Path, ...]:
-    """Return the folders that compiled loops may be read from, in this order; the user's choice for numba alone."""
+    """Return the folders to read compiled loops from, in order; only the user's choice for numba if there is one."""
     written = writable_folder()
     if written is not None and written.parent == _chosen():
         return (written,)
@@ -39,10 +39,10 @@ def code_folders() -> tuple[Path, ...]:
 
 @functools.cache
 def writable_folder() -> Path | None:
-    """Return the folder that compiled loops are written to, made if absent; ``None`` if there is no such folder."""
+    """Return the folder to write compiled loops to, made if it is absent; ``None`` if no folder can be written."""
     for folder in _candidates():
         with contextlib.suppress(OSError):
-            # One by one, as `parents` would be made with the usual mode.
+            # The parent separately, since `parents=True` makes folders with the default mode.
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             if _trusted(folder):
@@ -52,12 +52,12 @@ def writable_folder() -> Path | None:
 
 
 def is_complete(nbits: int) -> bool:
-    """Return whether all loops for an index of so many bits are compiled, for this processor and these versions."""
+    """Return whether all loops for an index with this many bits are compiled, for this processor and these versions."""
     return any(_marked(folder, nbits) for folder in code_folders())
 
 
 def mark_complete(folder: Path, nbits: int) -> None:
-    """Record that a folder has all loops for an index of so many bits."""
+    """Record that a folder has all loops for an index with this many bits per dimension."""
     files = sorted(file.name for file in folder.glob("*.nbc"))
     partial = folder / f"{_marker(nbits)}.{os.getpid()}"
     partial.write_text(json.dumps(files))
@@ -65,18 +65,18 @@ def mark_complete(folder: Path, nbits: int) -> None:
 
 
 def _candidates() -> list[Path]:
-    # The same name for the same installation: two of them would write over each other's files.
+    # One name per installation, since two installations would overwrite each other's files.
     name = f"plaid-{hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:16]}"
-    found = [_PACKAGE / "__pycache__"]
+    folders = [_PACKAGE / "__pycache__"]
     if chosen := _chosen():
-        found.insert(0, chosen / name)
-    # Without a home there is no usual folder, and on a read-only system no temporary one.
+        folders.insert(0, chosen / name)
+    # A user without a home has no cache folder, and a read-only system has no temporary one.
     with contextlib.suppress(RuntimeError):
-        found.append(cache_folder().absolute() / "compiled" / name)
+        folders.append(cache_folder().absolute() / "compiled" / name)
     with contextlib.suppress(FileNotFoundError):
         user = os.getuid() if hasattr(os, "getuid") else "user"
-        found.append(Path(tempfile.gettempdir()) / f"rerank-integrations-{user}" / name)
-    return found
+        folders.append(Path(tempfile.gettempdir()) / f"rerank-integrations-{user}" / name)
+    return folders
 
 
 def _chosen() -> Path | None:
@@ -85,17 +85,17 @@ def _chosen() -> Path | None:
 
 
 def _trusted(folder: Path) -> bool:
-    # The package's own folder as its code, the user's as the user says.
+    # The package's own folder is trusted like its code, and the user's choice like the user.
     if folder.parent in (_PACKAGE, _chosen()) or not hasattr(os, "geteuid"):
         return True
-    for place in (folder, folder.parent):
-        status = place.lstat()
+    for directory in (folder, folder.parent):
+        status = directory.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()):
             return False
-        if status.st_mode & _OTHERS_MAY_WRITE:
+        if status.st_mode & _WRITABLE_BY_OTHERS:
             return False
-    # Who can rename a folder above can put another in its place, unless only owners may (as in /tmp).
-    modes = [place.stat().st_mode for place in folder.resolve().parents]
+    # Whoever can rename a folder above can replace it, unless only owners may rename (as in /tmp).
+    modes = [directory.stat().st_mode for directory in folder.resolve().parents]
     return all(not mode & stat.S_IWOTH or mode & stat.S_ISVTX for mode in modes)
 
 
@@ -113,7 +113,7 @@ def _marker(nbits: int) -> str:
 
 @functools.cache
 def _fingerprint() -> str:
-    """Return a name for all that numba looks at before it takes a compiled loop: sources, versions, processor."""
+    """Return a hash of everything on which compiled code depends: sources, versions, numba's settings, processor."""
     digest = hashlib.sha256()
     for file in sorted(_PACKAGE.glob("*.py")):
         digest.update(file.read_bytes())
@@ -128,13 +128,13 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        # In a frozen program.
+        # A frozen program has no metadata of packages.
         return ""
 
 
 def _processor() -> list[str]:
     try:
-        # Of the first core; with hundreds of them the whole takes long to read.
+        # Only the first core's entry: with hundreds of cores the whole file takes long to read.
         with Path("/proc/cpuinfo").open() as file:
             lines = file.read(1 << 14).split("\n\n", 1)[0].splitlines()
     except OSError:

@@ -1,7 +1,8 @@
-"""The codec: a token vector as its nearest centroid, a byte for every 8 / nbits dimensions of the rest, and a scale.
+"""Compression: a token vector becomes a centroid, a byte per 8 / nbits dimensions of the residual, and a scale.
 
-The rest, or residual, is rotated first, so that every corpus has the same codebook; all of it happens in the rotated
-space, where a query goes once. Follows ColBERTv2's residual compression (Santhanam et al., 2022, arXiv:2112.01488).
+Vectors are rotated first, so that one codebook suits the residuals of every corpus. Everything happens in the rotated
+space, into which a query is rotated once. The method follows ColBERTv2's residual compression (Santhanam et al., 2022,
+arXiv:2112.01488). `codecs` says what the codes stand for.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ def random_rotation(dim: int, padded: int) -> Floats:
     """
     normal = np.random.default_rng(1).standard_normal((padded, padded))
     orthogonal, upper = np.linalg.qr(normal)
-    # Signs of the diagonal make the distribution uniform (Mezzadri, 2007, arXiv:math-ph/0609050).
+    # Multiplying by the signs of the diagonal makes the distribution uniform (Mezzadri, 2007, arXiv:math-ph/0609050).
     rotation: Floats = np.ascontiguousarray((orthogonal * np.sign(np.diag(upper)))[:dim], dtype=np.float32)
     return rotation
 
 
 _BLOCK = 1 << 15
-# Tokens whose lengths are computed in one part.
+# The number of tokens whose lengths one thread computes at a time.
 _MEASURED_TOKENS = 1 << 14
-# Residuals of tokens to come may be longer than those of the sample.
+# Residuals of later tokens may be longer than those of the sample.
 _HEADROOM = 1.5
 
 
@@ -86,7 +87,7 @@ def encode(codec: Codec, tokens: NDArray[np.float16] | Floats) -> Codes:
 def _nearest_centroid(codec: Codec) -> NearestCentroid:
     search = _NEAREST.get(codec)
     if search is None:
-        # Another thread's is the same.
+        # Another thread that comes at the same time makes an equal one.
         search = _NEAREST[codec] = NearestCentroid(codec.centroids)
     return search
 
@@ -119,18 +120,18 @@ def _codewords(codec: Codec, residual: Floats) -> tuple[NDArray[np.uint8], Float
 
 
 def train_codec(sample: NDArray[np.float16], tokens: int, nbits: int, *, show_progress: bool | None) -> Codec:
-    """Make a codec for an index of `tokens` tokens from a sample of them, float16, *Shape:* (sample, dim)."""
+    """Train a codec for an index of `tokens` tokens on a sample of them, float16, *Shape:* (sample, dim)."""
     dim = sample.shape[1]
     rotation = random_rotation(dim, -(-dim // 8) * 8)
     rotated = np.empty((len(sample), rotation.shape[1]), dtype=np.float16)
     for start in range(0, len(sample), _BLOCK):
         rotated[start : start + _BLOCK] = sample[start : start + _BLOCK].astype(np.float32) @ rotation
     centroids = train_centroids(rotated, centroid_count(tokens), show_progress=show_progress)
-    # As they will be stored: what is encoded before and after reopening is the same.
+    # Rounded as they are stored, so that encoding gives the same before and after reopening.
     centroids = centroids.astype(np.float16).astype(np.float32)
     some = rotated[:: max(1, len(rotated) // _BLOCK)].astype(np.float32)
     lengths = np.linalg.norm(some - centroids[nearest(some, centroids)], axis=1)
-    # What the sample lacks is far from every centroid, however near all of the sample is.
+    # Vectors that the sample lacks are far from every centroid, however near the whole sample is.
     far = 0.8 * float(np.median(np.linalg.norm(some, axis=1)))
     longest = max(float(lengths.max(initial=0.0)), far, 1e-3) / np.sqrt(rotation.shape[1])
     step = _HEADROOM * longest / np.iinfo(np.uint8).max
@@ -145,7 +146,8 @@ def centroid_count(tokens: int) -> int:
 def _scales(tokens: Floats, residual: Floats, coded: Floats) -> Floats:
     square = np.einsum("ij,ij->i", coded, coded)
     least = np.einsum("ij,ij->i", coded, residual) / square
-    # <centre + scale * coded, token> = <token, token>: errors along the token itself move every score, others cancel.
+    # Solves <centre + scale * coded, token> = <token, token>: errors along the token itself move every score, while
+    # other errors cancel.
     along = np.einsum("ij,ij->i", coded, tokens)
     faithful = np.einsum("ij,ij->i", residual, tokens) / np.where(np.abs(along) < 1e-6, 1, along)
     scales: Floats = np.clip(faithful, 0.5 * least, 1.5 * least)
@@ -157,7 +159,7 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
     lengths = np.empty(len(codes), dtype=np.float32)
 
     def measure(start: int, end: int) -> None:
-        # Copies: for other integers, or arrays that cannot be written, the loop would be compiled once more.
+        # Copies, since numba would compile the loop once more for other integers and for read-only arrays.
         some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
         measure_lengths(centroids, codebook, some, rest, lengths[start:end])
 

@@ -1,4 +1,4 @@
-"""A query's stages on the CPU: in bytes to choose by, in floats for the scores that are told."""
+"""A query's stages on the CPU: bytes choose the passages, floats give the scores that are returned."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from rerank_integrations.core.maxsim import Floats
 
 @dataclass(frozen=True)
 class ByteCodec:
-    """A codec in bytes, each 128 more than what it stands for in units.
+    """The 8-bit form of a codec, for integer products: a byte ``b`` stands for ``(b - 128) * unit``.
 
     Parameters
     ----------
     centroids
-        Uint8, *Shape:* (centroids, dim), flat, padded to a multiple of 4 of them.
+        Uint8, *Shape:* (centroids, dim), flat, padded to a multiple of 4 centroids.
     words
         The codebook's rows, each as one unsigned number, *Shape:* (256,).
     centroid_error, word_error
-        How far a centroid, or a residual of scale 1, may be from what its bytes stand for.
+        The largest distance of a centroid, or of a residual of scale 1, from the vector that its bytes stand for.
     longest_centroid, longest_words
-        How long what the bytes stand for may be.
+        The largest length of a vector that the bytes stand for.
     wide
-        The centroids in float32, *Shape:* (centroids, dim up to a multiple of 16).
+        The centroids in float32, *Shape:* (centroids, dim rounded up to a multiple of 16).
     codebook
-        In float32, flat.
+        The codebook in float32, flat.
     """
 
     centroids: NDArray[np.uint8]
@@ -52,12 +52,12 @@ class ByteCodec:
 
 
 def byte_codec(codec: Codec) -> ByteCodec:
-    """Return it, made once for as long as the codec lives."""
-    found = _BYTE_CODECS.get(codec)
-    if found is None:
-        # Another thread's is the same.
-        found = _BYTE_CODECS[codec] = _to_byte_codec(codec)
-    return found
+    """Return the 8-bit form of a codec; it is made once and lives as long as the codec."""
+    in_bytes = _BYTE_CODECS.get(codec)
+    if in_bytes is None:
+        # Another thread that comes at the same time makes an equal one.
+        in_bytes = _BYTE_CODECS[codec] = _to_byte_codec(codec)
+    return in_bytes
 
 
 _BYTE_CODECS: weakref.WeakKeyDictionary[Codec, ByteCodec] = weakref.WeakKeyDictionary()
@@ -69,8 +69,8 @@ def _to_byte_codec(codec: Codec) -> ByteCodec:
     padded = np.full((-(-count // 4) * 4, dim), 128, dtype=np.uint8)
     padded[:count] = centroids
     words, word_unit = _to_bytes(codec.codebook)
-    # Each byte of a residual is off by as much as its word, at most.
-    each = float(np.sqrt(codec.residual_bytes))
+    # Each byte of a residual is off by at most the error of its word, and errors add up as lengths do.
+    root_bytes = float(np.sqrt(codec.residual_bytes))
     return ByteCodec(
         padded.reshape(-1),
         centroid_unit,
@@ -78,10 +78,10 @@ def _to_byte_codec(codec: Codec) -> ByteCodec:
         max(_longest(_from_bytes(centroids, centroid_unit)), codec.longest_centroid),
         words.view(f"u{words.shape[1]}").reshape(-1),
         word_unit,
-        each * _longest(codec.codebook - _from_bytes(words, word_unit)),
-        each * _longest(_from_bytes(words, word_unit)),
+        root_bytes * _longest(codec.codebook - _from_bytes(words, word_unit)),
+        root_bytes * _longest(_from_bytes(words, word_unit)),
         np.pad(codec.centroids, ((0, 0), (0, -dim % FLOATS))) if dim % FLOATS else codec.centroids,
-        # A copy, as a loop for arrays that cannot be written would be another.
+        # A copy, since numba would compile the loops once more for read-only arrays.
         np.array(codec.codebook).reshape(-1),
     )
 
@@ -100,11 +100,11 @@ def _longest(rows: Floats) -> float:
     return float(np.linalg.norm(rows, axis=1).max())
 
 
-# Below which a stage is not worth another thread's start.
+# A stage over fewer passages or centroids than this is not worth starting another thread.
 _SHARED_PASSAGES = 1 << 13
 _SHARED_CENTROIDS = 1 << 15
-# `nearly` looks at the tokens near each query token's best centroid only. Measured (benchmarks/index.py): a third of
-# the time, and no worse recall than all tokens of all candidates.
+# `token_kernels.nearly` looks only at the tokens near each query token's best centroid. Measured (benchmarks/index.py):
+# a third of the time, and no worse recall than all tokens of all candidates.
 _SLACK = 8
 
 
@@ -121,21 +121,21 @@ class CpuQuery:
         require_compiled(codec.nbits)
         self._codec = codec
         self._count = len(query)
-        self._small = small = byte_codec(codec)
+        self._bytes = in_bytes = byte_codec(codec)
         rotated = codec.rotate(query)
         dim = rotated.shape[1]
         blocks = -(-self._count // FLOATS)
-        self._columns = np.zeros((blocks, small.wide.shape[1], FLOATS), dtype=np.float32)
+        self._columns = np.zeros((blocks, in_bytes.wide.shape[1], FLOATS), dtype=np.float32)
         signed = np.zeros((blocks, dim // 4, FLOATS, 4), dtype=np.int8)
         facts = np.zeros((6, blocks * FLOATS), dtype=np.float32)
         level_unit = centroid_kernels.query_tables(
             rotated,
-            small.centroid_unit,
-            small.centroid_error,
-            small.longest_centroid,
-            small.word_unit,
-            small.word_error,
-            small.longest_words,
+            in_bytes.centroid_unit,
+            in_bytes.centroid_error,
+            in_bytes.longest_centroid,
+            in_bytes.word_unit,
+            in_bytes.word_error,
+            in_bytes.longest_words,
             codec.whole,
             self._columns,
             signed,
@@ -143,13 +143,13 @@ class CpuQuery:
         )
         units, shifts, margins, scaled_margins, factors, level_shifts = facts
         lanes = -(-blocks * FLOATS // BYTES) * BYTES
-        levels = np.empty((len(small.centroids) // dim, lanes), dtype=np.uint8)
+        levels = np.empty((len(in_bytes.centroids) // dim, lanes), dtype=np.uint8)
         columns = signed.reshape(-1).view(np.uint8)
         self._query = token_kernels.Query(
             levels.reshape(-1),
             lanes,
             np.float32(level_unit),
-            small.words,
+            in_bytes.words,
             columns,
             units,
             shifts,
@@ -159,19 +159,19 @@ class CpuQuery:
         )
 
         def score(start: int, end: int) -> None:
-            # Whole groups of four, as the kernel takes them.
+            # The kernel takes whole groups of four.
             rows = slice(start // 4 * 4, end // 4 * 4)
-            some = small.centroids[rows.start * dim : rows.stop * dim]
+            some = in_bytes.centroids[rows.start * dim : rows.stop * dim]
             centroid_kernels.centroid_levels(some, columns, factors, level_shifts, levels[rows])
 
         in_parts(score, len(levels), _SHARED_CENTROIDS)
         self._levels = levels
 
-    def finalists(self, group: Group, probes: int | None, wanted: int, kept: int) -> list[Places]:
-        """Choose those passages of each part whose MaxSim is worth computing; `probes` as of `search.Asked`."""
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Places]:
+        """Choose those passages of each part whose MaxSim is worth computing; see `search.PreparedQuery`."""
         codec = self._codec
         bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
-        found = token_kernels.finalists(
+        ordinals = token_kernels.finalists(
             token_kernels.part_table(group),
             np.dtype(codec.scale_type).itemsize,
             codec.residual_bytes,
@@ -181,17 +181,17 @@ class CpuQuery:
             self._levels,
             len(codec.centroids),
             min(probes or 0, len(codec.centroids)),
-            wanted,
+            candidates,
             _SLACK,
-            kept,
+            finalists,
             bounds,
         )
-        return [found[start:end] for start, end in itertools.pairwise(bounds)]
+        return [ordinals[start:end] for start, end in itertools.pairwise(bounds)]
 
     def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
-        """MaxSim of the passages' decompressed vectors."""
+        """Return the MaxSim of the passages' decompressed vectors."""
         out = np.empty(len(places), dtype=np.float64)
-        codec, small, columns = self._codec, self._small, self._columns.reshape(-1)
+        codec, in_bytes, columns = self._codec, self._bytes, self._columns.reshape(-1)
         row = np.array(token_kernels.segment_row(segment), dtype=np.uintp)
 
         def score(start: int, end: int) -> None:
@@ -203,8 +203,8 @@ class CpuQuery:
                 codec.whole,
                 self._query,
                 places[start:end],
-                small.wide,
-                small.codebook,
+                in_bytes.wide,
+                in_bytes.codebook,
                 columns,
                 out[start:end],
             )

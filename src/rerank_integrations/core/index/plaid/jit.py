@@ -1,50 +1,56 @@
-"""Compiling the inner loops with numba, once per machine."""
+"""Decorators that compile the inner loops with numba, once per machine."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 from rerank_integrations.core.index.plaid.code_folder import code_folders, writable_folder
 
-# Each way in, from Python and from C, takes time to compile. numba's types do not name these options.
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Each wrapper, for callers from Python and from C, takes time to compile. numba's types do not name these options.
 _JIT: Any = functools.partial(
     cast(Any, numba.njit), nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
 
 
-def inlined(function: Any) -> Any:
-    """Compile as a part of the loops that call it."""
-    return _JIT(forceinline=True)(function)
+def inlined(function: F) -> F:
+    """Compile a function as a part of the loops that call it."""
+    return cast(F, _JIT(forceinline=True)(function))
 
 
-def called(function: Any) -> Any:
-    """Compile as a function that only other loops call, inlined where LLVM sees fit."""
-    return _JIT()(function)
+def called(function: F) -> F:
+    """Compile a function that only other loops call, inlined where LLVM sees fit."""
+    return cast(F, _JIT()(function))
 
 
-def apart(function: Any) -> Any:
-    """Compile as a function that only other loops call, and that never becomes a part of them.
+def apart(function: F) -> F:
+    """Compile a function that only other loops call, and that never becomes a part of them.
 
-    Numba's way in from C is another caller, so that LLVM leaves it where it is.
+    Numba's wrapper for callers from C is a second caller, so LLVM does not inline the function.
     """
-    return _JIT(no_cfunc_wrapper=False)(function)
+    return cast(F, _JIT(no_cfunc_wrapper=False)(function))
 
 
-def compiled(function: Any) -> Any:
-    """Compile at the first call, without the interpreter's lock; kept for other processes where a folder can be."""
+def compiled(function: F) -> F:
+    """Compile a function that Python calls, at the first call.
+
+    It runs without the interpreter's lock. The compiled code is stored for other processes if a folder can be written.
+    """
     loop: Any = _JIT(no_cpython_wrapper=False)(function)
     loop._cache = _Caches(function)
-    return loop
+    return cast(F, loop)
 
 
 class _Caches:
-    """A function's compiled code in every folder that may hold it; `numba.core.caching._Cache` to numba."""
+    """A function's compiled code in all folders that may hold it; numba takes it for its own ``caching._Cache``."""
 
     def __init__(self, function: Any) -> None:
         written = writable_folder()
@@ -57,11 +63,11 @@ class _Caches:
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         for cache in (self._written, *self._read):
-            # What a killed process or a full disk left behind is compiled again, whatever pickle says of it.
+            # A killed process or a full disk may leave a broken file, which raises any exception and is compiled again.
             with contextlib.suppress(Exception):
-                found = None if cache is None else cache.load_overload(signature, context)
-                if found is not None:
-                    return found
+                overload = None if cache is None else cache.load_overload(signature, context)
+                if overload is not None:
+                    return overload
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -93,5 +99,5 @@ def _cache(function: Any, folder: Path | None) -> Any:
     try:
         return Cache(function)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):
-        # The sources are in no file, or the user has numba look in other places and there are none.
+        # The source is in no file, or the user has numba look for sources elsewhere and they are not there.
         return None

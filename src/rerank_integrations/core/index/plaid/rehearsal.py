@@ -1,6 +1,6 @@
-"""Program of the process that compiles the loops: it calls each loop once, on a few vectors, as the index would.
+"""Program of the process that compiles the loops: it calls each loop once, on a few vectors, as an index would.
 
-`warming` starts it. The parent's packages are found by the search path that it passes on.
+`warming` starts it with the parent's search path.
 """
 
 from __future__ import annotations

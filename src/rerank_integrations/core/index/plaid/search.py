@@ -1,7 +1,7 @@
 """PLAID search of the segments of one codec: centroid scores, candidates, approximate scores, then MaxSim.
 
 Every stage runs in the caller's thread, so that any number of callers share the cores; only work of many milliseconds
-is spread over the pool. A passage's score depends on its codes and the query alone.
+is spread over the pool (`concurrency.lanes`). A passage's score depends on its codes and the query alone.
 """
 
 from __future__ import annotations
@@ -22,36 +22,38 @@ from rerank_integrations.errors import IndexFormatError
 
 _LOG = logging.getLogger(__name__)
 
-# The centroid stage reads a token in about a nanosecond: up to here, all of them sooner than lists of some.
+# The centroid stage reads a token in about a nanosecond: up to this many, reading all of them takes less time than
+# reading the lists of some.
 _SCANNED_TOKENS = 1 << 19
-_MOST_PROBES = 64
+_MAX_PROBES = 64
 _PROBES = 3
-# For a million tokens at 2 bits; more passages that are nearly as good come with the root of the tokens.
+# For a million tokens at 2 bits. The number of passages that are nearly as good grows with the root of the tokens.
 _CANDIDATES = 160
-_CANDIDATES_A_HIT = 8
-# The last but one stage looks at the tokens near each query token's best centroid only, and keeps so many passages for
-# the last. Measured (benchmarks/index.py): a third of the time, and no worse recall than all tokens of all candidates.
+_CANDIDATES_PER_HIT = 8
+# The last but one stage looks only at the tokens near each query token's best centroid, and keeps this many passages
+# for the last. Measured (benchmarks/index.py): a third of the time, and no worse recall than all tokens of all
+# candidates.
 _FINALISTS = 32
-_FINALISTS_A_HIT = 3
+_FINALISTS_PER_HIT = 3
 
 
-class Asked(Protocol):
-    """What scores passages for a query: `CpuQuery`, or `torch_stages.TorchQuery` on a GPU."""
+class PreparedQuery(Protocol):
+    """A query's tables, which choose and score passages: `CpuQuery`, or `torch_stages.TorchQuery` on a GPU."""
 
-    def finalists(self, group: Group, probes: int | None, wanted: int, kept: int, /) -> list[Places]:
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int, /) -> list[Places]:
         """Choose those passages of each part whose MaxSim is worth computing.
 
         Parameters
         ----------
         probes
-            Only what is near so many of the best centroids of each query token; ``None`` for all passages.
-        wanted, kept
-            How many to keep by their centroids, and of those by nearly their MaxSim.
+            Consider only passages near this many of the best centroids per query token; ``None`` for all passages.
+        candidates, finalists
+            How many passages to keep by their centroids, and how many of those by their approximate MaxSim.
         """
         ...
 
     def scores(self, segment: PlaidSegment, places: Places, /) -> NDArray[np.float64]:
-        """MaxSim of the passages' decompressed vectors."""
+        """Return the MaxSim of the passages' decompressed vectors."""
         ...
 
 
@@ -88,30 +90,32 @@ def search_group(group: Group, query: Floats, k: int, options: SearchOptions, de
     return _searched(group, CpuQuery(group.codec, query), len(query), k, options)
 
 
-def _searched(group: Group, asked: Asked, query_tokens: int, k: int, options: SearchOptions) -> dict[int, float]:
-    found = [part.places for part in group.parts]
-    wanted = max(k, options.n_candidates or _wanted(group, k))
-    if not options.exact and query_tokens and group.found > wanted:
+def _searched(
+    group: Group, query: PreparedQuery, query_tokens: int, k: int, options: SearchOptions
+) -> dict[int, float]:
+    scored = [part.places for part in group.parts]
+    candidates = max(k, options.n_candidates or _candidates(group, k))
+    if not options.exact and query_tokens and group.found > candidates:
         try:
-            kept = max(_FINALISTS, _FINALISTS_A_HIT * k)
-            found = asked.finalists(group, options.n_probe or _probes(group), wanted, kept)
+            finalists = max(_FINALISTS, _FINALISTS_PER_HIT * k)
+            scored = query.finalists(group, options.n_probe or _probes(group), candidates, finalists)
         except IndexError as error:
             names = ", ".join(part.segment.name for part in group.parts)
             raise IndexFormatError(f"of the segments {names} one is damaged: {error}") from error
-    scores = [_scored(part, places, asked) for part, places in zip(group.parts, found, strict=True)]
+    scores = [_scores(part, places, query) for part, places in zip(group.parts, scored, strict=True)]
     bar = score_of_best(scores, k)
     best: dict[int, float] = {}
-    for part, places, row in zip(group.parts, found, scores, strict=True):
+    for part, places, row in zip(group.parts, scored, scores, strict=True):
         reached = row >= bar
         best.update(zip(part.pids[places[reached]].tolist(), row[reached].tolist(), strict=True))
     return best
 
 
-def _scored(part: Part[PlaidSegment], places: Places, asked: Asked) -> NDArray[np.float64]:
+def _scores(part: Part[PlaidSegment], places: Places, query: PreparedQuery) -> NDArray[np.float64]:
     if not len(places):
         return np.empty(0)
     try:
-        return asked.scores(part.segment, places)
+        return query.scores(part.segment, places)
     except IndexError as error:
         raise IndexFormatError(f"segment {part.segment.name} is damaged: {error}") from error
 
@@ -121,17 +125,17 @@ def stored_scores(group: Group, query: Floats, device: str = "cpu") -> dict[int,
     return search_group(group, query, max(1, group.found), SearchOptions(exact=True), device)
 
 
-def _wanted(group: Group, k: int) -> int:
+def _candidates(group: Group, k: int) -> int:
     """Return how many candidates to keep by their centroids."""
-    # More bits tell more of the candidates apart.
+    # More bits distinguish more of the candidates.
     usual = _CANDIDATES * max(1, group.codec.nbits - 1) * max(1.0, math.sqrt(group.tokens / (1 << 20)))
-    return max(_CANDIDATES_A_HIT * k, int(usual))
+    return max(_CANDIDATES_PER_HIT * k, int(usual))
 
 
 def _probes(group: Group) -> int | None:
-    """Return how many centroids to probe a query token; ``None`` to scan, where few enough tokens may be found."""
+    """Return how many centroids to probe per query token; ``None`` to scan all tokens where they are few enough."""
     if group.found_tokens <= _SCANNED_TOKENS:
         return None
-    # A filter thins the lists out: look into as many more of them.
+    # A filter thins the lists out, so in proportion more of them are read.
     probes = math.ceil(_PROBES * group.passages / group.found)
-    return probes if probes <= _MOST_PROBES else None
+    return probes if probes <= _MAX_PROBES else None

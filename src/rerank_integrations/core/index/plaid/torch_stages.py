@@ -1,8 +1,8 @@
 """The stages of PLAID search as torch operations, for an index whose model runs on a GPU.
 
 They compute what the numba stages do, and agree with them within rounding. Everything is float32 whatever the process
-has set: no autocast, and float64 products where it has allowed TF32. What is uploaded of a segment stays on the device
-while the segment is open: 40 bytes a token at 2 bits and 128 dimensions.
+has set: no autocast, and float64 products where it has allowed TF32. An uploaded segment stays on the device while it
+is open: 40 bytes per token at 2 bits and 128 dimensions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSe
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 
-BLOCK_BYTES = 1 << 28
+DEFAULT_BLOCK_BYTES = 1 << 28
 _UPLOADED_ROWS = 1 << 20
-# Of a device's memory, left to the model.
-_RESERVED = 0.25
+# The share of a device's memory that is left to the model.
+_RESERVED_SHARE = 0.25
 
 K = TypeVar("K", Codec, PlaidSegment)
 V = TypeVar("V")
@@ -37,8 +37,8 @@ V = TypeVar("V")
 class TorchQuery:
     """A query's tables for one codec, on a device.
 
-    A passage's score depends on its codes and the query; on the passages beside it by float32 rounding alone, since
-    cuBLAS may add in another order for another number of rows. Any number of threads may have one each.
+    A passage's score depends on its codes and the query. The passages beside it change it by float32 rounding alone,
+    since cuBLAS may add in another order for another number of rows. Any number of threads may have one each.
 
     Parameters
     ----------
@@ -46,19 +46,20 @@ class TorchQuery:
         Float32, *Shape:* (query tokens, dim).
     device
         ``"cuda"`` (the thread's current device) or any torch device. Its memory holds the codec's centroids in float32
-        while that is open, and 4 bytes a centroid and query token while this is.
+        while the codec is open, and 4 bytes per centroid and query token while this lives.
     block_bytes
-        About what a stage takes while it runs, unless one passage alone takes more; thrice that where TF32 is allowed.
+        About the memory that a stage takes while it runs, unless one passage alone takes more; three times that where
+        TF32 is allowed.
 
     Raises
     ------
     torch.cuda.OutOfMemoryError
-        By any method, if the device's memory does not hold that, or the segment with a quarter to spare.
+        By any method, if that does not fit in the device's memory, or the segment does not with a quarter to spare.
     IndexError
         By `approximate` and `scores`, if a segment names a centroid that the codec does not have.
     """
 
-    def __init__(self, codec: Codec, query: Floats, device: str, *, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, codec: Codec, query: Floats, device: str, *, block_bytes: int = DEFAULT_BLOCK_BYTES) -> None:
         self._block_bytes = block_bytes
         self._device = _indexed(torch.device(device))
         self._count = len(query)
@@ -67,29 +68,29 @@ class TorchQuery:
         with _plain(self._device):
             self._codec = _CODECS.get(codec, self._device)
             self._columns = torch.from_numpy(codec.rotate(query)).to(self._device).T
-            # A row a centroid, as both stages look them up.
+            # One row per centroid, as both stages look them up.
             self._scores = _product(self._codec.centroids, self._columns)
 
     def approximate(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
         """Score passages by their centroids, with scores below 0 as 0; a passage without tokens scores 0."""
-        # Codes and their numbers, and what `embedding_bag` notes: of each token, and of each passage and query token.
+        # Bytes per token, and per passage: codes, their numbers, and what `embedding_bag` stores for each query token.
         costs = 32, 12 * self._count + 64
         return self._in_blocks(segment, places, costs, self._by_centroids)
 
-    def finalists(self, group: Group, probes: int | None, wanted: int, kept: int) -> list[Places]:
-        """Choose the `wanted` passages that are best by their centroids; their MaxSim costs little here."""
-        found = [part.places for part in group.parts]
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Places]:
+        """Choose the passages whose MaxSim is worth computing: all the candidates, since it costs little here."""
+        considered = [part.places for part in group.parts]
         if probes is not None:
-            chosen = self.probed(probes)
-            met = [_met(part, chosen) for part in group.parts]
-            # All of them, by their centroids, where too few were met.
-            found = met if sum(map(len, met)) >= wanted else found
-        scores = [self.approximate(part.segment, places) for part, places in zip(group.parts, found, strict=True)]
-        bar = score_of_best(scores, wanted)
-        return [places[row >= bar] for places, row in zip(found, scores, strict=True)]
+            marked = self.probed(probes)
+            listed = [_listed(part, marked) for part in group.parts]
+            # Where the lists name too few, all passages are considered.
+            considered = listed if sum(map(len, listed)) >= candidates else considered
+        scores = [self.approximate(part.segment, places) for part, places in zip(group.parts, considered, strict=True)]
+        bar = score_of_best(scores, candidates)
+        return [places[row >= bar] for places, row in zip(considered, scores, strict=True)]
 
     def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
-        """MaxSim of the passages' decompressed vectors; a passage without tokens scores minus one a query token."""
+        """Return the MaxSim of the passages' decompressed vectors; without tokens it is minus one per query token."""
         residual_bytes = segment.residuals.shape[1]
         costs = 32 + 5 * residual_bytes + 4 * self._columns.shape[0] + 12 * self._count, 16 * self._count + 64
         return self._in_blocks(segment, places, costs, self._decompressed)
@@ -117,7 +118,7 @@ class TorchQuery:
         with _plain(self._device):
             uploaded = _SEGMENTS.get(segment, self._device)
             if uploaded.highest >= len(self._scores):
-                # Here, since a look-up out of range would end CUDA for the whole process.
+                # Checked before the look-up: one out of range would end CUDA for the whole process.
                 raise IndexError(f"centroid {uploaded.highest} of {len(self._scores)} in segment {segment.name}")
             for block in _blocks(lengths * costs[0] + costs[1], self._block_bytes):
                 rows = _rows(segment, uploaded, places[block], int(lengths[block].sum()))
@@ -130,26 +131,27 @@ class TorchQuery:
 
     def _decompressed(self, uploaded: _Uploaded, rows: _Rows) -> torch.Tensor:
         residuals = uploaded.residuals[rows.tokens]
-        # As numbers: torch takes bytes for a mask.
+        # Converted to int32, since torch takes bytes for a mask.
         codewords = self._codec.codebook.index_select(0, residuals.reshape(-1).int())
         values = _product(codewords.view(len(residuals), self._columns.shape[0]), self._columns)
         scales = (uploaded.scales[rows.tokens] * self._step)[:, None]
         centres = self._scores.index_select(0, uploaded.codes[rows.tokens])
         values = values.add_(centres).mul_(scales) if self._whole else values.mul_(scales).add_(centres)
-        each = torch.arange(len(values), dtype=torch.int32, device=self._device)
-        best = _maxima(values, each, rows.bounds)
+        all_rows = torch.arange(len(values), dtype=torch.int32, device=self._device)
+        best = _maxima(values, all_rows, rows.bounds)
         best[rows.bounds.diff() == 0] = -1
         return best.sum(dim=1, dtype=torch.float64)
 
 
-def _met(part: Part[PlaidSegment], chosen: NDArray[np.uint8]) -> Places:
+def _listed(part: Part[PlaidSegment], chosen: NDArray[np.uint8]) -> Places:
+    """Return the passages of a part that the lists of the chosen centroids name; all of a part without lists."""
     segment = part.segment
     if segment.list_starts is None or segment.listed is None:
         return part.places
     marks = np.zeros(len(segment.offsets) - 1, dtype=np.uint8)
     mark_listed(chosen, segment.list_starts, segment.listed, marks)
-    met: Places = part.places[marks[part.places] != 0]
-    return met
+    listed: Places = part.places[marks[part.places] != 0]
+    return listed
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Uploaded:
-    """A segment on a device: what its arrays hold, of types that torch computes with."""
+    """A segment on a device, its arrays converted to types that torch computes with."""
 
     codes: torch.Tensor
     residuals: torch.Tensor
@@ -173,27 +175,27 @@ class _Uploaded:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Passages one after the other: their tokens in the segment, and int32 bounds between them, from 0."""
+    """Consecutive passages: their tokens in the segment, and int32 bounds between them, from 0."""
 
     tokens: slice | torch.Tensor
     bounds: torch.Tensor
 
 
 class Uploads(Generic[K, V]):
-    """What has been uploaded of objects, by device, for as long as they live."""
+    """Uploaded copies of objects by device, which live as long as the objects."""
 
     def __init__(self, upload: Callable[[K, torch.device], V]) -> None:
         self._upload: Callable[[K, torch.device], V] = upload
-        self._held: weakref.WeakKeyDictionary[K, dict[torch.device, V]] = weakref.WeakKeyDictionary()
+        self._copies: weakref.WeakKeyDictionary[K, dict[torch.device, V]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def get(self, key: K, device: torch.device) -> V:
-        """Return it, uploaded once; another thread that wants it meanwhile waits."""
+        """Return the copy on a device, uploading it the first time; other threads wait meanwhile."""
         with self._lock:
-            held = self._held.setdefault(key, {})
-            if device not in held:
-                held[device] = self._upload(key, device)
-            return held[device]
+            copies = self._copies.setdefault(key, {})
+            if device not in copies:
+                copies[device] = self._upload(key, device)
+            return copies[device]
 
 
 def _tables(codec: Codec, device: torch.device) -> _Tables:
@@ -220,27 +222,27 @@ def _require_room(segment: PlaidSegment, device: torch.device) -> None:
         return
     needed = segment.residuals.nbytes + 8 * len(segment.codes) + segment.offsets.nbytes
     free, total = torch.cuda.mem_get_info(device)
-    # Torch keeps memory that nothing uses any more.
+    # Torch reserves memory that nothing uses any more.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if free - needed < _RESERVED * total:
+    if free - needed < _RESERVED_SHARE * total:
         raise torch.cuda.OutOfMemoryError(
             f"segment {segment.name} takes {needed} bytes on {device}, which has {free} free of {total}; "
-            f"expected {_RESERVED:.0%} to remain"
+            f"expected {_RESERVED_SHARE:.0%} to remain"
         )
 
 
 def _put(array: NDArray[Any], dtype: type[np.generic], device: torch.device) -> torch.Tensor:
     kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
-    kept = torch.empty(array.shape, dtype=kind, device=device)
+    tensor = torch.empty(array.shape, dtype=kind, device=device)
     for start in range(0, len(array), _UPLOADED_ROWS):
         rows = slice(start, start + _UPLOADED_ROWS)
-        # A copy: the map is read-only, and of unsigned numbers torch computes with bytes alone.
-        kept[rows] = torch.from_numpy(np.array(array[rows], dtype=dtype))
-    return kept
+        # A copy, since the memory map is read-only, and bytes are the only unsigned numbers that torch computes with.
+        tensor[rows] = torch.from_numpy(np.array(array[rows], dtype=dtype))
+    return tensor
 
 
 def _indexed(device: torch.device) -> torch.device:
-    # "cuda" is another device in a thread that chose another.
+    # "cuda" means a different device in each thread that has chosen one.
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
@@ -248,22 +250,22 @@ def _indexed(device: torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def _plain(device: torch.device) -> Iterator[None]:
-    # Callers may have autocast on, in their thread.
+    # The calling thread may have autocast on.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         yield
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     matmul = torch.backends.cuda.matmul
-    # The newer of torch's two settings; the older one raises where both were used.
+    # The newer of torch's two settings: reading the older one raises where both were used.
     precision = getattr(matmul, "fp32_precision", None)
     allowed = matmul.allow_tf32 if precision is None else precision == "tf32"
-    # TF32 keeps 10 bits, which are too few; the setting is the whole process's, so it is left alone.
+    # TF32 has 10 bits, which are too few. The setting belongs to the whole process, so it is left alone.
     return (left.double() @ right.double()).float() if allowed else left @ right
 
 
 def _maxima(table: torch.Tensor, rows: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    # Look-up and segmented maximum in one kernel, without atomics; zeros for a segment of no rows.
+    # One kernel for the look-up and the maximum per segment, without atomics; a segment of no rows gets zeros.
     if not len(rows):
         return table.new_zeros(len(bounds) - 1, table.shape[1])
     return embedding_bag(rows, table, bounds, mode="max", include_last_offset=True)
@@ -271,9 +273,9 @@ def _maxima(table: torch.Tensor, rows: torch.Tensor, bounds: torch.Tensor) -> to
 
 def _rows(segment: PlaidSegment, uploaded: _Uploaded, places: Places, total: int) -> _Rows:
     device = uploaded.offsets.device
-    where = torch.from_numpy(places.astype(np.int64)).to(device)
-    starts = uploaded.offsets[where]
-    lengths = uploaded.offsets[where + 1] - starts
+    numbers = torch.from_numpy(places.astype(np.int64)).to(device)
+    starts = uploaded.offsets[numbers]
+    lengths = uploaded.offsets[numbers + 1] - starts
     bounds = torch.zeros(len(places) + 1, dtype=torch.int32, device=device)
     bounds[1:] = lengths.cumsum(0)
     if (np.diff(places) == 1).all():
@@ -283,12 +285,12 @@ def _rows(segment: PlaidSegment, uploaded: _Uploaded, places: Places, total: int
     return _Rows(shifts.add_(torch.arange(total, device=device)), bounds)
 
 
-def _blocks(costs: NDArray[np.int64], most: int) -> Iterator[slice]:
+def _blocks(costs: NDArray[np.int64], max_cost: int) -> Iterator[slice]:
     ends = np.cumsum(costs)
     start = 0
     while start < len(costs):
         before = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        end = max(start + 1, int(np.searchsorted(ends, before + max_cost, side="right")))
         yield slice(start, end)
         start = end
 

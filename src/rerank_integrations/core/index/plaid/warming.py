@@ -1,9 +1,10 @@
-"""Compiling the loops in a process of its own, before they are needed.
+"""Compilation of the loops in a process of its own, before they are needed.
 
-Compiling takes some ten seconds of a core, most of them with the interpreter's lock held: a process that serves would
-stand still. So a child compiles and fills numba's cache, once per machine, and its parent only loads from there.
+Compiling takes some ten seconds of a core, most of them with the interpreter's lock held, so a process that serves
+would stand still. Therefore a child process compiles and fills numba's cache, once per machine, and its parent only
+loads from there. The child runs `rehearsal`, which this module names as text and does not import.
 
-Imports no numba but in the child.
+Importing this module loads no numba.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rerank_integrations.core.index.plaid.code_folder import is_complete, writab
 
 _LOG = logging.getLogger(__name__)
 
-# A child that takes longer hangs; then the caller compiles.
-_LONGEST_SECONDS = 600.0
-# Nothing is imported before the parent's path is in place: the working folder stands first in a child's own.
+# A child that takes longer hangs, and its parent compiles instead.
+_CHILD_TIMEOUT_SECONDS = 600.0
+# The parent's search path comes before the first import, since a child's own begins with the working folder.
 _CHILD = (
     "import sys; sys.path[:] = sys.argv[3:]; from rerank_integrations.core.index.plaid.rehearsal import main; main()"
 )
@@ -32,48 +33,50 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def start_compiling(nbits: int) -> None:
-    """Have the loops for an index of so many bits compiled by a child, unless they are or another process does so.
+    """Start a child that compiles the loops for an index with this many bits per dimension.
 
-    Tried once per process.
+    Nothing starts if they are compiled, if another process compiles them, or if this process has tried before.
     """
-    here = _here()
-    if nbits not in here.asked and not is_complete(nbits) and _can_start():
-        here.child(nbits, waits=False)
-    here.asked.add(nbits)
+    children = _children_here()
+    if nbits not in children.tried and not is_complete(nbits) and _can_start():
+        children.start(nbits, waits=False)
+    children.tried.add(nbits)
 
 
 def require_compiled(nbits: int) -> None:
-    """Wait until a child has compiled the loops for an index of so many bits; other threads go on meanwhile.
+    """Wait until a child has compiled the loops for an index with this many bits; other threads go on meanwhile.
 
-    Where no child can do it, because no folder can be written or it failed, the loops are compiled at their first call.
+    If no child can do it, because no folder can be written or it failed, the loops are compiled at their first call.
     """
-    here = _here()
-    if nbits in here.ready:
+    children = _children_here()
+    if nbits in children.ready:
         return
     while not is_complete(nbits) and _can_start():
-        child = here.child(nbits, waits=True)
+        child = children.start(nbits, waits=True)
         if child is None:
             break
-        child.ended.wait(_LONGEST_SECONDS)
-        # One that was started ahead leaves at once where another process compiles: then one that waits for that.
+        child.ended.wait(_CHILD_TIMEOUT_SECONDS)
+        # A child that was started ahead ends at once if another process compiles. The next one waits for that process.
         if child.waits and not is_complete(nbits):
             _LOG.warning("the search loops are compiled in this process, since a child did not: %s", child.message())
             break
-    here.ready.add(nbits)
+    children.ready.add(nbits)
 
 
 def mark_ready(nbits: int) -> None:
     """Have this process use the loops for an index with this many bits per dimension as they are, without a child."""
-    _here().ready.add(nbits)
+    _children_here().ready.add(nbits)
 
 
 class _Child:
+    """A process that compiles, and the thread that waits for its end."""
+
     def __init__(self, nbits: int, waits: bool) -> None:
         self.waits = waits
         self.ended = threading.Event()
-        self._said = b""
+        self._errors = b""
         command = [sys.executable, "-c", _CHILD, str(nbits), "wait" if waits else "leave", *sys.path]
-        # Its standard input ends when this process does, however it does.
+        # The child's standard input ends when this process ends, in whatever way.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -92,29 +95,29 @@ class _Child:
         self._process.wait()
 
     def message(self) -> str:
-        lines = self._said.decode(errors="replace").strip().splitlines()
+        lines = self._errors.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self._process.returncode}"
 
     def _reap(self) -> None:
         assert self._process.stderr is not None and self._process.stdin is not None
-        with self._process.stderr as said:
-            self._said = said.read()
+        with self._process.stderr as errors:
+            self._errors = errors.read()
         self._process.wait()
         self._process.stdin.close()
         self.ended.set()
 
 
-class _Here:
-    """A process's children, one per kind of index, the kinds that are compiled, and those that were asked for."""
+class _Children:
+    """The compiling children of a process, by bits per dimension, and which bits are ready or were tried."""
 
     def __init__(self) -> None:
-        self.asked: set[int] = set()
+        self.tried: set[int] = set()
         self.ready: set[int] = set()
         self._children: dict[int, _Child] = {}
         self._lock = threading.Lock()
 
-    def child(self, nbits: int, *, waits: bool) -> _Child | None:
-        """Return the child that compiles, started unless there is one; ``None`` if the system refuses."""
+    def start(self, nbits: int, *, waits: bool) -> _Child | None:
+        """Return the child that compiles, starting one if none runs; ``None`` if the system refuses."""
         with forks_held_off(), self._lock:
             child = self._children.get(nbits)
             if child is None or child.ended.is_set():
@@ -132,23 +135,23 @@ class _Here:
 
 
 @functools.cache
-def _of_process(pid: int) -> _Here:
-    # By process: a forked child has none of its parent's threads, and its parent's children are not its own.
-    here = _Here()
+def _of_process(pid: int) -> _Children:
+    # One per process: a forked child has none of its parent's threads, and its parent's children are not its own.
+    children = _Children()
 
     def stop() -> None:
         if os.getpid() == pid:
-            here.stop()
+            children.stop()
 
     atexit.register(stop)
-    return here
+    return children
 
 
-def _here() -> _Here:
+def _children_here() -> _Children:
     return _of_process(os.getpid())
 
 
 def _can_start() -> bool:
-    # In a frozen program or an embedding one, the executable is not an interpreter.
+    # The executable of a frozen program, or of one that embeds Python, is not an interpreter.
     interpreter = Path(sys.executable or "").name.lower().startswith(("python", "pypy"))
     return interpreter and not getattr(sys, "frozen", False) and writable_folder() is not None
