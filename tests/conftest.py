@@ -1,4 +1,4 @@
-"""Checkpoints and models that every test may use. Nothing here reaches for a network."""
+"""Checkpoints and models for every test, all made locally: no test uses a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors where they came from another process."""
+"""Errors that cross a process boundary."""
 
 from __future__ import annotations
 

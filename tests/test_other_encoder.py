@@ -1,4 +1,4 @@
-"""An index with an encoder of the user's own: no torch needed, so this runs on every Python."""
+"""An index with the user's own encoder: it needs no torch, so this runs on every Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package as a whole: what importing it costs, its version and its size."""
+"""The package as a whole: the cost of its import, its version and its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MaxSim against its definition, token by token in float64."""
+"""MaxSim, compared with its definition, token by token in float64."""
 
 from __future__ import annotations
 

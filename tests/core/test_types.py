@@ -1,4 +1,4 @@
-"""Passages and hits, and what is taken for one."""
+"""Passages and hits, and the values that are accepted as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training changed, stored as matrices of low rank."""
+"""Changes by training, stored as matrices of low rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One index and one model under many threads and many tasks: every answer is the serial one."""
+"""One index and one model under many threads and tasks give the answers of one thread."""
 
 from __future__ import annotations
 

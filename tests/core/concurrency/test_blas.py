@@ -1,4 +1,4 @@
-"""Small matrix products take one BLAS thread, and leave the process's setting as it was."""
+"""Small matrix products use one BLAS thread and leave the process's setting unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threads of the package's own leave torch's number of threads to everybody else."""
+"""The package's own threads leave torch's number of threads unchanged for everybody else."""
 
 from __future__ import annotations
 

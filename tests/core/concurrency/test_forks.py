@@ -1,4 +1,4 @@
-"""A child of a fork can use every model and every index, whatever its parent's other threads did at that moment."""
+"""A forked child can use every model and index, whatever the parent's other threads did at that moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model under many threads gives the serial answers."""
+"""One model under many threads gives the answers of one thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays mapped from ``.npy`` files: as numpy wrote them, or an error; no Python is parsed."""
+"""Arrays mapped from ``.npy`` files equal numpy's, or raise an error; no Python literal is evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad arguments, models and paths: a clear error or the natural empty answer, and nothing lost."""
+"""Bad arguments, models and paths raise a clear error or give an empty answer, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the catalog holds: every changed value is found, nothing foreign is run or believed, older formats open."""
+"""Every changed value of the catalog is detected, nothing foreign is run or believed, and older formats open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index through its public interface, against brute force over the same vectors."""
+"""An index through its public interface, compared with brute force over the same vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that are no index and files that are damaged: an error that names them, and the rest kept."""
+"""Folders that are not an index and damaged files raise an error that names them; the rest stays readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attacks of ``python -m endurance`` run, in a small share, and find nothing."""
+"""A small share of the attacks of ``python -m endurance`` finds no error."""
 
 from __future__ import annotations
 

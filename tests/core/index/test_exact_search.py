@@ -1,4 +1,4 @@
-"""Exact search of enough tokens that they are scored in bfloat16 first, where the processor has it: the same hits."""
+"""Exact search that scores many tokens in bfloat16 first, where the processor has it, gives the same hits."""
 
 from __future__ import annotations
 

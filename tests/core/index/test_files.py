@@ -1,4 +1,4 @@
-"""An index on disk: its segments, its size, and how it is made, opened, moved and closed."""
+"""An index on disk: its segments and size; how it is created, opened, moved and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters, against a predicate in plain Python that says what MongoDB means by each operator."""
+"""Filters, compared with a Python predicate that follows MongoDB's definition of each operator."""
 
 from __future__ import annotations
 

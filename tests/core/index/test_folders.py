@@ -1,4 +1,4 @@
-"""What a writer removes: folders that its own catalog logged, once no reader needs them, where it was opened."""
+"""A writer removes only folders that its own catalog logged, once no reader needs them, where it was opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that fills up: the write is refused, and everything that was committed stays."""
+"""A full disk refuses the write, and everything that was committed stays."""
 
 from __future__ import annotations
 

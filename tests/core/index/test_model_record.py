@@ -1,4 +1,4 @@
-"""An index is data: opening and searching one runs no code, reads no folder and reaches no place that it names."""
+"""An index is data: opening and searching one runs no code, and reads no folder and contacts no host that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any sequence of changes leaves the index that one would make at once of what is left, exact or compressed."""
+"""Any sequence of changes gives the same index as one upsert of the remaining passages, exact or compressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many readers beside one writer, in this process and in others; read-only media."""
+"""Many readers beside one writer, in this process and in others, and on read-only media."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MaxSim in bfloat16: how far it may be from the true one, told as a bound that holds on any processor."""
+"""MaxSim in bfloat16 stays within a bound of the exact score that holds on any processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints whose scores would mean nothing are refused, by name and with the reason, before any score."""
+"""Checkpoints with meaningless scores are refused by name and reason before any score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ColBERTModel` on a Stanford directory against colbert-ai's own encoder, text by text."""
+"""`ColBERTModel` on a Stanford directory, compared with colbert-ai's own encoder, text by text."""
 
 from __future__ import annotations
 

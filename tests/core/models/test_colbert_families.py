@@ -1,4 +1,4 @@
-"""ColBERT checkpoints over every encoder: MaxSim of what sentence-transformers encodes, any length and script."""
+"""ColBERT checkpoints over every encoder: MaxSim of sentence-transformers' vectors, at any length, in any script."""
 
 from __future__ import annotations
 

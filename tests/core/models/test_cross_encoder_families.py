@@ -1,4 +1,4 @@
-"""Cross-encoders of every family: what sentence-transformers scores, at any length and in any script."""
+"""Cross-encoders of every family: sentence-transformers' scores, at any length, in any script."""
 
 from __future__ import annotations
 

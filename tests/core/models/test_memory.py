@@ -1,4 +1,4 @@
-"""Who uses a loaded model, when it goes, and that its memory goes with it."""
+"""Users of a loaded model, when it is unloaded, and that its memory is released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operating system sees: resident memory, threads, and an interpreter that ends. Each in a fresh process."""
+"""Resident memory, threads and the end of an interpreter, each measured in a new process."""
 
 from __future__ import annotations
 

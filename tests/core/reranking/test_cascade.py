@@ -1,4 +1,4 @@
-"""Cascades: what each stage gets, what is said of it, and what comes back when time runs out or a stage fails."""
+"""Cascades: the input of each stage, its note, and the result when time runs out or a stage fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model cuts of a text or a query is told, and refused where it is to be strict."""
+"""Truncation of a text or a query is reported, and refused in strict mode."""
 
 from __future__ import annotations
 

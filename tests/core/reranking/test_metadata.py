@@ -1,4 +1,4 @@
-"""Scores and notes in metadata: never over what is the user's, and found again."""
+"""Scores and notes in metadata never overwrite the user's keys, and can be read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one order, cut and threshold: `rerank` with scorers whose scores are known."""
+"""The order, cut and threshold of `rerank`, with scorers of known scores."""
 
 from __future__ import annotations
 

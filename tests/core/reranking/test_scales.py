@@ -1,4 +1,4 @@
-"""What scores mean: the four scales, thresholds on them, and scores that are no numbers."""
+"""The four scales of scores, thresholds on them, and scores that are not numbers."""
 
 from __future__ import annotations
 

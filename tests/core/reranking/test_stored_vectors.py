@@ -1,4 +1,4 @@
-"""Reranking from an index's stored vectors and from the cache: the scores, what is encoded, what the notes say."""
+"""Reranking from an index's stored vectors and from the cache: scores, encoded texts and notes."""
 
 from __future__ import annotations
 

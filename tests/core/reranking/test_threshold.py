@@ -1,4 +1,4 @@
-"""`fit_threshold` against trying every threshold."""
+"""`fit_threshold`, compared with a trial of every threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows: where they are cut, that the best one counts, and that its span comes back."""
+"""Windows: their boundaries, the best one's score, and its span in the note."""
 
 from __future__ import annotations
 

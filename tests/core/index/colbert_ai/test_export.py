@@ -1,4 +1,4 @@
-"""Exporting indexes to colbert-ai's format; test_interop has colbert-ai search them."""
+"""Exports of indexes to colbert-ai's format; in test_interop colbert-ai searches them."""
 
 from __future__ import annotations
 

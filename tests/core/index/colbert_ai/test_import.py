@@ -1,4 +1,4 @@
-"""Importing index folders in colbert-ai's format, against a NumPy MaxSim over its decompression."""
+"""Imports of index folders in colbert-ai's format, compared with NumPy's MaxSim over its decompression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""colbert-ai's own indexer, codec and scorer against our reading and writing of its index folders."""
+"""colbert-ai's own indexer, codec and scorer, compared with this package's reading and writing of its folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading index folders in colbert-ai's format: what is sound opens, everything else is refused with a clear error."""
+"""Reading index folders in colbert-ai's format: sound ones open, all others raise a clear error."""
 
 from __future__ import annotations
 

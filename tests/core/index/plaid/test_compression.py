@@ -1,4 +1,4 @@
-"""When an index is compressed, and that nothing but the vectors' precision changes by it."""
+"""An index compresses itself past a size, and only the precision of its vectors changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged files of a compressed index: told by name, never read past their end."""
+"""Damaged files of a compressed index are named in an error and never read past their end."""
 
 from __future__ import annotations
 

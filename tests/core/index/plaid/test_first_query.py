@@ -1,4 +1,4 @@
-"""Loops of a compressed index are compiled before the first query, elsewhere, and kept where only this user writes."""
+"""Kernels are compiled before the first query, in another process, and stored where only this user can write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another processor finds the same: the loops compiled for one without vectors of 512 bits."""
+"""Kernels compiled for a processor without 512-bit vectors give the same hits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of compressed vectors: what the files stand for, how true that is, and how many passages are found."""
+"""Scores of compressed vectors: what the files mean, how exact they are, and the recall of a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph backends: in float32 the scores of torch, in 8 bits close to them, for every kind of checkpoint."""
+"""Graph backends give torch's scores in float32, and close ones in 8 bits, for every kind of checkpoint."""
 
 from __future__ import annotations
 

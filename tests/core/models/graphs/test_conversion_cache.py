@@ -1,4 +1,4 @@
-"""Converted graphs are kept: made once, whole or not at all, the same wherever the folder lies."""
+"""Converted graphs are cached: made once, complete or not at all, and equal wherever the folder is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph that strays from torch on the processor at hand is not served: something slower is, and says so."""
+"""A graph that deviates from torch on this processor is not used; a slower backend is, with a warning."""
 
 from __future__ import annotations
 

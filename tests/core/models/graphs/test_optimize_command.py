@@ -1,4 +1,4 @@
-"""``rerank-integrations optimize``. Here and not in tests/cli: those also run where no backend is installed."""
+"""``rerank-integrations optimize``; not in tests/cli, which also runs where no backend is installed."""
 
 from __future__ import annotations
 
