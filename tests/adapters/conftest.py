@@ -48,8 +48,8 @@ def passages() -> list[Passage]:
     from rerank_integrations import Passage
 
     return [
-        Passage(f"p{place:02}", text, {"year": 2000 + place % 20, "tags": ["even" if place % 2 == 0 else "odd"]})
-        for place, text in enumerate(ENGLISH[:48])
+        Passage(f"p{number:02}", text, {"year": 2000 + number % 20, "tags": ["even" if number % 2 == 0 else "odd"]})
+        for number, text in enumerate(ENGLISH[:48])
     ]
 
 

@@ -104,7 +104,7 @@ def test_negative_top_n(harness: Any, cross_encoder: CrossEncoderModel, colbert:
 
 def test_k_over_the_number_of_passages(harness: Any, small: ColBERTIndex) -> None:
     rows = harness.retrieve(harness.retriever(small, k=1000), "why is Mars red")
-    assert sorted(ids(rows)) == [f"p0{place}" for place in range(5)]
+    assert sorted(ids(rows)) == [f"p0{number}" for number in range(5)]
 
 
 def test_candidates_of_one_id_are_all_kept(
@@ -126,11 +126,11 @@ def test_unknown_filter_operator(harness: Any, index: ColBERTIndex) -> None:
 
 
 def test_folder_that_is_no_index(harness: Any, tmp_path: Path, colbert: ColBERTModel) -> None:
-    for place in (tmp_path, tmp_path / "absent"):
+    for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(IndexFormatError, match="not an index"):
-            harness.retriever(place)
+            harness.retriever(path)
         with pytest.raises(IndexFormatError, match="not an index"):
-            harness.colbert_rerank(model=colbert, index=place)
+            harness.colbert_rerank(model=colbert, index=path)
 
 
 @pytest.mark.parametrize("wrong", [None, 7, ["index"]])

@@ -1,4 +1,4 @@
-"""CascadeRerank in both frameworks: the core's cascade, and what it says when it is stopped."""
+"""CascadeRerank in both frameworks: the core's cascade, and its notes when it is stopped."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ async def test_is_the_cores_cascade(
     cascade.top_n = top_n
     assert harness.noted(cascade, harness.candidates(chosen), query) == expected
     assert len(expected) == (5 if top_n is None else top_n)
-    assert ids(await harness.arerank(cascade, harness.candidates(chosen), query)) == [one.id for one in expected]
-    for one in expected:
-        assert set(one.note["rerank_scores"]) == {"ColBERTRerank", "CrossEncoderRerank"}
-        assert one.note["rerank_stage"] == "CrossEncoderRerank"
+    assert ids(await harness.arerank(cascade, harness.candidates(chosen), query)) == [row.id for row in expected]
+    for row in expected:
+        assert set(row.note["rerank_scores"]) == {"ColBERTRerank", "CrossEncoderRerank"}
+        assert row.note["rerank_stage"] == "CrossEncoderRerank"
         # The place before the first stage, among the candidates.
-        assert chosen[one.note["retrieval_rank"] - 1].id == one.id
+        assert chosen[row.note["retrieval_rank"] - 1].id == row.id
 
 
 def test_each_stage_reads_its_own_text_and_its_own_windows(
@@ -108,14 +108,14 @@ def test_each_stage_reads_its_own_text_and_its_own_windows(
     got = harness.noted(harness.cascade_rerank(stages=stages), harness.candidates(chosen), QUERY)
     by_colbert = {hit.id: hit.score for hit in rerank(QUERY, chosen, colbert, window=24)}
     with_metadata = {
-        one.id: float(len(f"year: {one.metadata['year']}\ntags: {one.metadata['tags']}\n\n{one.text}"))
-        for one in chosen
+        row.id: float(len(f"year: {row.metadata['year']}\ntags: {row.metadata['tags']}\n\n{row.text}"))
+        for row in chosen
     }
-    assert {one.id: one.note["rerank_scores"] for one in got} == {
+    assert {row.id: row.note["rerank_scores"] for row in got} == {
         name: {"ColBERTRerank": by_colbert[name], "CrossEncoderRerank": with_metadata[name]} for name in by_colbert
     }
     # Notes are of the stage that gave the score.
-    assert all("window_start" not in one.note and one.note["score_scale"] == "own" for one in got)
+    assert all("window_start" not in row.note and row.note["score_scale"] == "own" for row in got)
 
 
 def test_equal_stages_have_names_of_their_own(harness: Any) -> None:
@@ -136,19 +136,19 @@ def test_a_stage_that_fails_leaves_the_order_before_it(
     broken = harness.cross_encoder_rerank(model=Failing(error), top_n=2)
     first = harness.colbert_rerank(model=colbert, top_n=4)
     got = harness.noted(harness.cascade_rerank(stages=[first, broken]), harness.candidates(chosen), QUERY)
-    assert [(one.id, one.score) for one in got] == [
+    assert [(row.id, row.score) for row in got] == [
         (hit.id, hit.score) for hit in rerank(QUERY, chosen, colbert, top_n=4)
     ]
-    assert {one.note["rerank_stopped"] for one in got} == {f"CrossEncoderRerank: {type(error).__name__}: {error}"}
-    assert {one.note["rerank_stage"] for one in got} == {"ColBERTRerank"}
+    assert {row.note["rerank_stopped"] for row in got} == {f"CrossEncoderRerank: {type(error).__name__}: {error}"}
+    assert {row.note["rerank_stage"] for row in got} == {"ColBERTRerank"}
 
 
 def test_a_first_stage_that_fails_leaves_the_order_given(harness: Any, passages: list[Passage]) -> None:
     chosen = candidates_of(passages)
     broken = harness.cross_encoder_rerank(model=Failing(RuntimeError("out of order")))
     got = harness.noted(harness.cascade_rerank(stages=[broken], top_n=3), harness.candidates(chosen), QUERY)
-    assert [one.id for one in got] == [passage.id for passage in chosen[:3]]
-    assert {one.note["rerank_stopped"] for one in got} == {"CrossEncoderRerank: RuntimeError: out of order"}
+    assert [row.id for row in got] == [passage.id for passage in chosen[:3]]
+    assert {row.note["rerank_stopped"] for row in got} == {"CrossEncoderRerank: RuntimeError: out of order"}
 
 
 async def test_when_the_time_is_over_the_order_before_comes_back(
@@ -163,16 +163,16 @@ async def test_when_the_time_is_over_the_order_before_comes_back(
     )
     try:
         got = harness.noted(cascade, harness.candidates(chosen), QUERY)
-        assert [one.id for one in got] == expected
-        assert {one.note["rerank_stopped"] for one in got} == {
+        assert [row.id for row in got] == expected
+        assert {row.note["rerank_stopped"] for row in got} == {
             f"CrossEncoderRerank: the time budget of {PATIENCE / 15:g} s ran out"
         }
     finally:
         waiting.may.set()
     # Now it answers at once, and nothing was left behind by the call that was given up.
     again = harness.noted(cascade, harness.candidates(chosen), QUERY)
-    assert all("rerank_stopped" not in one.note for one in again)
-    assert ids(await harness.arerank(cascade, harness.candidates(chosen), QUERY)) == [one.id for one in again]
+    assert all("rerank_stopped" not in row.note for row in again)
+    assert ids(await harness.arerank(cascade, harness.candidates(chosen), QUERY)) == [row.id for row in again]
 
 
 def test_nothing_and_nonsense(harness: Any, cascade: Any, passages: list[Passage]) -> None:
@@ -190,14 +190,14 @@ async def test_iterators_of_stages_and_of_candidates(harness: Any, cascade: Any,
 
 
 def test_what_is_no_stage_is_refused(harness: Any, cascade: Any, cross_encoder: CrossEncoderModel) -> None:
-    one = harness.cross_encoder_rerank(model=cross_encoder)
+    component = harness.cross_encoder_rerank(model=cross_encoder)
     for stages, message in (
         ([], "no stages"),
-        (one, "stages is one CrossEncoderRerank; expected a list"),
+        (component, "stages is one CrossEncoderRerank; expected a list"),
         ("stages", "stages is one str; expected a list"),
         (None, "stages is one NoneType; expected a list"),
         ([cross_encoder], "of type CrossEncoderModel; expected ColBERTRerank or CrossEncoderRerank"),
-        ([one, cascade], "of type CascadeRerank; expected ColBERTRerank or CrossEncoderRerank"),
+        ([component, cascade], "of type CascadeRerank; expected ColBERTRerank or CrossEncoderRerank"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             harness.cascade_rerank(stages=stages)
@@ -209,7 +209,7 @@ def test_what_is_no_stage_is_refused(harness: Any, cascade: Any, cross_encoder: 
         ({"time_budget": float("nan")}, "time_budget is nan"),
     ):
         with pytest.raises(InvalidInputError, match=message):
-            harness.cascade_rerank(stages=[one], **wrong)
+            harness.cascade_rerank(stages=[component], **wrong)
 
 
 def test_options_set_later(harness: Any, cascade: Any, passages: list[Passage]) -> None:

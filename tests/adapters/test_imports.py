@@ -1,4 +1,4 @@
-"""What importing an adapter says where a framework is absent; each case in a fresh interpreter."""
+"""Messages of an adapter's import where its framework is absent; every case runs in a fresh interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller passes in is, after the call, byte for byte what it was; what comes back shares nothing with it."""
+"""The caller's objects are after a call, byte for byte, as they were before; the results share nothing with them."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def chosen(passages: list[Passage]) -> list[Passage]:
 
 async def test_candidates_are_not_changed(harness: Any, reranker: Any, chosen: list[Passage]) -> None:
     candidates = harness.candidates(chosen)
-    given, before = list(candidates), harness.frozen(candidates)
+    originals, before = list(candidates), harness.frozen(candidates)
     harness.rerank(reranker, candidates, QUERIES[0])
     await harness.arerank(reranker, candidates, QUERIES[1])
     harness.rerank(reranker, iter(candidates), QUERIES[0])
     assert harness.frozen(candidates) == before
-    assert all(now is then for now, then in zip(candidates, given, strict=True))
+    assert all(now is then for now, then in zip(candidates, originals, strict=True))
 
 
 async def test_candidates_are_not_changed_by_errors(harness: Any, build: Any, chosen: list[Passage]) -> None:

@@ -1,4 +1,4 @@
-"""What only LangChain has: per-call arguments, documents, thresholds, runnables."""
+"""Features of LangChain alone: per-call arguments, documents, thresholds, runnables."""
 
 from __future__ import annotations
 
@@ -112,9 +112,12 @@ def test_reranked_documents_keep_id_and_class() -> None:
     class Page(Document):
         number: int = 0
 
-    given = [Page(page_content="four", id="a", number=7), Page(page_content="longer")]
-    kept = CrossEncoderRerank(model=Lengths()).compress_documents(given, QUERY)
-    assert [(type(page), page.id, getattr(page, "number", None)) for page in kept] == [(Page, None, 0), (Page, "a", 7)]
+    pages = [Page(page_content="four", id="a", number=7), Page(page_content="longer")]
+    ranked = CrossEncoderRerank(model=Lengths()).compress_documents(pages, QUERY)
+    assert [(type(page), page.id, getattr(page, "number", None)) for page in ranked] == [
+        (Page, None, 0),
+        (Page, "a", 7),
+    ]
 
 
 @pytest.mark.parametrize(

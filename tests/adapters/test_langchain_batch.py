@@ -1,4 +1,4 @@
-"""``RerankingRetriever.batch``: what one by one gives, scored together, and traced as if it was one by one."""
+"""``RerankingRetriever.batch``: the results and traces of single calls, with the candidates scored together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOME = [*QUERIES[:3], " ", QUERIES[0], ""]
 
 
 class CountingModel(CrossEncoderModel):
-    """Counts how often it is asked."""
+    """Counts its calls."""
 
     calls = 0
 
@@ -58,8 +58,8 @@ class Shouting(CrossEncoderRerank):
     """A user's own way of compressing, on top of this package's."""
 
     def compress_documents(self, documents: Any, query: str, callbacks: Any = None) -> list[Document]:
-        kept = super().compress_documents(documents, query, callbacks)
-        return [Document(document.page_content.upper()) for document in kept]
+        ranked = super().compress_documents(documents, query, callbacks)
+        return [Document(document.page_content.upper()) for document in ranked]
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def compressor(
     }[request.param]
 
 
-def same(found: list[list[Document]], expected: list[list[Document]]) -> bool:
-    """Whether both are the same, but for the last digits: batches of other texts round otherwise."""
+def same(results: list[list[Document]], expected: list[list[Document]]) -> bool:
+    """Return whether both are equal up to the last digits, because batches of other texts round differently."""
 
     def plain(documents: list[Document]) -> Any:
         return [
@@ -99,8 +99,9 @@ def same(found: list[list[Document]], expected: list[list[Document]]) -> bool:
     def scores(documents: list[Document]) -> list[float]:
         return [document.metadata["relevance_score"] for document in documents]
 
-    return [plain(one) for one in found] == [plain(one) for one in expected] and all(
-        scores(one) == pytest.approx(scores(other), abs=1e-5) for one, other in zip(found, expected, strict=True)
+    return [plain(documents) for documents in results] == [plain(documents) for documents in expected] and all(
+        scores(documents) == pytest.approx(scores(other), abs=1e-5)
+        for documents, other in zip(results, expected, strict=True)
     )
 
 
@@ -160,13 +161,13 @@ def test_a_config_for_each(base: Any, colbert: ColBERTModel) -> None:
         retriever.batch(list(QUERIES[:3]), [{}, {}])
     recorder, run_ids = Recorder(), [uuid4(), uuid4()]
     configs: Any = [
-        {"callbacks": [recorder], "run_name": f"run {place}", "tags": [f"tag {place}"], "run_id": run_ids[place]}
-        for place in range(2)
+        {"callbacks": [recorder], "run_name": f"run {number}", "tags": [f"tag {number}"], "run_id": run_ids[number]}
+        for number in range(2)
     ]
     retriever.batch(list(QUERIES[:2]), configs)
-    for place in range(2):
-        assert recorder.id_of(f"run {place}") == run_ids[place]
-        assert recorder.named(f"run {place}").tags == [f"tag {place}"]
+    for number in range(2):
+        assert recorder.id_of(f"run {number}") == run_ids[number]
+        assert recorder.named(f"run {number}").tags == [f"tag {number}"]
 
 
 @pytest.mark.parametrize("limit", [1, 2])

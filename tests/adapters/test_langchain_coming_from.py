@@ -1,4 +1,4 @@
-"""What docs/how-to/coming_from.md says of LangChain's own rerankers."""
+"""LangChain's own rerankers and ours, as docs/how-to/coming_from.md compares them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class HuggingFaceCrossEncoder(BaseModel, BaseCrossEncoder):
 
 @pytest.fixture
 def documents(passages: list[Passage]) -> list[Document]:
-    return [Document(id=one.id, page_content=one.text) for one in passages[:12]]
+    return [Document(id=passage.id, page_content=passage.text) for passage in passages[:12]]
 
 
 @pytest.fixture(scope="module")

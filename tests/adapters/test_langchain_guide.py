@@ -1,4 +1,4 @@
-"""What docs/tutorials/langchain.md and docs/how-to/langchain.md say is so."""
+"""The statements of docs/tutorials/langchain.md and docs/how-to/langchain.md are true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What text of a document is scored: ``text_fn``, a function or a template."""
+"""The text of a document that is scored: ``text_fn``, a function or a template."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ MARS = Document(id="a", page_content="Mars is red.", metadata={"title": "Planets
 def test_what_is_scored(text_fn: Any, shown: str) -> None:
     spy = Spy()
     reranker = CrossEncoderRerank(model=spy, text_fn=text_fn)
-    (kept,) = reranker.compress_documents([MARS], QUERY)
+    (ranked,) = reranker.compress_documents([MARS], QUERY)
     assert spy.texts == [shown]
     # What comes back is the document, not what was scored of it.
-    assert (kept.id, kept.page_content) == ("a", "Mars is red.")
+    assert (ranked.id, ranked.page_content) == ("a", "Mars is red.")
 
 
 def test_the_users_own_id_and_a_document_without_one() -> None:
@@ -97,13 +97,13 @@ async def test_what_a_text_fn_cannot_give_is_an_error_also_in_a_cascade() -> Non
 
 
 def test_by_default_what_an_index_holds(index: ColBERTIndex) -> None:
-    found = ColBERTRetriever(index=index, k=3).invoke(QUERY)
-    kept = ColBERTRerank(index=index).compress_documents(found, QUERY)
-    assert {document.metadata["vectors_from"] for document in kept} == {"stored"}
+    retrieved = ColBERTRetriever(index=index, k=3).invoke(QUERY)
+    ranked = ColBERTRerank(index=index).compress_documents(retrieved, QUERY)
+    assert {document.metadata["vectors_from"] for document in ranked} == {"stored"}
     # The order and the scores of the search itself, which are kept.
-    assert [document.id for document in kept] == [document.id for document in found]
-    assert [document.metadata["retrieval_score"] for document in kept] == [
-        document.metadata["relevance_score"] for document in found
+    assert [document.id for document in ranked] == [document.id for document in retrieved]
+    assert [document.metadata["retrieval_score"] for document in ranked] == [
+        document.metadata["relevance_score"] for document in retrieved
     ]
 
 

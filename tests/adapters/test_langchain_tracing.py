@@ -54,9 +54,9 @@ async def test_tree_of_a_reranking_retriever(
 def test_langsmith_parameters_name_the_models(
     recorder: Recorder, index: ColBERTIndex, colbert: ColBERTModel, cross_encoder: CrossEncoderModel
 ) -> None:
-    found = ColBERTRetriever(index=index).invoke(QUERY, {"callbacks": [recorder]})
-    ColBERTRerank(model=colbert).compress_documents(found, QUERY, callbacks=[recorder])
-    CrossEncoderRerank(model=cross_encoder).compress_documents(found, QUERY, callbacks=[recorder])
+    retrieved = ColBERTRetriever(index=index).invoke(QUERY, {"callbacks": [recorder]})
+    ColBERTRerank(model=colbert).compress_documents(retrieved, QUERY, callbacks=[recorder])
+    CrossEncoderRerank(model=cross_encoder).compress_documents(retrieved, QUERY, callbacks=[recorder])
     assert recorder.named("ColBERTRetriever").metadata == {
         "ls_retriever_name": "colbert",
         "ls_vector_store_provider": "ColBERTIndex",
@@ -91,13 +91,13 @@ def test_bad_input_closes_the_run(recorder: Recorder, cross_encoder: CrossEncode
 async def test_a_compressor_inside_a_runnable_belongs_to_it(
     recorder: Recorder, index: ColBERTIndex, colbert: ColBERTModel, mode: str
 ) -> None:
-    found = ColBERTRetriever(index=index).invoke(QUERY)
+    retrieved = ColBERTRetriever(index=index).invoke(QUERY)
     reranker = ColBERTRerank(model=colbert)
 
     async def arun(query: str) -> Any:
-        return await reranker.acompress_documents(found, query)
+        return await reranker.acompress_documents(retrieved, query)
 
-    step = RunnableLambda(lambda query: reranker.compress_documents(found, query), arun, name="step")
+    step = RunnableLambda(lambda query: reranker.compress_documents(retrieved, query), arun, name="step")
     config: Any = {"callbacks": [recorder]}
     _ = step.invoke(QUERY, config) if mode == "sync" else await step.ainvoke(QUERY, config)
     assert recorder.named("ColBERTRerank").parent == recorder.id_of("step")
@@ -112,21 +112,21 @@ async def test_a_cascade_is_one_run(
         recorder.runs.clear()
         cascade = CascadeRerank(stages=[ColBERTRerank(model=colbert), second])
         if mode == "sync":
-            kept = cascade.compress_documents(documents, QUERY, callbacks=[recorder])
+            ranked = cascade.compress_documents(documents, QUERY, callbacks=[recorder])
         else:
-            kept = await cascade.acompress_documents(documents, QUERY, callbacks=[recorder])
+            ranked = await cascade.acompress_documents(documents, QUERY, callbacks=[recorder])
         (run,) = recorder.runs.values()
-        assert (run.name, run.ends, run.errors) == ("CascadeRerank", [{"documents": kept}], [])
+        assert (run.name, run.ends, run.errors) == ("CascadeRerank", [{"documents": ranked}], [])
         last = "Broken" if stops else cross_encoder.name
         assert run.metadata["ls_model_name"] == f"{colbert.name} > {last}"
         # What a cascade recovers from is in the documents.
-        assert all(("rerank_stopped" in document.metadata) == stops for document in kept)
+        assert all(("rerank_stopped" in document.metadata) == stops for document in ranked)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("wrong", ["documents", "one document", "strict", "option set to nonsense"])
 async def test_every_error_closes_the_run(recorder: Recorder, colbert: ColBERTModel, mode: str, wrong: str) -> None:
-    given: Any = {
+    argument: Any = {
         "documents": ["no document"],
         "one document": Document("Mars is red."),
         "strict": [Document("Mars is red. " * 400)],
@@ -136,9 +136,9 @@ async def test_every_error_closes_the_run(recorder: Recorder, colbert: ColBERTMo
         reranker.window = 1
     with pytest.raises(ValueError, match=r"expected|longer than the model reads"):
         if mode == "sync":
-            reranker.compress_documents(given, QUERY, callbacks=[recorder])
+            reranker.compress_documents(argument, QUERY, callbacks=[recorder])
         else:
-            await reranker.acompress_documents(given, QUERY, callbacks=[recorder])
+            await reranker.acompress_documents(argument, QUERY, callbacks=[recorder])
     (run,) = recorder.runs.values()
     assert (len(run.errors), run.ends) == (1, [])
 

@@ -1,4 +1,4 @@
-"""Adapters stand alone, and importing or constructing loads nothing heavy; each case in a fresh interpreter."""
+"""Adapters stand alone, and importing or constructing loads nothing heavy; every case runs in a fresh interpreter."""
 
 from __future__ import annotations
 

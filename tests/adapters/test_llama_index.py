@@ -1,4 +1,4 @@
-"""What only LlamaIndex has: nodes, metadata modes, retrieval scores, query engines."""
+"""Features of LlamaIndex alone: nodes, metadata modes, retrieval scores, query engines."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Spy:
 
 def test_a_node_is_the_passage(index: ColBERTIndex) -> None:
     hits = index.search(QUERY, 3)
-    found = ColBERTRetriever(index, similarity_top_k=3).retrieve(QUERY)
-    assert [item.to_dict() for item in found] == [
+    retrieved = ColBERTRetriever(index, similarity_top_k=3).retrieve(QUERY)
+    assert [item.to_dict() for item in retrieved] == [
         NodeWithScore(node=TextNode(id_=hit.id, text=hit.text, metadata=dict(hit.metadata)), score=hit.score).to_dict()
         for hit in hits
     ]
@@ -106,17 +106,17 @@ def test_a_type_checker_takes_each_metadata_mode_by_its_name(component: type) ->
 
 
 def test_by_default_the_text_that_is_indexed_is_scored(index: ColBERTIndex, passages: list[Passage]) -> None:
-    found = ColBERTRetriever(index, similarity_top_k=48).retrieve(QUERY)
+    retrieved = ColBERTRetriever(index, similarity_top_k=48).retrieve(QUERY)
     spy = Spy()
-    CrossEncoderRerank(spy).postprocess_nodes(found, query_str=QUERY)
+    CrossEncoderRerank(spy).postprocess_nodes(retrieved, query_str=QUERY)
     assert sorted(spy.texts) == sorted(passage.text for passage in passages)
 
 
 def test_nodes_come_back_as_copies_and_unscored_ones_are_welcome() -> None:
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("1", "333", "22")]
-    kept = CrossEncoderRerank(Spy(), top_n=2).postprocess_nodes(nodes, query_str=QUERY)
-    assert [item.node_id for item in kept] == [nodes[1].node_id, nodes[2].node_id]
-    assert [item.node.metadata for item in kept] == [
+    ranked = CrossEncoderRerank(Spy(), top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    assert [item.node_id for item in ranked] == [nodes[1].node_id, nodes[2].node_id]
+    assert [item.node.metadata for item in ranked] == [
         {"relevance_score": 3.0, "relevance_rank": 1, "retrieval_rank": 2, "score_scale": "own"},
         {"relevance_score": 2.0, "relevance_rank": 2, "retrieval_rank": 3, "score_scale": "own"},
     ]
@@ -126,11 +126,11 @@ def test_nodes_come_back_as_copies_and_unscored_ones_are_welcome() -> None:
 
 def test_retrieval_score_is_kept_and_shown_to_nobody() -> None:
     node = TextNode(text="Mars is red.", metadata={"page": 3}, excluded_llm_metadata_keys=["page"])
-    given = NodeWithScore(node=node, score=0.25)
-    before = given.to_json()
-    kept = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([given], query_str=QUERY)[0]
-    assert kept.score == 12.0
-    assert kept.node.metadata == {
+    original = NodeWithScore(node=node, score=0.25)
+    before = original.to_json()
+    ranked = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([original], query_str=QUERY)[0]
+    assert ranked.score == 12.0
+    assert ranked.node.metadata == {
         "page": 3,
         "relevance_score": 12.0,
         "relevance_rank": 1,
@@ -139,15 +139,15 @@ def test_retrieval_score_is_kept_and_shown_to_nobody() -> None:
         "score_scale": "own",
     }
     for mode in (MetadataMode.LLM, MetadataMode.EMBED, MetadataMode.NONE):
-        assert kept.node.get_content(mode) == node.get_content(mode)
-    assert (kept.node.node_id, type(kept.node)) == (node.node_id, TextNode)
-    assert given.to_json() == before
+        assert ranked.node.get_content(mode) == node.get_content(mode)
+    assert (ranked.node.node_id, type(ranked.node)) == (node.node_id, TextNode)
+    assert original.to_json() == before
 
 
 def test_two_rerankers_keep_both_earlier_scores() -> None:
-    given = NodeWithScore(node=Document(text="Mars is red."), score=0.25)
+    original = NodeWithScore(node=Document(text="Mars is red."), score=0.25)
     reranker = CrossEncoderRerank(Spy(), keep_retrieval_score=True)
-    twice = reranker.postprocess_nodes(reranker.postprocess_nodes([given], query_str=QUERY), query_str=QUERY)[0]
+    twice = reranker.postprocess_nodes(reranker.postprocess_nodes([original], query_str=QUERY), query_str=QUERY)[0]
     scores = {key: value for key, value in twice.node.metadata.items() if key.endswith("_score")}
     assert scores == {
         "relevance_score": 12.0,

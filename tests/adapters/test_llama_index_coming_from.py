@@ -1,4 +1,4 @@
-"""What docs/how-to/coming_from.md says of LlamaIndex's own rerankers."""
+"""LlamaIndex's own rerankers and ours, as docs/how-to/coming_from.md compares them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ COLBERT_RERANK = {"top_n", "model", "tokenizer", "device", "keep_retrieval_score
 @pytest.fixture
 def nodes(passages: list[Passage]) -> list[NodeWithScore]:
     return [
-        NodeWithScore(node=TextNode(id_=one.id, text=one.text, metadata=dict(one.metadata)), score=0.5)
-        for one in passages[:12]
+        NodeWithScore(node=TextNode(id_=passage.id, text=passage.text, metadata=dict(passage.metadata)), score=0.5)
+        for passage in passages[:12]
     ]
 
 
@@ -44,17 +44,17 @@ def test_sentence_transformer_rerank(nodes: list[NodeWithScore], cross_encoder_d
         metadata_mode=MetadataMode.EMBED,
         cross_encoder_kwargs={"max_length": 512, "dtype": "float32"},
     ).postprocess_nodes(nodes, query_str=QUERY)
-    assert [found.node_id for found in ours] == [found.node_id for found in theirs]
-    assert [found.score for found in ours] == pytest.approx([found.score for found in theirs], abs=1e-5)
-    assert [found.metadata["retrieval_score"] for found in ours] == [0.5] * 5
+    assert [item.node_id for item in ours] == [item.node_id for item in theirs]
+    assert [item.score for item in ours] == pytest.approx([item.score for item in theirs], abs=1e-5)
+    assert [item.metadata["retrieval_score"] for item in ours] == [0.5] * 5
 
 
 def test_arguments_of_colbert_rerank(nodes: list[NodeWithScore], colbert_dir: Path) -> None:
     assert set(inspect.signature(ColBERTRerank).parameters) >= COLBERT_RERANK
     folder = str(colbert_dir)
     reranker = ColBERTRerank(top_n=5, model=folder, tokenizer=folder, device="cpu", keep_retrieval_score=True)
-    kept = reranker.postprocess_nodes(nodes, query_str=QUERY)
-    assert [found.metadata["retrieval_score"] for found in kept] == [0.5] * 5
+    ranked = reranker.postprocess_nodes(nodes, query_str=QUERY)
+    assert [item.metadata["retrieval_score"] for item in ranked] == [0.5] * 5
     with pytest.raises(InvalidInputError, match="tokenizer is 'another'; expected that of the model"):
         ColBERTRerank(model=folder, tokenizer="another")
 

@@ -96,19 +96,19 @@ async def test_success(
     mode: str,
 ) -> None:
     reranker = CrossEncoderRerank(cross_encoder, top_n=2, callback_manager=CallbackManager([callbacks]))
-    kept = await call(reranker, mode, nodes, QUERY)
+    ranked = await call(reranker, mode, nodes, QUERY)
     start, end = instrumentation.events
     assert isinstance(start, ReRankStartEvent)
     assert (start.query.query_str, start.nodes, start.top_n) == (QUERY, nodes, 2)  # type: ignore[union-attr]
     assert start.model_name == cross_encoder.name
     assert isinstance(end, ReRankEndEvent)
-    assert end.nodes == kept
+    assert end.nodes == ranked
     (first, kind, started, payload), (second, other_kind, ended, result) = callbacks.events
     assert (first, second, kind, other_kind) == ("start", "end", CBEventType.RERANKING, CBEventType.RERANKING)
     assert started == ended
     assert payload[EventPayload.MODEL_NAME] == cross_encoder.name
     assert (payload[EventPayload.QUERY_STR], payload[EventPayload.TOP_K]) == (QUERY, 2)
-    assert (payload[EventPayload.NODES], result[EventPayload.NODES]) == (nodes, kept)
+    assert (payload[EventPayload.NODES], result[EventPayload.NODES]) == (nodes, ranked)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
@@ -128,19 +128,19 @@ async def test_balanced(
     )
     query = {"blank query": " ", "no query": None}.get(case, QUERY)
     expected = {"blank query": InvalidInputError, "no query": InvalidInputError, "error": RuntimeError}.get(case)
-    given = [] if case == "no nodes" else nodes
-    kept: list[NodeWithScore] = []
+    argument = [] if case == "no nodes" else nodes
+    ranked: list[NodeWithScore] = []
     if expected is None:
-        kept = await call(reranker, mode, given, query)
+        ranked = await call(reranker, mode, argument, query)
     else:
         with pytest.raises(expected):
-            await call(reranker, mode, given, query)
+            await call(reranker, mode, argument, query)
     assert [type(event) for event in instrumentation.events] == [ReRankStartEvent, ReRankEndEvent]
-    assert instrumentation.events[1].nodes == kept
+    assert instrumentation.events[1].nodes == ranked
     assert [event[0] for event in callbacks.events] == ["start", "end"]
     failure = callbacks.events[1][3].get(EventPayload.EXCEPTION)
     assert (failure is not None) == (expected is not None)
-    assert len(kept) == (3 if case == "keep all" else 0)
+    assert len(ranked) == (3 if case == "keep all" else 0)
 
 
 async def test_concurrent_calls_stay_balanced(
@@ -199,27 +199,27 @@ async def test_balanced_with_options(
         case,
         lambda: CascadeRerank([first, second], **options) if "cascade" in case else ColBERTRerank(colbert, **options),
     )()
-    given: Any = {
+    argument: Any = {
         "cascade without nodes": [],
         "strict": [*nodes, long],
         "node that is none": [*nodes, "Mars is red."],
         "no list": 3,
         "iterator": iter(nodes),
     }.get(case, nodes)
-    kept: list[NodeWithScore] = []
+    ranked: list[NodeWithScore] = []
     if isinstance(how_many, int):
-        kept = await call(reranker, mode, given, QUERY)
-        assert len(kept) == how_many
+        ranked = await call(reranker, mode, argument, QUERY)
+        assert len(ranked) == how_many
     else:
         with pytest.raises(how_many):
-            await call(reranker, mode, given, " " if "blank" in case else QUERY)
+            await call(reranker, mode, argument, " " if "blank" in case else QUERY)
     start, end = instrumentation.events
     assert isinstance(start, ReRankStartEvent)
     assert start.model_name == reranker._model_name()
     # What was given, as far as it was nodes.
     assert start.nodes == {"no list": [], "cascade without nodes": [], "strict": [*nodes, long]}.get(case, nodes)
     assert isinstance(end, ReRankEndEvent)
-    assert end.nodes == kept
+    assert end.nodes == ranked
     # One pair for a cascade too: its stages are not components that a caller asked.
     assert [event[0] for event in callbacks.events] == ["start", "end"]
     assert (EventPayload.EXCEPTION in callbacks.events[1][3]) == (not isinstance(how_many, int))

@@ -1,4 +1,4 @@
-"""What LlamaIndex's reranker explains: the text that it scores."""
+"""LlamaIndex's reranker explains the text that it scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from rerank_integrations.llama_index import ColBERTRerank
 @pytest.mark.parametrize("mode", [MetadataMode.NONE, MetadataMode.EMBED])
 def test_the_scored_text_is_explained(colbert: ColBERTModel, mode: MetadataMode) -> None:
     node = TextNode(text="The directory of a zip file is stored at its end.", metadata={"topic": "archives"})
-    told = ColBERTRerank(model=colbert, metadata_mode=mode).explain("zip", node)
-    assert told == colbert.explain("zip", node.get_content(metadata_mode=mode))
-    assert ("topic: archives" in told.text) == (mode is MetadataMode.EMBED)
-    assert told == ColBERTRerank(model=colbert, metadata_mode=mode).explain("zip", NodeWithScore(node=node, score=1.0))
+    explanation = ColBERTRerank(model=colbert, metadata_mode=mode).explain("zip", node)
+    assert explanation == colbert.explain("zip", node.get_content(metadata_mode=mode))
+    assert ("topic: archives" in explanation.text) == (mode is MetadataMode.EMBED)
+    assert explanation == ColBERTRerank(model=colbert, metadata_mode=mode).explain(
+        "zip", NodeWithScore(node=node, score=1.0)
+    )

@@ -72,26 +72,26 @@ def tagged(colbert: ColBERTModel) -> Iterator[ColBERTIndex]:
         yield index
 
 
-def one(key: str, operator: FilterOperator, value: Any) -> MetadataFilter:
+def condition(key: str, operator: FilterOperator, value: Any) -> MetadataFilter:
     return MetadataFilter(key=key, operator=operator, value=value)
 
 
-def found(index: ColBERTIndex, filters: MetadataFilters) -> set[str]:
+def matching_ids(index: ColBERTIndex, filters: MetadataFilters) -> set[str]:
     return {
         item.node_id for item in ColBERTRetriever(index, similarity_top_k=50, filters=filters).retrieve("a passage")
     }
 
 
 def expected(filters: MetadataFilters) -> set[str]:
-    """What LlamaIndex's own in-memory store keeps."""
+    """Return the ids that LlamaIndex's own in-memory store finds."""
     matches = build_metadata_filter_fn(lambda name: METADATA[name], filters)
     return {name for name in METADATA if matches(name)}
 
 
 @pytest.mark.parametrize(("key", "operator", "value"), SCALAR + LISTS + EMPTY)
 def test_operator(tagged: ColBERTIndex, key: str, operator: FilterOperator, value: Any) -> None:
-    filters = MetadataFilters(filters=[one(key, operator, value)])
-    assert found(tagged, filters) == expected(filters)
+    filters = MetadataFilters(filters=[condition(key, operator, value)])
+    assert matching_ids(tagged, filters) == expected(filters)
 
 
 def test_every_operator_is_translated_or_refused(tagged: ColBERTIndex) -> None:
@@ -100,35 +100,35 @@ def test_every_operator_is_translated_or_refused(tagged: ColBERTIndex) -> None:
     assert refused == {OP.TEXT_MATCH, OP.TEXT_MATCH_INSENSITIVE}
     for operator in refused:
         with pytest.raises(InvalidInputError, match=f"operator {operator.value!r} on 'city'"):
-            ColBERTRetriever(tagged, filters=MetadataFilters(filters=[one("city", operator, "Ro")]))
+            ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("city", operator, "Ro")]))
 
 
 @pytest.mark.parametrize("condition", [*FilterCondition, None])
 def test_conditions(tagged: ColBERTIndex, condition: FilterCondition | None) -> None:
-    parts: list[Any] = [one("year", OP.GTE, 2021), one("city", OP.EQ, "Paris")]
+    parts: list[Any] = [condition("year", OP.GTE, 2021), condition("city", OP.EQ, "Paris")]
     filters = MetadataFilters(filters=parts, condition=condition)
-    assert found(tagged, filters) == expected(filters)
+    assert matching_ids(tagged, filters) == expected(filters)
 
 
 def test_nested(tagged: ColBERTIndex) -> None:
     paris_or_red = MetadataFilters(
-        filters=[one("city", OP.EQ, "Paris"), one("tags", OP.CONTAINS, "red")], condition=FilterCondition.OR
+        filters=[condition("city", OP.EQ, "Paris"), condition("tags", OP.CONTAINS, "red")], condition=FilterCondition.OR
     )
-    filters = MetadataFilters(filters=[one("year", OP.GTE, 2021), paris_or_red])
-    assert found(tagged, filters) == {"b", "d"}
+    filters = MetadataFilters(filters=[condition("year", OP.GTE, 2021), paris_or_red])
+    assert matching_ids(tagged, filters) == {"b", "d"}
 
 
 def test_no_filters_match_all(tagged: ColBERTIndex) -> None:
-    assert found(tagged, MetadataFilters(filters=[])) == set(METADATA)
+    assert matching_ids(tagged, MetadataFilters(filters=[])) == set(METADATA)
 
 
 @pytest.mark.parametrize("operator", [OP.EQ, OP.NE, OP.GT, OP.IN, OP.CONTAINS, OP.ALL])
 def test_a_missing_value_is_refused(tagged: ColBERTIndex, operator: FilterOperator) -> None:
     with pytest.raises(InvalidInputError, match="is_empty"):
-        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[one("city", operator, None)]))
+        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("city", operator, None)]))
 
 
 @pytest.mark.parametrize("value", ["red", []])
 def test_all_wants_a_list(tagged: ColBERTIndex, value: Any) -> None:
     with pytest.raises(InvalidInputError, match="expected a list"):
-        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[one("tags", OP.ALL, value)]))
+        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("tags", OP.ALL, value)]))

@@ -1,4 +1,4 @@
-"""What docs/tutorials/llama_index.md and docs/how-to/llama_index.md say is so."""
+"""The statements of docs/tutorials/llama_index.md and docs/how-to/llama_index.md are true."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def guide(tmp_path_factory: pytest.TempPathFactory, cross_encoder_dir: Path) -> 
     )
 
 
-def ids(found: Any) -> list[str]:
-    return [item.node_id for item in found]
+def ids(nodes: Any) -> list[str]:
+    return [item.node_id for item in nodes]
 
 
 def test_retrieval(guide: Any) -> None:

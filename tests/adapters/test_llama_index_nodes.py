@@ -68,36 +68,36 @@ def test_nodes_of_every_kind(cascade: CascadeRerank, kind: str) -> None:
         embedding=[0.5, 0.25],
         relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")},
     )
-    given = NodeWithScore(node=node, score=0.25)
-    before = given.to_json()
-    found = given
+    original = NodeWithScore(node=node, score=0.25)
+    before = original.to_json()
+    current = original
     for _ in range(3):
-        (found,) = cascade.postprocess_nodes([found], query_str=QUERY)
-        kept = found.node
-        assert type(kept) is type(node)
-        assert (kept.node_id, kept.embedding) == (node.node_id, [0.5, 0.25])
-        assert json.loads(json.dumps(kept.metadata)) == kept.metadata
-        assert kept.relationships == node.relationships
+        (current,) = cascade.postprocess_nodes([current], query_str=QUERY)
+        result = current.node
+        assert type(result) is type(node)
+        assert (result.node_id, result.embedding) == (node.node_id, [0.5, 0.25])
+        assert json.loads(json.dumps(result.metadata)) == result.metadata
+        assert result.relationships == node.relationships
         for mode in MODES:
-            assert kept.get_content(mode) == node.get_content(mode)
+            assert result.get_content(mode) == node.get_content(mode)
         for name in ("number", "index_id", "obj", "image_path", "image_resource"):
-            assert getattr(kept, name, None) == getattr(node, name, None)
-        assert found.node.metadata["rerank_stage"] == "CrossEncoderRerank"
-    kept.metadata["tags"].append("changed")
-    kept.metadata["previous_rerank_scores"].clear()
-    kept.excluded_llm_metadata_keys.clear()
-    kept.relationships.clear()
-    assert given.to_json() == before
+            assert getattr(result, name, None) == getattr(node, name, None)
+        assert current.node.metadata["rerank_stage"] == "CrossEncoderRerank"
+    result.metadata["tags"].append("changed")
+    result.metadata["previous_rerank_scores"].clear()
+    result.excluded_llm_metadata_keys.clear()
+    result.relationships.clear()
+    assert original.to_json() == before
 
 
 @pytest.mark.parametrize("mode", list(MetadataMode))
 def test_no_mode_scores_what_earlier_rerankings_noted(cascade: CascadeRerank, mode: MetadataMode) -> None:
     node = TextNode(text="Mars is red.", metadata={"page": 3, "author": "Ada"}, excluded_llm_metadata_keys=["page"])
-    found = [NodeWithScore(node=node, score=0.25)]
+    current = [NodeWithScore(node=node, score=0.25)]
     spy = Spy()
     reading = CrossEncoderRerank(spy, metadata_mode=mode, keep_retrieval_score=True)
     for _ in range(3):
-        found = reading.postprocess_nodes(cascade.postprocess_nodes(found, query_str=QUERY), query_str=QUERY)
+        current = reading.postprocess_nodes(cascade.postprocess_nodes(current, query_str=QUERY), query_str=QUERY)
         assert spy.texts == [node.get_content(mode)]
 
 
@@ -118,23 +118,23 @@ def test_a_mode_by_its_name(cascade: CascadeRerank) -> None:
 
 def test_a_key_of_the_users_own_stays_in_the_text() -> None:
     node = TextNode(text="Mars is red.", metadata={"truncated": "by hand", "retrieval_score": "mine"})
-    given = NodeWithScore(node=node, score=0.25)
-    (kept,) = CrossEncoderRerank(Spy()).postprocess_nodes([given], query_str=QUERY)
+    original = NodeWithScore(node=node, score=0.25)
+    (result,) = CrossEncoderRerank(Spy()).postprocess_nodes([original], query_str=QUERY)
     for mode in MODES:
-        assert kept.node.get_content(mode) == node.get_content(mode)
-    assert {key: kept.node.metadata[key] for key in node.metadata} == node.metadata
-    (kept,) = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([given], query_str=QUERY)
-    assert kept.node.metadata["previous_retrieval_score"] == "mine"
-    assert kept.node.metadata["retrieval_score"] == 0.25
+        assert result.node.get_content(mode) == node.get_content(mode)
+    assert {key: result.node.metadata[key] for key in node.metadata} == node.metadata
+    (result,) = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([original], query_str=QUERY)
+    assert result.node.metadata["previous_retrieval_score"] == "mine"
+    assert result.node.metadata["retrieval_score"] == 0.25
     # A score is never shown; the user's value went with its name.
-    assert kept.node.get_content(MetadataMode.LLM) == "truncated: by hand\n\nMars is red."
+    assert result.node.get_content(MetadataMode.LLM) == "truncated: by hand\n\nMars is red."
 
 
 def test_a_score_of_numpys() -> None:
     import numpy as np
 
-    given = NodeWithScore(node=TextNode(text="Mars is red."))
+    original = NodeWithScore(node=TextNode(text="Mars is red."))
     # As LlamaIndex's own SentenceTransformerRerank leaves it.
-    given.score = np.float32(0.25)  # type: ignore[assignment]
-    (kept,) = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([given], query_str=QUERY)
-    assert type(kept.node.metadata["retrieval_score"]) is float
+    original.score = np.float32(0.25)  # type: ignore[assignment]
+    (result,) = CrossEncoderRerank(Spy(), keep_retrieval_score=True).postprocess_nodes([original], query_str=QUERY)
+    assert type(result.node.metadata["retrieval_score"]) is float

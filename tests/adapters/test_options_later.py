@@ -28,18 +28,18 @@ LATER: list[dict[str, Any]] = [
 def test_what_is_set_later_is_as_if_it_was_given(
     harness: Any, colbert: ColBERTModel, passages: list[Passage], later: dict[str, Any]
 ) -> None:
-    def asked(reranker: Any) -> Any:
+    def notes_of(reranker: Any) -> Any:
         candidates = harness.candidates(candidates_of(passages))
         return [harness.noted(reranker, candidates, query) for query in (QUERY, QUERY)]
 
-    expected = asked(harness.colbert_rerank(model=colbert, **{"top_n": 4, **later}))
-    plain = asked(harness.colbert_rerank(model=colbert, top_n=4))
+    expected = notes_of(harness.colbert_rerank(model=colbert, **{"top_n": 4, **later}))
+    plain = notes_of(harness.colbert_rerank(model=colbert, top_n=4))
     changed = harness.colbert_rerank(model=colbert, top_n=4)
     if "cache_bytes" not in later:
-        assert asked(harness.colbert_rerank(model=colbert, top_n=4).model_copy(update=later)) == expected
+        assert notes_of(harness.colbert_rerank(model=colbert, top_n=4).model_copy(update=later)) == expected
     for name, value in later.items():
         setattr(changed, name, value)
-    assert asked(changed) == expected
+    assert notes_of(changed) == expected
     assert (plain == expected) == (later == {"top_n": 4})
 
 
@@ -60,8 +60,8 @@ def test_options_of_a_cross_encoder_set_later(
     candidates = harness.candidates(candidates_of(passages))
     reranker = harness.cross_encoder_rerank(model=cross_encoder)
     reranker.top_n, reranker.window = 7, 8
-    given = harness.cross_encoder_rerank(model=cross_encoder, top_n=7, window=8)
-    assert harness.noted(reranker, candidates, QUERY) == harness.noted(given, candidates, QUERY)
+    constructed = harness.cross_encoder_rerank(model=cross_encoder, top_n=7, window=8)
+    assert harness.noted(reranker, candidates, QUERY) == harness.noted(constructed, candidates, QUERY)
 
 
 def test_another_model_or_index_is_another_component(harness: Any, colbert: ColBERTModel, index: ColBERTIndex) -> None:
@@ -125,22 +125,22 @@ def test_arguments_that_do_not_go_together(harness: Any, index: ColBERTIndex, co
         )
 
 
-@pytest.mark.parametrize("what", ["candidate", "text", "none", "number", "among others"])
-async def test_what_is_no_list_of_candidates_is_refused(
-    harness: Any, cross_encoder: CrossEncoderModel, colbert: ColBERTModel, passages: list[Passage], what: str
+@pytest.mark.parametrize("case", ["candidate", "text", "none", "number", "among others"])
+async def test_anything_but_a_list_of_candidates_is_refused(
+    harness: Any, cross_encoder: CrossEncoderModel, colbert: ColBERTModel, passages: list[Passage], case: str
 ) -> None:
-    one = harness.candidates(passages[:1])[0]
+    candidate = harness.candidates(passages[:1])[0]
     wrong: dict[str, tuple[Any, str]] = {
-        "candidate": (one, f"is one {type(one).__name__}; expected a list"),
+        "candidate": (candidate, f"is one {type(candidate).__name__}; expected a list"),
         "text": ("some text", "is one str; expected a list"),
         "none": (None, "is one NoneType; expected a list"),
         "number": (3, "is one int; expected a list"),
-        "among others": ([one, "some text"], "number 1 is of type str; expected"),
+        "among others": ([candidate, "some text"], "number 1 is of type str; expected"),
     }
-    given, message = wrong[what]
+    argument, message = wrong[case]
     reranker = harness.cross_encoder_rerank(model=cross_encoder)
     for component in (reranker, harness.cascade_rerank(stages=[harness.colbert_rerank(model=colbert), reranker])):
         with pytest.raises(InvalidInputError, match=message):
-            harness.rerank(component, given, QUERY)
+            harness.rerank(component, argument, QUERY)
         with pytest.raises(InvalidInputError, match=message):
-            await harness.arerank(component, given, QUERY)
+            await harness.arerank(component, argument, QUERY)

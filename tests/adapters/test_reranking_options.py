@@ -55,12 +55,12 @@ def test_windows_of_colbert(
     got = harness.noted(reranker, harness.candidates(chosen), QUERY)
     assert got == noted_of_hits(rerank(QUERY, chosen, short_colbert, window=window, stride=stride))
     texts = {passage.id: passage.text for passage in chosen}
-    for one in got:
-        start, end = one.note["window_start"], one.note["window_end"]
+    for item in got:
+        start, end = item.note["window_start"], item.note["window_end"]
         # A window lies in the text; of a short text it is the whole.
-        assert 0 <= start < end <= len(texts[one.id])
-        assert (one.id == passages[0].id) == ((start, end) == (0, len(texts[one.id])))
-        assert "truncated" not in one.note
+        assert 0 <= start < end <= len(texts[item.id])
+        assert (item.id == passages[0].id) == ((start, end) == (0, len(texts[item.id])))
+        assert "truncated" not in item.note
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, None), (24, 8)])
@@ -71,7 +71,7 @@ def test_windows_of_a_cross_encoder(
     reranker = harness.cross_encoder_rerank(model=short_reader, top_n=3, window=window, stride=stride)
     got = harness.noted(reranker, harness.candidates(chosen), QUERY)
     assert got == noted_of_hits(rerank(QUERY, chosen, short_reader, top_n=3, window=window, stride=stride))
-    assert all("window_start" in one.note for one in got)
+    assert all("window_start" in item.note for item in got)
 
 
 async def test_strict_refuses_what_would_be_cut_and_otherwise_it_is_marked(
@@ -90,7 +90,9 @@ async def test_strict_refuses_what_would_be_cut_and_otherwise_it_is_marked(
         with pytest.warns(TruncationWarning, match="6 of 7"):
             got = harness.noted(lenient, harness.candidates(chosen), QUERY)
         assert got == noted_of_hits(rerank(QUERY, chosen, model))
-        assert {one.id for one in got if one.note.get("truncated")} == {one.id for one in chosen} - {passages[0].id}
+        assert {item.id for item in got if item.note.get("truncated")} == {item.id for item in chosen} - {
+            passages[0].id
+        }
         short = passages[:3]
         got = harness.noted(component(model=model, strict=True), harness.candidates(short), QUERY)
         assert got == noted_of_hits(rerank(QUERY, short, model))
@@ -115,9 +117,9 @@ def test_mean_scale(harness: Any, colbert: ColBERTModel, passages: list[Passage]
     )
     assert means == noted_of_hits(rerank(QUERY, chosen, ColBERTScorer(colbert, scale="mean")))
     tokens = len(colbert.encode_queries([QUERY])[0])
-    assert [one.score for one in means] == pytest.approx([one.score / tokens for one in sums])
-    assert {one.note["score_scale"] for one in sums} == {"maxsim_sum"}
-    assert {one.note["score_scale"] for one in means} == {"maxsim_mean"}
+    assert [item.score for item in means] == pytest.approx([item.score / tokens for item in sums])
+    assert {item.note["score_scale"] for item in sums} == {"maxsim_sum"}
+    assert {item.note["score_scale"] for item in means} == {"maxsim_mean"}
 
 
 @pytest.mark.parametrize(("activation", "scale"), [("raw", "logit"), ("sigmoid", "probability")])
@@ -126,7 +128,7 @@ def test_scale_of_a_cross_encoder(
 ) -> None:
     model = CrossEncoderModel(str(cross_encoder_dir), dtype="float32", device="cpu", activation=activation)
     got = harness.noted(harness.cross_encoder_rerank(model=model), harness.candidates(passages[:4]), QUERY)
-    assert {one.note["score_scale"] for one in got} == {scale}
+    assert {item.note["score_scale"] for item in got} == {scale}
 
 
 @pytest.mark.parametrize("most", [0, 1, 5, 100])
@@ -143,12 +145,13 @@ def test_text_that_is_scored(
 ) -> None:
     chosen = candidates_of(passages, 6)
     shown = [
-        Passage(one.id, f"year: {one.metadata['year']}\ntags: {one.metadata['tags']}\n\n{one.text}") for one in chosen
+        Passage(item.id, f"year: {item.metadata['year']}\ntags: {item.metadata['tags']}\n\n{item.text}")
+        for item in chosen
     ]
     spy = Counting()
     spying = harness.cross_encoder_rerank(model=spy, **harness.text_with_metadata)
     harness.rerank(spying, harness.candidates(chosen), QUERY)
-    assert spy.texts == [one.text for one in shown]
+    assert spy.texts == [item.text for item in shown]
     for reranker, scorer in (
         (harness.cross_encoder_rerank(model=cross_encoder, top_n=None, **harness.text_with_metadata), cross_encoder),
         # Not the text that the index holds, so it is encoded.
@@ -168,7 +171,7 @@ def test_vectors_come_from_the_index_the_cache_or_the_model(
 
     def sources(reranker: Any) -> dict[str, str]:
         noted = harness.noted(reranker, harness.candidates(chosen), QUERY)
-        return {one.id: one.note["vectors_from"] for one in noted}
+        return {item.id: item.note["vectors_from"] for item in noted}
 
     assert [sources(caching)["new"] for _ in range(3)] == ["encoded", "cached", "cached"]
     assert [sources(forgetful)["new"] for _ in range(2)] == ["encoded", "encoded"]

@@ -20,10 +20,10 @@ def test_retrieval(harness: Any, index: ColBERTIndex, query: str) -> None:
 
 @pytest.mark.parametrize("query", QUERIES[:4])
 def test_retrieval_from_a_path(harness: Any, index: ColBERTIndex, query: str) -> None:
-    for place in (index.path, str(index.path)):
+    for path in (index.path, str(index.path)):
         # Its model lies in a folder, which the index alone does not make anyone read.
-        given = {"path": place, "model": index.model.options()}
-        assert harness.retrieve(harness.retriever(given), query) == rows_of_hits(index.search(query))
+        spec = {"path": path, "model": index.model.options()}
+        assert harness.retrieve(harness.retriever(spec), query) == rows_of_hits(index.search(query))
 
 
 @pytest.mark.parametrize("query", QUERIES[:4])
@@ -74,16 +74,20 @@ def test_only_what_the_index_does_not_hold_is_encoded(
 ) -> None:
     encoder = _Counting(colbert)
     query = QUERIES[0]
-    held, changed, unknown = passages[0], Passage(passages[1].id, "A text of its own."), Passage("new", "Not there.")
+    stored_passage, changed, unknown = (
+        passages[0],
+        Passage(passages[1].id, "A text of its own."),
+        Passage("new", "Not there."),
+    )
     with ColBERTIndex.create(None, encoder) as index:
         index.upsert(passages[:3])
         encoder.documents.clear()
         reranker = harness.colbert_rerank(index=index, top_n=None)
-        got = harness.rerank(reranker, harness.candidates([unknown, held, changed]), query)
+        got = harness.rerank(reranker, harness.candidates([unknown, stored_passage, changed]), query)
         assert encoder.documents == [unknown.text, changed.text]
-        stored = index.rerank(query, [held.id])[0].score
+        stored = index.rerank(query, [stored_passage.id])[0].score
     fresh = rerank(query, [unknown, changed], colbert)
-    best_first = sorted([*fresh, Hit(held.id, stored, 1, held.text)], key=lambda hit: -hit.score)
+    best_first = sorted([*fresh, Hit(stored_passage.id, stored, 1, stored_passage.text)], key=lambda hit: -hit.score)
     assert got == rows_of_hits(best_first)
 
 
@@ -115,6 +119,6 @@ def test_scores_that_are_rounded_to_one_keep_the_order_of_their_logits(
     raw = CrossEncoderModel(model.name, dtype="float32", device="cpu", activation="raw")
     expected = [hit.id for hit in rerank(QUERIES[0], passages[:12], raw)]
     reranker = harness.cross_encoder_rerank(model=model, top_n=None)
-    found = harness.rerank(reranker, harness.candidates(passages[:12]), QUERIES[0])
-    assert [row.id for row in found] == expected != [passage.id for passage in passages[:12]]
-    assert {row.score for row in found} == {1.0}
+    rows = harness.rerank(reranker, harness.candidates(passages[:12]), QUERIES[0])
+    assert [row.id for row in rows] == expected != [passage.id for passage in passages[:12]]
+    assert {row.score for row in rows} == {1.0}

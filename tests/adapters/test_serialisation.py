@@ -1,4 +1,4 @@
-"""Components are written down and pickled without weights, and come back the same."""
+"""Components are serialised and pickled without weights, and are the same when loaded again."""
 
 from __future__ import annotations
 

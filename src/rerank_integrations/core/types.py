@@ -23,7 +23,7 @@ VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
 
 
 class RankingNote(TypedDict, total=False):
-    """How a score came about; a key that has nothing to say is absent. docs/reference/notes.md explains each."""
+    """Keys that say how a score came about, by docs/reference/notes.md; keys that do not apply are absent."""
 
     retrieval_score: float
     retrieval_rank: int

@@ -1,4 +1,4 @@
-"""What reranking components of every framework share: how they load their parts, cache their reranker, list stages."""
+"""Shared parts of the components of every framework: loading models and indexes, caching a reranker, cascades."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def require_stages(
     Raises
     ------
     InvalidInputError
-        If `stages` is one component, or has no order, or holds something else than a component of `kind`.
+        If `stages` is one component, or has no order, or contains anything but components of `kind`.
     """
     if isinstance(stages, str) or not isinstance(stages, Sequence | Iterator):
         raise InvalidInputError(f"stages is one {type(stages).__name__}; expected a list of rerankers")

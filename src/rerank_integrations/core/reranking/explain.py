@@ -15,7 +15,7 @@ def explain(query: str, item: PassageLike, model: ColBERTLike) -> Explanation:
     Parameters
     ----------
     query
-        Must hold more than white space.
+        Must contain more than white space.
     item
         A string, a mapping, a `Passage` or a `Hit`. Its text is encoded again, so the score may differ a little from
         that of an index, whose vectors are rounded.

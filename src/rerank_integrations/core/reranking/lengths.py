@@ -1,4 +1,4 @@
-"""Which texts are longer than a model reads; the same texts are looked up often."""
+"""Lengths of texts in a model's tokens, cached because the same texts are reranked often; the errors of strict mode."""
 
 from __future__ import annotations
 

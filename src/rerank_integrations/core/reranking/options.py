@@ -42,7 +42,7 @@ class RerankOptions:
     strict
         Whether a text that would be cut is an error, before anything is scored.
     max_candidates
-        Only the first so many candidates are scored, the others left out; ``None`` scores all.
+        Only the first so many candidates are scored, the others omitted; ``None`` scores all.
 
     Raises
     ------

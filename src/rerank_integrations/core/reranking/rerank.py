@@ -30,7 +30,7 @@ def rerank(
     Parameters
     ----------
     query
-        Must hold more than white space.
+        Must contain more than white space.
     passages
         Strings, mappings, `Passage`s or `Hit`s; they are not changed.
     scorer

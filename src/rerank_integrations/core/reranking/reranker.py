@@ -32,14 +32,14 @@ class Reranker:
     threshold
         Keep only scores of at least this (inclusive).
     max_candidates
-        Only the first so many are scored, the others left out; ``None`` scores all.
+        Only the first so many are scored, the others omitted; ``None`` scores all.
     strict
         Whether a text that would be cut is an error, before anything is scored.
 
     Raises
     ------
     InvalidInputError
-        For an argument of a wrong kind, or `strict` with a scorer that does not say what it cuts.
+        For an argument of a wrong kind, or `strict` with a scorer that does not report what it cuts.
     """
 
     def __init__(

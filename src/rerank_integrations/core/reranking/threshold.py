@@ -127,11 +127,11 @@ def _fits(scored: list[tuple[float, bool]], relevant: int) -> list[ThresholdFit]
     """Return one fit per different score, from the highest down; `scored` is sorted so."""
     fits: list[ThresholdFit] = []
     relevant_kept = 0
-    for kept, (score, label) in enumerate(scored, start=1):
+    for count, (score, label) in enumerate(scored, start=1):
         relevant_kept += label
         # Equal scores are kept or dropped together.
-        if kept == len(scored) or scored[kept][0] != score:
+        if count == len(scored) or scored[count][0] != score:
             fits.append(
-                ThresholdFit(score, relevant_kept / kept, relevant_kept / relevant, kept, relevant, len(scored))
+                ThresholdFit(score, relevant_kept / count, relevant_kept / relevant, count, relevant, len(scored))
             )
     return fits
