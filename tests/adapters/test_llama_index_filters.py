@@ -72,7 +72,7 @@ def tagged(colbert: ColBERTModel) -> Iterator[ColBERTIndex]:
         yield index
 
 
-def condition(key: str, operator: FilterOperator, value: Any) -> MetadataFilter:
+def single_filter(key: str, operator: FilterOperator, value: Any) -> MetadataFilter:
     return MetadataFilter(key=key, operator=operator, value=value)
 
 
@@ -90,7 +90,7 @@ def expected(filters: MetadataFilters) -> set[str]:
 
 @pytest.mark.parametrize(("key", "operator", "value"), SCALAR + LISTS + EMPTY)
 def test_operator(tagged: ColBERTIndex, key: str, operator: FilterOperator, value: Any) -> None:
-    filters = MetadataFilters(filters=[condition(key, operator, value)])
+    filters = MetadataFilters(filters=[single_filter(key, operator, value)])
     assert matching_ids(tagged, filters) == expected(filters)
 
 
@@ -100,21 +100,22 @@ def test_every_operator_is_translated_or_refused(tagged: ColBERTIndex) -> None:
     assert refused == {OP.TEXT_MATCH, OP.TEXT_MATCH_INSENSITIVE}
     for operator in refused:
         with pytest.raises(InvalidInputError, match=f"operator {operator.value!r} on 'city'"):
-            ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("city", operator, "Ro")]))
+            ColBERTRetriever(tagged, filters=MetadataFilters(filters=[single_filter("city", operator, "Ro")]))
 
 
 @pytest.mark.parametrize("condition", [*FilterCondition, None])
 def test_conditions(tagged: ColBERTIndex, condition: FilterCondition | None) -> None:
-    parts: list[Any] = [condition("year", OP.GTE, 2021), condition("city", OP.EQ, "Paris")]
+    parts: list[Any] = [single_filter("year", OP.GTE, 2021), single_filter("city", OP.EQ, "Paris")]
     filters = MetadataFilters(filters=parts, condition=condition)
     assert matching_ids(tagged, filters) == expected(filters)
 
 
 def test_nested(tagged: ColBERTIndex) -> None:
     paris_or_red = MetadataFilters(
-        filters=[condition("city", OP.EQ, "Paris"), condition("tags", OP.CONTAINS, "red")], condition=FilterCondition.OR
+        filters=[single_filter("city", OP.EQ, "Paris"), single_filter("tags", OP.CONTAINS, "red")],
+        condition=FilterCondition.OR,
     )
-    filters = MetadataFilters(filters=[condition("year", OP.GTE, 2021), paris_or_red])
+    filters = MetadataFilters(filters=[single_filter("year", OP.GTE, 2021), paris_or_red])
     assert matching_ids(tagged, filters) == {"b", "d"}
 
 
@@ -125,10 +126,10 @@ def test_no_filters_match_all(tagged: ColBERTIndex) -> None:
 @pytest.mark.parametrize("operator", [OP.EQ, OP.NE, OP.GT, OP.IN, OP.CONTAINS, OP.ALL])
 def test_a_missing_value_is_refused(tagged: ColBERTIndex, operator: FilterOperator) -> None:
     with pytest.raises(InvalidInputError, match="is_empty"):
-        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("city", operator, None)]))
+        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[single_filter("city", operator, None)]))
 
 
 @pytest.mark.parametrize("value", ["red", []])
 def test_all_wants_a_list(tagged: ColBERTIndex, value: Any) -> None:
     with pytest.raises(InvalidInputError, match="expected a list"):
-        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[condition("tags", OP.ALL, value)]))
+        ColBERTRetriever(tagged, filters=MetadataFilters(filters=[single_filter("tags", OP.ALL, value)]))
