@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have the code that checkpoints bring copied to a folder of the tests, not to the user's cache."""
+    """Redirect the copy of checkpoints' code from the user's cache to a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("modules")
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder))
@@ -72,7 +72,7 @@ def cross_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache folder for the session: converting a model takes seconds."""
+    """Return one cache folder for the session, because converting a model takes seconds."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RERANK_INTEGRATIONS_CACHE", str(folder))

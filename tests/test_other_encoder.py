@@ -24,7 +24,7 @@ TEXTS = {
 
 
 class WordEncoder:
-    """A unit vector a word, made from the word's hash."""
+    """Encoder of one unit vector per word, made from the word's hash."""
 
     def __init__(self, salt: str = "") -> None:
         self.salt = salt

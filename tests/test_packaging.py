@@ -69,7 +69,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 
 
 def _body_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return the lines of a function from its signature to its end, its docstring left out."""
+    """Return the number of lines of a function from its signature to its end, without its docstring."""
     length = (node.end_lineno or node.lineno) - node.lineno + 1
     if ast.get_docstring(node, clean=False) is not None:
         docstring = node.body[0]

@@ -47,7 +47,7 @@ def test_every_way_to_compute_it_agrees(seed: int, asked: int, lengths: list[int
 
 
 def test_a_score_depends_on_the_two_arrays_alone() -> None:
-    """Not on where they lie in memory, on their neighbours, or on which half precision file they came from."""
+    """It does not depend on their memory, their neighbours or the half precision file that they came from."""
     random = np.random.default_rng(0)
     query = unit_rows(random, 32, 128)
     for length in (1, 2, 7, 16, 33, 180):

@@ -14,7 +14,7 @@ def layers(seed: int) -> nn.Sequential:
 
 
 def changed(base: nn.Sequential, rank: int) -> nn.Sequential:
-    """Return a copy of `base` whose matrices differ by others of `rank`, and whose vectors differ."""
+    """Return a copy of `base` with changed vectors, and matrices changed by others of `rank`."""
     other = layers(0)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -17,7 +17,7 @@ APPS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    present = {None, *metafunc.config.getoption("--frameworks").split(",")}
+    present = {None, *str(metafunc.config.getoption("--frameworks")).split(",")}
     metafunc.parametrize("module", [module for module, (_, framework) in APPS.items() if framework in present])
 
 

@@ -54,7 +54,7 @@ def test_32_threads_get_the_serial_answers(index: ColBERTIndex) -> None:
 
 
 def test_threads_that_upsert_delete_and_search_get_consistent_answers(index: ColBERTIndex) -> None:
-    """Each writer has passages of its own, always changed all at once: whoever sees one of a version sees them all."""
+    """Each writer changes its own passages in one commit: a reader sees all of a version or none."""
     group = [f"{name}-{place}" for name in "abc" for place in range(4)]
     stop = threading.Event()
 

@@ -40,7 +40,7 @@ def test_one_thread_inside_and_what_was_outside() -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_overlapping_uses_put_back_what_was(order: list[int]) -> None:
-    """Whoever comes and goes first, and in other threads than the one that looks."""
+    """The order of entering and leaving does not matter, nor which thread looks."""
     before = blas_threads()
     entered = [threading.Event() for _ in order]
     leave = [threading.Event() for _ in order]

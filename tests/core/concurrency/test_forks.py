@@ -191,7 +191,7 @@ def test_a_child_forked_while_others_search_and_commit(tmp_path: Path) -> None:
 
 
 def test_a_child_forked_while_another_thread_writes_reads_and_closes(tmp_path: Path) -> None:
-    """The lock that writes take is the parent's for as long as the upsert lasts."""
+    """The parent holds the lock of writes for as long as the upsert lasts."""
     run(WHILE_WRITING, str(tmp_path / "index"))
 
 

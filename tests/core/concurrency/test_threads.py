@@ -25,7 +25,7 @@ SHORT = [*QUERIES, *CHINESE[:3]]
 
 @pytest.fixture(autouse=True)
 def one_kernel_thread() -> Iterator[None]:
-    """Or thirty-two threads of ours fight with as many pools of torch's, and the tests take minutes."""
+    """Limit torch to one thread: else 32 threads compete with as many pools of torch's, and the tests take minutes."""
     kernels = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -33,14 +33,14 @@ def one_kernel_thread() -> Iterator[None]:
 
 
 def run_together(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
-    """Run the jobs on `threads` threads that start at one moment; results in the order of the jobs."""
+    """Run the jobs on `threads` threads that start together; return results in the order of the jobs."""
     start = threading.Barrier(threads)
     with ThreadPoolExecutor(threads, initializer=start.wait) as pool:
         return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
 def mixed_jobs(encode_queries: Callable[..., Any], encode_documents: Callable[..., Any]) -> list[Callable[[], Any]]:
-    """Short queries and long documents, taking turns."""
+    """Return jobs that encode short queries and long documents in turns."""
     jobs: list[Callable[[], Any]] = []
     for turn in range(JOBS):
         short, long = SHORT[turn % len(SHORT)], LONG[turn % len(LONG)]
@@ -66,7 +66,7 @@ def test_queries_and_documents_from_eight_threads_equal_serial_ones(
 
 
 def test_without_our_lock_the_encoder_below_gets_it_wrong(stanford_dir: Path) -> None:
-    """Why the lock is there. If this fails, sentence-transformers has become safe, and the lock may go."""
+    """The lock is needed. If this fails, sentence-transformers has become thread-safe, and the lock may go."""
     from sentence_transformers import MultiVectorEncoder
 
     encoder = MultiVectorEncoder(str(stanford_dir), device="cpu")

@@ -97,13 +97,13 @@ def test_anything_else_is_damage(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_sound_header_is_taken(tmp_path: Path) -> None:
-    """So that those above fail for their own reasons."""
+    """The headers above fail for their own reasons, not because of how they are written."""
     (tmp_path / "a.npy").write_bytes(with_header(ROWS))
     assert map_npy(tmp_path / "a.npy").tolist() == [0.0, 0.0, 0.0]
 
 
 def test_an_index_is_written_and_read_without_parsing_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPython 3.11 fails now and then when several threads parse at once: a sound index was called damaged."""
+    """CPython 3.11 sometimes fails when several threads parse at once, and a sound index was reported as damaged."""
     index = ColBERTIndex.create(tmp_path / "index", ToyEncoder())
     index.upsert(["warm"])
     index.search("warm")

@@ -304,7 +304,7 @@ def test_as_index_of_something_else() -> None:
 
 
 class ChangedEncoder(ToyEncoder):
-    """Gives `change` of what it should, for queries as for documents."""
+    """Encoder that applies `change` to the right vectors, of queries and of documents."""
 
     def __init__(self, change: Callable[[list[Any]], Any]) -> None:
         super().__init__()
@@ -424,7 +424,7 @@ def test_a_text_of_no_tokens_given_as_an_empty_list(path: Path) -> None:
 
 
 class OfAnotherDim(ToyEncoder):
-    """Says that it is the model of the index, and is not."""
+    """Encoder that claims to be the model of the index, with another dimension."""
 
     def __init__(self, dim: Any) -> None:
         super().__init__(dim=8)

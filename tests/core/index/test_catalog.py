@@ -44,7 +44,7 @@ def rows(path: Path, query: str) -> list[Any]:
 
 
 def verify(path: Path) -> str:
-    """Return what `verify` finds; nothing for a sound index."""
+    """Return the message of `verify`'s error; nothing for a sound index."""
     with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as index:
         try:
             index.verify()
@@ -167,7 +167,7 @@ def test_deleting_what_is_damaged_makes_an_index_sound(made: Path) -> None:
 
 
 def test_nothing_is_written_over_damaged_facts(made: Path) -> None:
-    """A new checksum over them would make them look sound."""
+    """A new checksum over damaged values would make them look sound."""
     change(made, "UPDATE meta SET value = '4' WHERE key = 'nbits'")
     with ColBERTIndex.open(made, ToyEncoder()) as index:
         for write in (lambda: index.upsert([Passage("new", "text")]), lambda: index.delete(["p1"])):
@@ -233,7 +233,7 @@ NO_HARM_WITHOUT_CHECKSUMS = [
 
 
 def use(path: Path) -> Iterator[str]:
-    """Call all that reads; yield the name of each call that was refused. Anything else than our errors comes out."""
+    """Call every method that reads; yield the name of each call that raised an error of this package."""
     index = None
     try:
         index = ColBERTIndex.open(path, ToyEncoder(), read_only=True)
@@ -273,7 +273,7 @@ def test_values_of_a_wrong_kind_are_named_as_damage(made: Path, statement: str) 
 
 
 def test_a_place_of_a_passage_that_is_not_there(made: Path) -> None:
-    """SQLite answers from an index of its own, which may be damaged by itself."""
+    """SQLite answers from its own index, which may be damaged while the table is not."""
     catalog = made / "catalog.sqlite"
     ((segment, ordinal, pid),) = rows(made, "SELECT segment, ordinal, pid FROM passages WHERE id = 'p7'")
     content = catalog.read_bytes()
@@ -288,7 +288,7 @@ def test_a_place_of_a_passage_that_is_not_there(made: Path) -> None:
 
 
 def everything(path: Path) -> Any:
-    """Return all that a catalog says; ``None`` where SQLite cannot read it."""
+    """Return the whole content of a catalog; ``None`` where SQLite cannot read it."""
     try:
         with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
             connection.text_factory = bytes

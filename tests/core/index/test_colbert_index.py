@@ -45,7 +45,7 @@ def test_search_is_brute_force_maxsim(index: ColBERTIndex, encoder: ToyEncoder, 
 
 
 def test_search_over_many_segments_and_blocks_is_brute_force(index: ColBERTIndex, encoder: ToyEncoder) -> None:
-    """Long passages: several blocks a segment, several segments, and passages that were replaced in each."""
+    """Long passages: several blocks per segment, several segments, and replaced passages in each."""
     random = np.random.default_rng(5)
     words = np.array([f"word{number}" for number in range(500)])
     texts = {f"p{number:04}": " ".join(random.choice(words, random.integers(0, 150))) for number in range(700)}
@@ -65,7 +65,7 @@ def test_search_over_many_segments_and_blocks_is_brute_force(index: ColBERTIndex
 
 
 def test_equal_texts_tie_by_id_wherever_they_are_stored(index: ColBERTIndex) -> None:
-    """A different neighbourhood, segment and offset each: the score must be the same to the last bit."""
+    """Neighbours, segment and offset differ, and the score must be equal to the last bit."""
     random = np.random.default_rng(1)
     text = " ".join(f"w{number}" for number in range(23))
     ids = [f"same{number:02}" for number in range(12)]
@@ -81,7 +81,7 @@ def test_equal_texts_tie_by_id_wherever_they_are_stored(index: ColBERTIndex) -> 
 
 
 def test_of_many_equal_passages_only_those_asked_for_are_read(index: ColBERTIndex) -> None:
-    """Boilerplate is stored over and over: its texts came as one value, which may not be longer than a gigabyte."""
+    """Boilerplate is stored many times: its texts came as one value, which may not be longer than a gigabyte."""
     text = "header " + "." * 100_000
     index.upsert(Passage(f"p{number:03}", text) for number in reversed(range(150)))
     index.upsert([Passage("best", "header header", {"a": [1, None]})])
@@ -101,7 +101,7 @@ def test_of_many_equal_passages_only_those_asked_for_are_read(index: ColBERTInde
 
 
 def test_long_and_short_passages_come_whole(index: ColBERTIndex) -> None:
-    """The short ones are read many at a time, the long ones each by itself."""
+    """Short passages are read many at a time, long ones one by one."""
     passages = [
         Passage("long", "word " + "x" * 100_000, {"n": 1}),
         Passage("long metadata", "word", {"n": ["y" * 50_000, {"z": None}]}),
@@ -253,7 +253,7 @@ def test_a_stored_text_is_not_encoded_again(index: ColBERTIndex, encoder: ToyEnc
 
 
 def test_upsert_streams(index: ColBERTIndex) -> None:
-    """It takes from the iterator what the next commit needs, and no more."""
+    """An upsert takes from the iterator only what the next commit needs."""
     taken = 0
     ahead = []
 

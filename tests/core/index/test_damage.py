@@ -136,7 +136,7 @@ def test_a_model_record_that_builds_none(made: Path, record: str) -> None:
 
 
 def damaged(path: Path, message: str) -> None:
-    """Search and verify name what is damaged; look-ups and further writing go on."""
+    """Assert that search and verify name the damage, and that look-ups and writes still work."""
     for read_only in (True, False):
         with ColBERTIndex.open(path, ToyEncoder(), read_only=read_only) as index:
             for call in (lambda: index.search("text"), lambda: index.rerank("text", ["p1"]), index.verify):
@@ -185,7 +185,7 @@ def test_verify_lists_every_damaged_file(made: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tokens.npy", "lengths.npy"])
 def test_any_flipped_byte_is_found_by_verify(made: Path, name: str) -> None:
-    """Wherever it is, header or data; and what a search raises over it, if it does, is of ours."""
+    """A flipped byte in header or data; if a search raises, it is an error of this package."""
     file = segment_files(made, name)[0]
     sound = file.read_bytes()
     rest = sound[128::37]
@@ -205,7 +205,7 @@ def test_any_flipped_byte_is_found_by_verify(made: Path, name: str) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_vectors_that_are_no_numbers_are_damage_whatever_their_checksum(made: Path, value: float) -> None:
-    """A score of NaN is neither better nor worse than another: fewer passages were found, or the query was blamed."""
+    """A score of NaN has no order: fewer passages were returned, or the query was blamed."""
     file = segment_files(made, "tokens.npy")[0]
     tokens = np.load(file)
     tokens[3] = value

@@ -16,7 +16,7 @@ DIM, PASSAGES, QUERIES = 128, 420, 12
 
 
 class Given:
-    """Vectors by text: families of passages that differ by less than bfloat16 tells apart."""
+    """Encoder with given vectors: families of passages that differ by less than bfloat16's precision."""
 
     name, dim, fingerprint = "given", DIM, "given"
 
@@ -64,7 +64,7 @@ def index(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 
 
 def expected(given: Given, query: str, names: Sequence[str]) -> list[tuple[str, float]]:
-    """Brute force in float64 over the float16 vectors, ties by id."""
+    """Return the hits of brute force in float64 over the float16 vectors, ties by id."""
     asked = given.vectors[query].astype(np.float64)
     scores = []
     for name in names:

@@ -421,7 +421,7 @@ class Optioned(ToyEncoder):
 
 
 def test_a_folder_made_anew_under_an_open_index_is_another_index(tmp_path: Path, encoder: ToyEncoder) -> None:
-    """The new folder may have got the old one's inode."""
+    """The new folder may have the inode of the old one."""
     path = tmp_path / "index"
     gone = ColBERTIndex.open_or_create(path, encoder)
     gone.upsert(["a text that is gone"])

@@ -23,7 +23,7 @@ COMPARISONS = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lt
 
 
 def matches(metadata: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether MongoDB would find a document of this metadata, were no field looked for inside lists."""
+    """Return whether MongoDB would match this metadata, without its look-up inside lists."""
     return all(_clause(metadata, key, value) for key, value in where.items())
 
 
@@ -40,7 +40,7 @@ def _clause(metadata: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def _fields(stored: Any, key: str) -> Iterator[Any]:
-    """Every value that `key` may mean: a dot stands between two names, or is part of one."""
+    """Yield every value that `key` may mean: a dot separates two names or is part of one."""
     for name, value in stored.items() if isinstance(stored, dict) else ():
         if name == key:
             yield value
@@ -325,7 +325,7 @@ def test_long_filters(index: ColBERTIndex) -> None:
 
 
 def test_deep_filters(index: ColBERTIndex) -> None:
-    """Some depth works, and any depth is answered or refused."""
+    """Some depth works, and any depth gives an answer or a clear error."""
     where: dict[str, Any] = {"year": 2024}
     for _ in range(20):
         where = {"$not": where}

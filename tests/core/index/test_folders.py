@@ -44,7 +44,7 @@ def segments_of(path: Path) -> set[str]:
 
 
 def write_a_lot(path: Path) -> None:
-    """Every kind of write, each of which sweeps."""
+    """Make every kind of write; each removes folders that are no longer needed."""
     with ColBERTIndex.open(path, ToyEncoder()) as index:
         index.upsert([Passage("new", "one more"), Passage("p1", "text number 1 again")])
         index.delete(["new"])
@@ -109,7 +109,7 @@ def test_what_a_killed_write_left_is_removed(path: Path, end: str) -> None:
 
 
 def test_an_index_of_before_the_log_is_written_on(path: Path) -> None:
-    """What its earlier writer left cannot be proved to be its own, and stays; what is replaced from now on goes."""
+    """Folders of the earlier writer cannot be proved to be its own and stay; those replaced from now on go."""
     as_format_2(path)
     (path / "segments" / NAME).mkdir()
     write_a_lot(path)
@@ -120,7 +120,7 @@ def test_an_index_of_before_the_log_is_written_on(path: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_segments_name_removes_nothing(path: Path, tmp_path: Path) -> None:
-    """The bit can be put right later; `verify` reports the damage meanwhile."""
+    """The bit can be restored later; meanwhile `verify` reports the damage."""
     sound = (path / "catalog.sqlite").read_bytes()
     with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as index:
         before = answers(index)
@@ -144,7 +144,7 @@ def test_a_flipped_bit_in_a_segments_name_removes_nothing(path: Path, tmp_path: 
 
 
 def test_a_passage_that_names_a_wrong_segment_removes_none(path: Path) -> None:
-    """Else the right one would seem to be of no use."""
+    """Otherwise the right segment would seem unused."""
     with ColBERTIndex.open(path, ToyEncoder()) as index:
         index.upsert([Passage("alone", "a text alone")])
     folders = segments_of(path)
@@ -169,7 +169,7 @@ def test_a_passage_that_names_a_wrong_segment_removes_none(path: Path) -> None:
 
 @contextlib.contextmanager
 def held_commit(path: Path) -> Iterator[None]:
-    """A reader, here or in another process, that is in the middle of its work on the last commit."""
+    """Hold the last commit by a reader in the middle of its work, in this process or in another."""
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite", isolation_level=None)) as connection:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM passages").fetchone()
@@ -199,7 +199,7 @@ def test_replaced_folders_stay_until_no_reader_needs_them(path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_even_beside_a_reader(path: Path) -> None:
-    """No commit named what it wrote, so no reader can need it."""
+    """No commit named the files that it wrote, so no reader can need them."""
     before = segments_of(path)
     with ColBERTIndex.open(path, ToyEncoder()) as index, held_commit(path):
         with files_limited_to(100_000), pytest.raises(IndexWriteError, match="last commit stands"):

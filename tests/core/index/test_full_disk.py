@@ -60,7 +60,7 @@ def test_a_catalog_that_finds_no_room(index: ColBERTIndex) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="there SQLite's reason is not told")
 @pytest.mark.parametrize("room", [0, 100])
 def test_a_reader_that_finds_no_room_is_not_told_of_damage(path: Path, room: int) -> None:
-    """SQLite needs a file of shared memory to read what nobody has open."""
+    """SQLite needs a file of shared memory to read a database that nobody has open."""
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert(PASSAGES)
     with files_limited_to(room), pytest.raises(IndexReadError, match="disk may be full"):
@@ -71,7 +71,7 @@ def test_a_reader_that_finds_no_room_is_not_told_of_damage(path: Path, room: int
 
 @pytest.mark.parametrize(("room", "without"), [(100_000, "codecs"), (150_000, "segments")])
 def test_a_compression_that_finds_no_room(path: Path, room: int, without: str) -> None:
-    """For the centroids, or for the codes. The passages were stored first; nothing of the attempt stays."""
+    """No room for the centroids, or for the codes. The passages were stored first; nothing of the attempt stays."""
     passages, encoder = many(ENOUGH), ToyEncoder(dim=64)
     with ColBERTIndex.create(path, encoder) as index:
         index.upsert(passages[:-2])
@@ -153,7 +153,7 @@ print("sound")
 
 @pytest.mark.parametrize("step", ["segments", "catalog"])
 def test_a_full_file_system(tmp_path: Path, step: str) -> None:
-    """A real one, of three megabytes; everything that was committed is there, before and after room is made."""
+    """A real file system of three megabytes: everything committed is there, before and after space is freed."""
     require_mounts()
     ran = run_mounted('mount -t tmpfs -o size=3m tmpfs "$1"', FILL, tmp_path, step)
     assert ran.returncode == 0, ran.stderr

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 
 
 def kill_a_writer(path: Path, seed: int, first: int, delay: float, warm: Path | None) -> list[int]:
-    """Let a child write for `delay` seconds from its opening on; return the changes it said were made."""
+    """Kill a child that has written for `delay` seconds since its opening; return its number of finished changes."""
     code = "import killed_writers as writers; "
     code += f"writers.write_until_killed({str(path)!r}, {seed}, {first}, {warm and str(warm)!r})"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=child_env())
@@ -37,7 +37,7 @@ def kill_a_writer(path: Path, seed: int, first: int, delay: float, warm: Path | 
 
 
 def kill_often(path: Path, times: int, seed: int, *, compressed: bool = False) -> int:
-    """Kill writers at random moments, one after the other on the same index; return how many changes were made."""
+    """Kill writers at random moments, one after another on the same index; return the number of finished changes."""
     moments = random.Random(seed)
     state: State = dict(KEPT) if compressed else {}
     warm = None
@@ -66,7 +66,7 @@ def kill_often(path: Path, times: int, seed: int, *, compressed: bool = False) -
 
 
 def run_killing(call: str) -> int:
-    """Run a function of `killed_writers` in a process without threads, OpenMP's included, since it forks."""
+    """Run a function of `killed_writers` in a process without threads, even OpenMP's, because it forks."""
     code = f"from pathlib import Path; import killed_writers; killed_writers.{call}"
     env = {**child_env(), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)

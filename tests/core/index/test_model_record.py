@@ -43,7 +43,7 @@ def record(index: Path, options: Mapping[str, Any]) -> Path:
 
 
 def require_refusal(path: Path, *said: str) -> None:
-    """The index opens and shows what it holds; whatever would load its model names what was recorded."""
+    """Assert that the index opens and shows its content; calls that need its model name the recorded one."""
     with ColBERTIndex.open(path, read_only=True) as index:
         assert len(index) == 2
         index.verify()
@@ -132,7 +132,7 @@ def test_a_model_in_a_folder_is_used_once_the_user_names_it(stanford_dir: Path, 
 
 
 class Payload(dict[str, Any]):
-    """Makes a folder when it is unpickled."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, place: Path) -> None:
         self._place = str(place)
@@ -142,7 +142,7 @@ class Payload(dict[str, Any]):
 
 
 def test_searching_an_index_unpickles_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint beside the index, whose weights run code where they are read as pickles may be."""
+    """A checkpoint beside the index has weights that run code when they are unpickled."""
     folder, mark = tmp_path / "download", tmp_path / "code ran"
     checkpoint = write_stanford_colbert(folder / "model")
     with ColBERTIndex.create(folder / "index", ColBERTModel(checkpoint)) as index:

@@ -46,7 +46,7 @@ SOME = [f"p{number}" for number in range(0, 12, 2)] + [f"m{number}" for number i
 
 
 class Changes(RuleBasedStateMachine):
-    """The model is a dictionary."""
+    """Changes of an index, mirrored in a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Changes(RuleBasedStateMachine):
         self.begin()
 
     def begin(self) -> None:
-        """Set `kept`, and open `index` and `reader` on an index of just that."""
+        """Set `kept`, and open `index` and `reader` on an index of exactly these passages."""
         self.kept: dict[str, Passage] = {}
         self.index = ColBERTIndex.create(self.folder / "index", self.encoder)
         self.reader = ColBERTIndex.open(self.folder / "index", self.encoder, read_only=True)
@@ -72,7 +72,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule(passages=st.lists(PASSAGES, min_size=17, max_size=20))
     def upsert_one_by_one(self, passages: list[Passage]) -> None:
-        """More than the number of small segments that are joined."""
+        """Upsert one passage at a time, more than the number of small segments that are joined."""
         for passage in passages:
             self.index.upsert([passage])
         self.kept.update((passage.id, passage) for passage in passages)
@@ -128,13 +128,13 @@ class Changes(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_is_kept(self) -> None:
-        """The open index and a reader that was opened long before."""
+        """Assert that the open index and a reader opened long before have the expected content."""
         for index in (self.index, self.reader):
             assert index.get([*SOME, "p1"]) == [self.kept[key] for key in [*SOME, "p1"] if key in self.kept]
 
 
 class ExactChanges(Changes):
-    """The reference is an index made at once from the dictionary."""
+    """Changes of an exact index; the reference is an index made at once from the dictionary."""
 
     @rule()
     def start_over(self) -> None:
@@ -158,7 +158,7 @@ class ExactChanges(Changes):
 
 
 class CompressedChanges(Changes):
-    """One built at once has other centroids, so the references are the dictionary and each passage's own scores."""
+    """Changes of a compressed index; another one has other centroids, so references are the passages' own scores."""
 
     def begin(self) -> None:
         path = small_copy(self.folder / "index")

@@ -95,14 +95,14 @@ def make(path: Path, word: str) -> Path:
 
 
 def answer_of(reader: ColBERTIndex) -> list[tuple[str, str]]:
-    """What a search finds, which must fit what is looked up."""
+    """Return the hits of a search, after comparing them with the passages of a look-up."""
     hits = sorted(reader.search("common", 50), key=lambda hit: hit.id)
     assert all(abs(hit.score - 1) < 1e-3 for hit in hits)
     return [(hit.id, hit.text) for hit in hits]
 
 
 def answers_of_threads(reader: ColBERTIndex, count: int = 6) -> list[list[tuple[str, str]]]:
-    """At once, so that more connections are needed than are open."""
+    """Return the answers of threads that search together, so that they need more connections than are open."""
     barrier = threading.Barrier(count)
     found: list[list[tuple[str, str]]] = []
 
@@ -122,7 +122,7 @@ def answers_of_threads(reader: ColBERTIndex, count: int = 6) -> list[list[tuple[
 @pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
 @pytest.mark.parametrize("old_is_removed", [False, True])
 def test_a_reader_follows_its_path_to_another_index(tmp_path: Path, old_is_removed: bool) -> None:
-    """A deployment by ``mv``: wholly the old one, then wholly the new one, though their commits are alike."""
+    """A deployment by ``mv``: answers are all of the old index, then all of the new one, with equal commit numbers."""
     live, new = make(tmp_path / "live", "old"), make(tmp_path / "new", "new")
     expected = [(f"new{number}", f"common new {number}") for number in range(3)]
     with ColBERTIndex.open(live, ToyEncoder(), read_only=True) as reader:
@@ -144,7 +144,7 @@ def test_a_reader_follows_its_path_to_another_index(tmp_path: Path, old_is_remov
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows lets no open file be moved")
 def test_a_reader_tells_an_index_from_its_copy(tmp_path: Path) -> None:
-    """Same folders, same number of commits, same counts; but other passages were deleted."""
+    """The copy has the same folders, commits and counts; only the deleted passages differ."""
     live = make(tmp_path / "live", "old")
     copy = Path(shutil.copytree(live, tmp_path / "copy"))
     for path, key in ((live, "old0"), (copy, "old1")):
@@ -183,7 +183,7 @@ def mapped_files(path: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts by /proc")
 @pytest.mark.parametrize("compressed", [False, True])
 def test_few_descriptors_are_held_and_close_gives_all_back(path: Path, compressed: bool) -> None:
-    """However many segments there are; the object itself and a cycle of references may live on."""
+    """The number does not depend on segments; the object itself and a cycle of references may live on."""
     if compressed:
         large_copy(path)
     with contextlib.closing(
@@ -212,7 +212,7 @@ def test_few_descriptors_are_held_and_close_gives_all_back(path: Path, compresse
 
 
 def test_a_search_under_way_at_close_ends_well(path: Path) -> None:
-    """It has what it needs until it is done: its arrays are not taken from under it."""
+    """The search keeps its arrays until it is done."""
     errors: list[BaseException] = []
     begun = threading.Semaphore(0)
 
@@ -324,7 +324,7 @@ print(json.dumps(read_until(Path(sys.argv[1]), int(sys.argv[2]))))
 
 
 def read_until(path: Path, last: int) -> dict[str, int]:
-    """Ask until the last version is there; every answer must be of one commit, and none older than the one before."""
+    """Search until the last version appears; every answer is of one commit, and none is older than the one before."""
     seen: list[int] = []
     answers = 0
     with ColBERTIndex.open(path, ToyEncoder(), read_only=True) as reader:
@@ -377,7 +377,7 @@ def test_readers_in_three_processes_beside_a_writer_for_long(path: Path) -> None
 
 
 def test_threads_read_and_write_one_index(path: Path) -> None:
-    """Searches beside upserts, deletes, compactions and verifications: no error, and every answer of one commit."""
+    """Searches beside upserts, deletes, compactions and verifications raise no error and answer from one commit."""
     errors: list[BaseException] = []
     stop = threading.Event()
     with ColBERTIndex.create(path, ToyEncoder()) as index:
@@ -415,7 +415,7 @@ def test_threads_read_and_write_one_index(path: Path) -> None:
 
 
 def test_close_waits_for_the_write_under_way(path: Path) -> None:
-    """Else the lock would be free, and another writer could sweep the segments that are not yet committed."""
+    """Otherwise the lock would be free, and another writer could remove segments that are not yet committed."""
     encoder = ToyEncoder()
     index = ColBERTIndex.create(path, encoder)
     inside, go_on = threading.Event(), threading.Event()
@@ -449,7 +449,7 @@ def forked(code: str, path: Path) -> str:
 
 
 def test_a_forked_child_reads_and_leaves_the_writer_its_lock(path: Path) -> None:
-    """A server that forks its workers: they may search, close and forget the index, and the parent still writes."""
+    """As in a server that forks workers: they may search, close and forget the index, and the parent still writes."""
     code = """
 import sys
 index = ColBERTIndex.create(sys.argv[1], ToyEncoder())
@@ -508,7 +508,7 @@ index.close()
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_index_on_a_read_only_file_system_is_searched(path: Path, killed: bool) -> None:
-    """Closed properly, or with the write-ahead log of a writer that was killed."""
+    """The index was closed properly, or has the write-ahead log of a killed writer."""
     require_mounts()
     make_index(path, killed)
     before = contents(path)
@@ -520,7 +520,7 @@ def test_an_index_on_a_read_only_file_system_is_searched(path: Path, killed: boo
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_index_of_somebody_else_is_searched(killed: bool) -> None:
-    """The folder may be read but not written. Root may write anywhere, so for it the child becomes nobody."""
+    """The folder is readable but not writable. Root may write anywhere, so then the child becomes nobody."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "index"
         make_index(path, killed)
@@ -589,7 +589,7 @@ with ColBERTIndex.create(folder / "index", ToyEncoder()) as index:
 
 @pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="elsewhere an inode may be given to another file")
 def test_a_reader_notices_another_copy_after_a_fork_has_closed_its_connections(path: Path, tmp_path: Path) -> None:
-    """The copies have one index id, as many commits, and on many file systems even one inode after the other."""
+    """The copies have the same index id and commit number, and on many file systems even the same inode."""
     make_index(path, killed=False)
     for name in ("one", "two"):
         shutil.copytree(path, tmp_path / name)
@@ -609,7 +609,7 @@ def test_a_reader_notices_another_copy_after_a_fork_has_closed_its_connections(p
 
 
 def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
-    """As a copy of an index whose writer was killed: sound, but SQLite cannot read it there."""
+    """Like a copy of an index whose writer was killed: it is sound, but SQLite cannot read it there."""
     if os.geteuid() != 0:
         pytest.skip("needs two users: the owner, and one who may only read")
     with tempfile.TemporaryDirectory() as name:
@@ -621,7 +621,7 @@ def test_a_log_without_its_shared_memory_where_nothing_may_be_written() -> None:
 
 
 def test_a_reader_without_write_permission_sees_commits_made_later() -> None:
-    """It opened while nobody wrote; then its owner writes, closes, and writes again."""
+    """The reader opens while nobody writes; then the owner writes, closes, and writes again."""
     if os.geteuid() != 0:
         pytest.skip("needs two users: the owner, and one who may only read")
     code = """

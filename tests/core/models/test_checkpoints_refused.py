@@ -60,7 +60,7 @@ def without_file(write: Write, filename: str) -> Write:
 
 
 def with_broken_file(write: Write, filename: str) -> Write:
-    """Write a checkpoint one of whose files lost its second half, as after a download that stopped."""
+    """Write a checkpoint with one file cut in half, as after an interrupted download."""
 
     def build(path: Path) -> Path:
         path = write(path)
@@ -72,7 +72,7 @@ def with_broken_file(write: Write, filename: str) -> Write:
 
 
 def masked_language_model(path: Path) -> Path:
-    """What bert-base-uncased is: an encoder under ``bert.`` and a head for another task."""
+    """Write a checkpoint like bert-base-uncased: an encoder under ``bert.`` and a head for another task."""
     write_plain_encoder(path)
     config = BertConfig.from_json_file(path / "config.json")
     BertForMaskedLM(config).save_pretrained(path)
@@ -207,7 +207,7 @@ def test_a_hub_name_that_cannot_be_reached_is_named(kind: type[ColBERTModel] | t
 
 
 def test_a_punctuation_only_document_is_no_reason_to_refuse(stanford_dir: Path) -> None:
-    """The line between refusing and working: a trained projection in an odd but whole checkpoint."""
+    """A trained projection in an odd but complete checkpoint is accepted."""
     metadata = json.loads((stanford_dir / "artifact.metadata").read_text())
     assert metadata["mask_punctuation"]
     assert len(ColBERTModel(stanford_dir, dtype="float32", device="cpu").score("?", ["!!!"])) == 1

@@ -37,7 +37,7 @@ def any_colbert(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def tokens_of(model: ColBERTModel, text: str) -> list[str]:
-    """The text's own tokens, without markers, from the tokenizer file alone."""
+    """Return the text's own tokens, without markers, from the tokenizer file alone."""
     tokenizer = Tokenizer.from_file(str(Path(model.name) / "tokenizer.json"))
     return list(tokenizer.encode(text, add_special_tokens=False).tokens)
 
@@ -76,7 +76,7 @@ def test_queries_are_expanded_to_32_tokens_where_the_format_says_so(any_colbert:
 
 
 def reference_pylate(path: Path, bert: BertModel, text: str, *, is_query: bool, length: int) -> np.ndarray:
-    """PyLate's recipe, one text at a time, in plain torch: marker id after [CLS], [MASK] unattended."""
+    """Encode by PyLate's method in plain torch, one text at a time: marker id after [CLS], [MASK] unattended."""
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     number = tokenizer.token_to_id
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: length - 3]
@@ -167,7 +167,7 @@ def test_what_cannot_be_encoded_is_refused(
 
 
 def test_old_weight_files_load_like_new_ones(tmp_path: Path) -> None:
-    """Early checkpoints, colbertv2.0's first revision among them, hold pytorch_model.bin."""
+    """Early checkpoints contain pytorch_model.bin, colbertv2.0's first revision among them."""
     new = write_stanford_colbert(tmp_path / "new")
     old = write_stanford_colbert(tmp_path / "old")
     torch.save(load_file(old / "model.safetensors"), old / "pytorch_model.bin")
@@ -234,7 +234,7 @@ def test_equal_texts_score_equal_to_the_last_bit(any_colbert: ColBERTModel) -> N
 
 
 def plain(text: str) -> str:
-    """Lower case without accents, as the tokenizer sees it."""
+    """Return the text in lower case without accents, as the tokenizer sees it."""
     decomposed = unicodedata.normalize("NFD", text.lower())
     return "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
 
@@ -356,7 +356,7 @@ def test_lengths_are_the_callers_choice(any_colbert: ColBERTModel, length: int) 
 
 
 def test_lengths_of_instances_that_share_a_copy_do_not_meet(any_colbert: ColBERTModel) -> None:
-    """The fixture and these two share one loaded copy."""
+    """The fixture and these two instances share one loaded copy."""
     words = "the cat sat on the mat and washed its face " * 40
     name = any_colbert.name
     short = ColBERTModel(name, dtype="float32", device="cpu", document_length=20, query_length=10)

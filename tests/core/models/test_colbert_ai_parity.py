@@ -40,7 +40,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def colbert_ai() -> Iterator[Callable[[Path], Any]]:
-    """Load a directory with colbert-ai's ``Checkpoint``, mended so far that it runs under transformers 5."""
+    """Load a directory with colbert-ai's ``Checkpoint``, patched so that it runs under transformers 5."""
     import colbert.modeling.base_colbert as base
     from colbert.infra import ColBERTConfig
     from colbert.modeling.checkpoint import Checkpoint
@@ -126,7 +126,7 @@ def test_settings_of_the_metadata_file_hold(
 def test_the_tests_stanford_checkpoint_is_what_colbert_ai_saves(
     colbert_ai: Callable[[Path], Any], stanford_dir: Path, tmp_path: Path
 ) -> None:
-    """And a directory that colbert-ai itself saved loads, with equal vectors."""
+    """A directory that colbert-ai itself saved loads too, with equal vectors."""
     saved = tmp_path / "saved"
     colbert_ai(stanford_dir).save(str(saved))
     names = [set(safe_open(path / "model.safetensors", "pt").keys()) for path in (saved, stanford_dir)]

@@ -99,7 +99,7 @@ def test_token_vectors_are_those_of_sentence_transformers(path: Path, reference:
 
 
 def test_any_length_of_a_query_is_read(path: Path, reference: MultiVectorEncoder) -> None:
-    """By default to the checkpoint's length, and never past the encoder's positions."""
+    """The default limit is the checkpoint's length, never more than the encoder's positions."""
     query = f"{LONG_TEXT} {TRADITIONAL * 30}"
     with pytest.warns(TruncationWarning, match="1 of 1 queries were cut"):
         scores = model_of(path).score(query, TEXTS)

@@ -130,7 +130,7 @@ def logits_of(reference: CrossEncoder, query: str, texts: list[str], length: int
 
 
 def whole_length(path: Path, query: str, text: str) -> int:
-    """The pair's tokens before any cut, from the tokenizer's files alone."""
+    """Return the pair's number of tokens before truncation, from the tokenizer's files alone."""
     tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.chat_template is None:
         return len(tokenizer(query, text)["input_ids"])
@@ -152,7 +152,7 @@ def test_the_model_activation_is_that_of_sentence_transformers(path: Path, refer
 
 
 def test_cut_pairs_score_as_in_sentence_transformers(path: Path, reference: CrossEncoder) -> None:
-    """Templates are asked a question at their end: their scores are equal only if that end is still there."""
+    """Templates end with a question: scores are equal only if that end survives truncation."""
     expected = logits_of(reference, QUERIES[6], TEXTS, length=120)
     assert model_of(path, max_length=120).score(QUERIES[6], TEXTS) == pytest.approx(expected, abs=1e-4)
 
@@ -170,7 +170,7 @@ def test_whole_pairs_are_counted_to_the_token(written: Callable[[str], Path], fa
 
 
 def test_a_score_does_not_depend_on_the_texts_beside_it(path: Path) -> None:
-    """Padding, to the left or to the right, is not read."""
+    """Padding, on the left or on the right, does not change a score."""
     model = model_of(path)
     alone = [model.score(QUERIES[2], [text])[0] for text in TEXTS]
     assert model.score(QUERIES[2], TEXTS) == pytest.approx(alone, abs=1e-4)

@@ -37,7 +37,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def cache(tmp_path: Path, cross_encoder_dir: Path) -> Path:
-    """A cache folder of the hub's client that holds one whole model, acme/reranker."""
+    """Return a cache folder of the hub's client with one complete model, acme/reranker."""
     folder = tmp_path / "hub"
     repository = folder / "models--acme--reranker"
     (repository / "refs").mkdir(parents=True)
@@ -48,7 +48,7 @@ def cache(tmp_path: Path, cross_encoder_dir: Path) -> Path:
 
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str, *, offline: bool = False) -> str:
-    """Let the hub's client ask `endpoint`, by a name of its own: an answer is remembered for a while."""
+    """Point the hub's client at `endpoint`, under a new name, because answers are remembered for a while."""
     endpoint = f"{endpoint}/{next(_numbers)}"
     template = "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + template)
@@ -60,7 +60,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str, *, offline: bool = F
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A port on which nobody listens."""
+    """Return the address of a port on which nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -69,7 +69,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @contextlib.contextmanager
 def silent_hub() -> Iterator[tuple[str, list[object]]]:
-    """Listen, take every connection and never answer, as where packets are dropped; yield the connections."""
+    """Accept every connection and never answer, as where packets are dropped; yield the connections."""
     connections: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -98,7 +98,7 @@ def empty_hub() -> Iterator[tuple[str, list[str]]]:
             self.do_HEAD()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

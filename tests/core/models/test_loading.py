@@ -122,7 +122,7 @@ def test_unload_before_first_use_is_harmless(make: Callable[..., Model], checkpo
 
 
 def test_concurrent_first_use_loads_once(make: Callable[..., Model], checkpoint: Path, tmp_path: Path) -> None:
-    """Sixteen threads start at one moment, an own instance each; the files are read as often as by one."""
+    """Sixteen threads start together, each with its own instance; the files are read as often as by one."""
     other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
     with opened_in(other) as alone:
         expected = score(make(other))

@@ -49,7 +49,7 @@ def checkpoint(kind: str, colbert_dir: Path, cross_encoder_dir: Path, tmp_path: 
 
 @pytest.fixture
 def make(kind: str, checkpoint: Path) -> Iterator[Make]:
-    """Builds a model of a checkpoint that no other test knows; ``short=True`` for one that cuts every text."""
+    """Return a function that makes models of a checkpoint of this test alone; ``short=True`` truncates every text."""
 
     def build(*, short: bool = False, **arguments: object) -> Model:
         if short:
@@ -63,7 +63,7 @@ def make(kind: str, checkpoint: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def held(checkpoint: Path) -> Callable[[], LoadedModel | None]:
-    """Finds what is loaded of that checkpoint."""
+    """Return a function that lists the loaded models of that checkpoint."""
     return lambda: next((loaded for loaded in loaded_models() if loaded.name == str(checkpoint)), None)
 
 
@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def during_a_call(act: Callable[[], None]) -> Iterator[None]:
-    """Run `act` in the midst of a call that cuts texts: when Python shows the warning of it."""
+    """Run `act` during a call that truncates texts: at the moment when Python shows its warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda *_, **__: act()
@@ -180,7 +180,7 @@ def users(held: Held) -> int:
 
 @either
 def test_a_finalizer_may_unload(make: Make, held: Held) -> None:
-    """The collector runs it at any moment, on any thread, also while the registry is busy."""
+    """The garbage collector runs it at any moment, on any thread, also while the pool is busy."""
     expected = score(make())
 
     class Owner:
@@ -271,7 +271,7 @@ def test_sixteen_threads_score_while_another_unloads(make: Make, held: Held) -> 
 
 
 def in_threads(jobs: list[Callable[[], None]]) -> None:
-    """Run each on a thread of its own; raise what the first to fail raised."""
+    """Run each job on its own thread; raise the error of the first that fails."""
     errors: list[BaseException] = []
 
     def run(job: Callable[[], None]) -> None:
@@ -348,7 +348,7 @@ def test_no_time_out_ends_a_call_in_flight(make: Make, held: Held) -> None:
 @either
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a thread's switches are read from /proc")
 def test_the_thread_that_sees_to_it_sleeps(make: Make, held: Held) -> None:
-    """Also where a time-out is over and a call in flight keeps the model."""
+    """It sleeps even when a time-out has passed and a call in flight still uses the model."""
     switches: list[int] = []
     score(make(idle_timeout=0))  # starts it
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "rerank-integrations-idle")

@@ -37,7 +37,7 @@ from rerank_integrations.core.concurrency.cancel import check_wanted
 
 
 class Length:
-    """Scores a text by its length, or by minus it."""
+    """Scorer by a text's length, or by its negative."""
 
     def __init__(self, sign: int = 1) -> None:
         self.sign = sign
@@ -49,7 +49,7 @@ class Length:
 
 
 class Acting:
-    """Does something, then gives zeros."""
+    """Scorer that calls a function, then returns zeros."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self.act = act
@@ -76,7 +76,7 @@ CANDIDATES = [Candidate(None, text, score) for text, score in zip(TEXTS, [4.0, 3
 
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
-    """Whatever a test does, the threads of time budgets end soon."""
+    """Assert after each test that the threads of time budgets end soon."""
     yield
     end = time.monotonic() + 10
     while budget_threads() and time.monotonic() < end:
@@ -180,7 +180,7 @@ def test_a_time_out_of_a_stage_s_own_is_its_own() -> None:
 
 
 def batches_until_told(batches: list[int], limit: int = 2000) -> Callable[[], None]:
-    """Return work that asks, as the models do before each of their batches, whether it is wanted."""
+    """Return work that checks before each batch, as the models do, whether it was cancelled."""
 
     def work() -> None:
         for number in range(limit):
@@ -200,7 +200,7 @@ def test_the_work_stops_at_its_next_batch() -> None:
 
 
 class Slow(ToyEncoder):
-    """As slow as a large model, one text a batch."""
+    """Scorer as slow as a large model, with one text per batch."""
 
     def encode_documents(self, texts: Any, show_progress: bool = False) -> list[Floats]:
         found: list[Floats] = []
@@ -367,7 +367,7 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 
 def test_a_process_that_ends_within_a_stage_ends_well() -> None:
-    """A stage that ran out of time is still in torch, without the interpreter's lock, as the process ends."""
+    """A stage that ran out of time is still in torch, without the interpreter's lock, when the process ends."""
     code = """
 import torch
 from rerank_integrations import Cascade, Reranker

@@ -159,7 +159,7 @@ def test_remembered_lengths_are_the_counts(unigram: ColBERTModel, calls: list[tu
 
 @pytest.fixture(scope="module")
 def unigram(tmp_path_factory: pytest.TempPathFactory, colbert_dir: Path) -> ColBERTModel:
-    """A model whose tokenizer unfolds letters, as those of XLM-R do: one ligature of Arabic is eighteen letters."""
+    """Return a model whose tokenizer expands letters, as XLM-R's does: one Arabic ligature is eighteen letters."""
     import shutil
 
     from checkpoints.vocabulary import ROBERTA_SPECIALS, unigram_tokenizer, write_tokenizer

@@ -16,7 +16,7 @@ from rerank_integrations.core.ranking import best_first
 
 
 class Given:
-    """Scores a text by the number it holds, and remembers what it was asked."""
+    """Scorer by the number in a text; it records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str]]] = []

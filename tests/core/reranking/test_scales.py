@@ -133,7 +133,7 @@ def test_an_activation_that_is_not_known_to_rise_orders_by_what_it_gives(tmp_pat
 
 
 class Given:
-    """Scores a text by the number it holds."""
+    """Scorer by the number in a text."""
 
     def score(self, query: str, texts: list[str]) -> list[float]:
         return [float(text) for text in texts]
@@ -177,7 +177,7 @@ def test_infinite_scores_have_their_order() -> None:
 
 
 class Broken(ToyEncoder):
-    """Gives NaN for one text."""
+    """Scorer that returns NaN for one text."""
 
     def encode_documents(self, texts: Any, show_progress: bool = False) -> list[Floats]:
         return [

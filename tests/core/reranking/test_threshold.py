@@ -27,7 +27,7 @@ from rerank_integrations import (
 
 
 class Given:
-    """Scores a text by the number it holds."""
+    """Scorer by the number in a text."""
 
     def score(self, query: str, texts: list[str]) -> list[float]:
         return [float(text) for text in texts]
@@ -37,7 +37,7 @@ SCORES = st.sampled_from([-math.inf, -1.0, 0.0, 0.1, 0.2, 0.3, 1.0, math.inf]) |
 
 
 def naive(pairs: list[tuple[float, bool]], precision: float) -> ThresholdFit | None:
-    """Try every score as a threshold; of those of the precision, the highest of the best recall."""
+    """Try every score as a threshold; return the highest with the best recall among those of the precision."""
     best = None
     relevant = sum(label for _, label in pairs)
     for threshold in sorted({score for score, _ in pairs}):
@@ -70,7 +70,7 @@ def test_it_is_what_trying_every_threshold_finds(
 
 
 def labelled() -> list[tuple[str, str, int]]:
-    """A sentence for each topic, with one of the topic and two of others."""
+    """Return per topic a query with one sentence of the topic and two of others."""
     sentences = [texts[0] for texts in TOPICS.values()]
     return [
         (text, other, int(step == 0))

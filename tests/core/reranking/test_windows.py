@@ -32,7 +32,7 @@ LETTERS = "ab é中国。 ' \n\u0301\u0302😀ﬁ_-7ก"
 
 
 def spans_of(text: str, lengths: list[int]) -> list[tuple[int, int]]:
-    """Tokens as tokenizers make them: none of a space, several of an emoji, else of some letters."""
+    """Return tokens like a tokenizer's: none for a space, several for an emoji, else some letters each."""
     spans, at, turn = [], 0, 0
     while at < len(text):
         if text[at].isspace():
@@ -49,7 +49,7 @@ def spans_of(text: str, lengths: list[int]) -> list[tuple[int, int]]:
 
 
 def longest_letter(text: str, tokens: list[tuple[int, int]]) -> int:
-    """How many tokens the longest letter has, its marks included."""
+    """Return the number of tokens of the longest letter, its marks included."""
     first = [
         place
         for place, (start, _) in enumerate(tokens)
@@ -192,7 +192,7 @@ def test_the_span_holds_the_answer() -> None:
     from toy import ToyEncoder
 
     class Words(ToyEncoder):
-        """Tells its tokens: one a word, no markers."""
+        """Model that reports its tokens: one per word, no markers."""
 
         def options(self) -> dict[str, Any]:
             return {"name_or_path": "words", "document_length": 20}

@@ -30,7 +30,7 @@ def passages(folder: Path, path: Path | None = None) -> list[tuple[int, Passage]
 
 
 def remove_passage_3(folder: Path) -> None:
-    """As colbert-ai's IndexUpdater does: its tokens go, its number stays."""
+    """Remove a passage as colbert-ai's IndexUpdater does: its tokens go, its number stays."""
     write_json(folder / "doclens.1.json", [0, 5])
     change_json(folder / "1.metadata.json", num_embeddings=5)
     for name in ("1.codes.pt", "1.residuals.pt"):

@@ -31,7 +31,7 @@ from rerank_integrations.core.index.colbert_ai import (
 
 
 class TopicEncoder(ToyEncoder):
-    """Words of a topic, such as ``t3`` of ``t3-17``, are near each other."""
+    """Encoder that gives words of one topic, such as ``t3`` in ``t3-17``, similar vectors."""
 
     def _encode(self, text: str) -> NDArray[np.float32]:
         return np.stack([self._of_topic(word) for word in text.split()])
@@ -133,7 +133,7 @@ def test_an_exact_index_is_compressed_as_colbert_ai_does(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 2 bits that has passed to PLAID, and lost some passages."""
+    """Return a compressed index of 2 bits, with some passages deleted."""
     path = tmp_path_factory.mktemp("compressed") / "ours"
     with ColBERTIndex.create(path, TopicEncoder(dim=64), nbits=2) as index:
         index.upsert([Passage(f"p{place}", text) for place, text in enumerate(topic_texts(4400, seed=2))])
@@ -164,7 +164,7 @@ def test_a_path_in_place_of_an_index(compressed: Path, tmp_path: Path, monkeypat
 
 
 def test_an_index_of_two_codecs(tmp_path: Path) -> None:
-    """An imported one that has outgrown its centroids, so that most tokens are ours."""
+    """An imported index that has outgrown its centroids, so that most tokens use the newer codec."""
     texts = topic_texts(800, seed=4)
     model = TopicEncoder(dim=64)
     with ColBERTIndex.create(None, model) as small:

@@ -42,7 +42,7 @@ QUERIES = ("red fox", "one two three four five", "a", " ".join(f"w{number}" for 
 
 
 def naive_scores(source: Path, query: NDArray[np.float32]) -> list[float]:
-    """MaxSim of every passage number; -1 for each query token where a passage has no tokens, as everywhere here."""
+    """Return MaxSim of every passage number; a passage without tokens gets -1 per query token."""
     theirs = open_colbert_ai(source)
     book = codebook(theirs.codec.bucket_weights, theirs.codec.nbits)
     scores = []
@@ -66,7 +66,7 @@ def check_scores(index: ColBERTIndex, source: Path, pid_of: dict[str, int]) -> N
 
 
 def make_source(path: Path, nbits: int, lengths: list[int], dim: int = 64, centroids: int = 9) -> Path:
-    """A folder with the files of RAGatouille, of random tokens."""
+    """Write a folder with RAGatouille's files and random tokens."""
     rng = np.random.default_rng(nbits)
     rows = rng.standard_normal((centroids, dim)).astype(np.float32)
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
@@ -162,7 +162,7 @@ ANIMALS = [
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export whose codec fits the vectors of `ToyEncoder`."""
+    """Export an index whose codec fits the vectors of `ToyEncoder`."""
     folder = tmp_path_factory.mktemp("animals")
     with ColBERTIndex.create(folder / "exact", ToyEncoder(dim=32)) as index:
         index.upsert(ANIMALS)
@@ -192,7 +192,7 @@ def test_an_imported_index_changes_as_any_other(animals: Path, tmp_path: Path) -
 
 
 def test_an_imported_index_that_outgrows_its_centroids(source: Path, tmp_path: Path) -> None:
-    """Its own 6 are no use for vectors of another kind."""
+    """Its own 6 centroids do not fit vectors of another kind."""
     with import_colbert(source, tmp_path / "ours", ToyEncoder(dim=DIM)) as index:
         index.upsert(ANIMALS)
         assert index.stats().centroids > 6
@@ -326,7 +326,7 @@ except IndexWriteError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not limit the size of files")
 @pytest.mark.parametrize("size", [40_000, 60_000, 110_000])
 def test_a_full_disk_leaves_the_old_index_or_none(tmp_path: Path, size: int) -> None:
-    """In a process of its own, since the cache of compiled kernels is written too."""
+    """This runs in its own process, because the cache of compiled kernels is written too."""
     source = make_source(tmp_path / "theirs", 8, [150, 200, 400, 500, 150, 100], centroids=400)
     write_json(source / "collection.json", [f"text {pid} " + "word " * 40_000 for pid in range(6)])
     with ColBERTIndex.create(tmp_path / "old", ToyEncoder(dim=64)) as old:

@@ -46,7 +46,7 @@ def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def make_vectors() -> tuple[NDArray[np.float32], list[int]]:
-    """Clustered token vectors, and how many each passage has."""
+    """Return clustered token vectors, and the number of tokens per passage."""
     rng = np.random.default_rng(5)
     lengths = rng.integers(3, 20, PASSAGES).tolist()
     topics = unit(rng.standard_normal((40, DIM)))
@@ -55,7 +55,7 @@ def make_vectors() -> tuple[NDArray[np.float32], list[int]]:
 
 
 def make_centroids(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A few rounds of k-means; colbert-ai's own would need faiss."""
+    """Return centroids of a few rounds of k-means; colbert-ai's own needs faiss."""
     centroids = vectors[:: len(vectors) // PARTITIONS][:PARTITIONS]
     for _ in range(4):
         nearest = (vectors @ centroids.T).argmax(axis=1)
@@ -72,7 +72,7 @@ def make_queries() -> list[NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Path]]:
-    """Index the vectors with colbert-ai's ``CollectionIndexer``, all but the encoder and k-means its own."""
+    """Index the vectors with colbert-ai's ``CollectionIndexer``; only encoder and k-means are replaced."""
     from colbert.indexing.codecs.residual import ResidualCodec
     from colbert.indexing.collection_indexer import CollectionIndexer
     from colbert.indexing.index_saver import IndexSaver
@@ -130,7 +130,7 @@ def ranked(scorer: Any, query: NDArray[np.float32], **settings: Any) -> tuple[li
 
 
 def tokens(index: ColbertAIIndex) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """All codes, residuals and lengths of an index."""
+    """Return all codes, residuals and lengths of an index."""
     chunks = list(index.chunks())
     return tuple(np.concatenate([getattr(c, name) for c in chunks]) for name in ("codes", "residuals", "lengths"))
 
@@ -147,7 +147,7 @@ def naive_scores(index: ColbertAIIndex, query: NDArray[np.float32], floor: float
 
 
 def export(index: ColbertAIIndex, path: Path, passages_in_chunk: int) -> None:
-    """Write an index anew, cut into chunks at other places."""
+    """Write an index again, with other chunk boundaries."""
     codes, residuals, lengths = tokens(index)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     with ColbertAIWriter(path, index.codec, index.checkpoint) as writer:
@@ -225,7 +225,7 @@ def test_an_exported_index_ranks_as_naive_maxsim(
 def test_an_export_answers_as_the_index_it_came_from(
     build: Callable[[int], Path], scorer: Callable[[Path], Any], tmp_path: Path, nbits: int
 ) -> None:
-    """Under colbert-ai's own settings, with the same inverted lists, however the chunks are cut."""
+    """colbert-ai's own settings and the same inverted lists, with any chunk boundaries."""
     index = open_colbert_ai(build(nbits))
     export(index, tmp_path / "to", 70)
     for ours, theirs in zip(
@@ -307,7 +307,7 @@ def test_an_index_that_colbert_ai_updated(build: Callable[[int], Path], tmp_path
 
 
 class StoredEncoder:
-    """Encodes the text of passage 7 as that passage's vectors, and the query "7" as the seventh of `make_queries`."""
+    """Encoder of passage 7's text as that passage's vectors, and of query "7" as the seventh of `make_queries`."""
 
     name = "stored"
     dim = DIM
@@ -327,7 +327,7 @@ class StoredEncoder:
 
 
 def check_same_top(theirs: Any, index: ColBERTIndex) -> None:
-    """colbert-ai looks at every passage, so that the codes alone decide."""
+    """Assert the same best hits where colbert-ai scores every passage, so that only the codes matter."""
     same = 0
     for number, query in enumerate(make_queries()):
         everything = {"ncells": PARTITIONS, "centroid_score_threshold": -2.0, "ndocs": 4 * PASSAGES}

@@ -203,7 +203,7 @@ def test_every_file_is_needed(folder: Path) -> None:
 
 
 class Payload:
-    """Unpickled in earnest, it makes the file `trace`."""
+    """Object that creates the file `trace` when it is really unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -235,7 +235,7 @@ def test_code_in_a_pickle_does_not_run(folder: Path, tmp_path: Path, name: str, 
 
 
 def described(key: str = "0", length: int = 1, size: str = "K\x01", storage: str = "FloatStorage") -> bytes:
-    """The pickle of one tensor, as torch.save writes it but for what is given."""
+    """Return the pickle of one tensor as torch.save writes it, with the arguments changed."""
     text = f"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n{storage}\n".encode("latin1")
     text += b"X" + len(key).to_bytes(4, "little") + key.encode() + b"X\x03\x00\x00\x00cpu"
     text += b"J" + length.to_bytes(4, "little", signed=True) + b"tQK\x00" + size.encode("latin1") + b"\x85K\x01\x85\x89"
@@ -274,7 +274,7 @@ def test_odd_descriptions_of_tensors(folder: Path, pickled: bytes) -> None:
 
 
 def doubled(levels: int = 100) -> bytes:
-    """Opcodes that push a tuple, each level of it twice the one before: 2^100 leaves in 500 bytes."""
+    """Return opcodes that push a tuple of 2^100 leaves in 500 bytes: each level doubles the one before."""
     pushed = b"X\x01\x00\x00\x00aq\x00"
     for level in range(1, levels + 1):
         pushed += b"h" + bytes([level - 1]) + b"\x86q" + bytes([level])
@@ -299,7 +299,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_small_pickle_of_a_huge_value_costs_nothing(folder: Path, kind: str) -> None:
-    """To hash it, to compare it or to write it out would take longer than anyone waits."""
+    """Hashing, comparing or printing such a value would never end."""
     replace_pickle(folder / "avg_residual.pt", BOMBS[kind])
     with pytest.raises(IndexFormatError, match=r"avg_residual\.pt") as refused:
         open_colbert_ai(folder)

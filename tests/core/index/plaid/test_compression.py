@@ -37,7 +37,7 @@ def small(path: Path) -> Iterator[ColBERTIndex]:
 
 
 def check_holds(index: ColBERTIndex, passages: list[Passage]) -> None:
-    """Exactly these passages, found in the right order."""
+    """Assert that the index has exactly these passages and returns them in the right order."""
     kept = {passage.id: passage for passage in passages}
     assert index.verify().passages == len(index) == len(kept)
     assert index.get(kept) == list(kept.values())
@@ -83,7 +83,7 @@ def test_few_passages_of_many_tokens_compress(path: Path) -> None:
 
 
 def test_many_passages_of_few_tokens_stay_exact(path: Path) -> None:
-    """Centroids of fewer than 4096 tokens would be of no use."""
+    """Centroids of fewer than 4096 tokens would be useless."""
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert([Passage(f"p{number}", "word" if number < 4000 else "...") for number in range(ENOUGH + 300)])
         assert index.stats().kind == "exact"
@@ -104,7 +104,7 @@ def test_many_small_upserts_compress_too(path: Path) -> None:
 
 
 def test_an_index_that_has_outgrown_its_centroids_trains_others(path: Path) -> None:
-    """The old passages keep their codes, so their scores; both kinds are found together."""
+    """The old passages keep their codes and scores, and a search returns both kinds."""
     old = [Passage(f"old{number}", WORDS[number % 48], {"n": number}) for number in range(ENOUGH)]
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert(old)
@@ -136,7 +136,7 @@ def test_an_index_that_has_outgrown_its_centroids_trains_others(path: Path) -> N
 
 
 def test_words_that_the_centroids_never_saw_are_told_apart(large: ColBERTIndex) -> None:
-    """An index compressed early, of text that says little, is to hold all that comes later."""
+    """An index compressed early, from repetitive text, must also fit text that comes later."""
     large.upsert([Passage("new", "zebra lion"), Passage("newer", "tiger"), Passage("newest", "lynx puma ocelot")])
     for query, best in [("zebra lion", "new"), ("tiger", "newer"), ("ocelot puma", "newest")]:
         hits = large.search(query, 2)
@@ -184,7 +184,7 @@ def test_a_query_of_many_tokens(small: ColBERTIndex) -> None:
 
 
 def test_equal_texts_tie_by_id_wherever_they_are_stored(large: ColBERTIndex) -> None:
-    """In segments of their own or joined, before and after the compression: the same score to the last bit."""
+    """Scores are equal to the last bit in separate or joined segments, before and after the compression."""
     ids = [f"same{number:02}" for number in range(12)]
     text = "red 1 fox 2 whale 3 zebra"
     for number, key in enumerate(reversed(ids)):
@@ -199,7 +199,7 @@ def test_equal_texts_tie_by_id_wherever_they_are_stored(large: ColBERTIndex) -> 
 
 
 def test_real_vectors_tie_wherever_they_are_stored(path: Path) -> None:
-    """Vectors that are not their own centroid: a matrix product's rounding must not show in the codes."""
+    """For vectors that are not their own centroid, the rounding of a matrix product must not change the codes."""
     encoder = RowEncoder(dim=20, length=3)
     same = [Passage(f"same{number:02}", "77") for number in range(20)]
     with ColBERTIndex.create(path, encoder) as index:
@@ -227,7 +227,7 @@ def test_an_overwritten_index_is_exact_again(large: ColBERTIndex, path: Path) ->
 
 
 def test_threads_search_while_the_index_is_compressed(path: Path) -> None:
-    """Each answer is of one commit: so many passages as there were, at one moment of this answer, and none twice."""
+    """Each answer is of one commit: as many passages as there were at one moment, and none twice."""
     errors: list[BaseException] = []
     kinds: set[str] = set()
     stop = threading.Event()
@@ -293,7 +293,7 @@ print(len(change("parent")[0]))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_a_forked_child_writes_a_compressed_index(path: Path) -> None:
-    """OpenMP's threads do not survive a fork, and GNU's then waits for them for ever."""
+    """OpenMP's threads do not survive a fork, and GNU's library then waits for them without end."""
     ran = subprocess.run(
         [sys.executable, "-c", FORK, str(large_copy(path))],
         capture_output=True, text=True, env=child_env(), check=False, timeout=60,

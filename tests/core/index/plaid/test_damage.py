@@ -33,7 +33,7 @@ PASSAGES = [*many(ENOUGH), Passage("long", "red fox whale " * 22_000)]
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One segment, large enough for inverted lists."""
+    """Make a sound index of one segment, large enough for inverted lists."""
     path = tmp_path_factory.mktemp("sound") / "index"
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert(PASSAGES)
@@ -52,7 +52,7 @@ def file_of(path: Path, pattern: str) -> Path:
 
 
 def ask(index: ColBERTIndex) -> None:
-    """Every stage of a search, inverted lists included."""
+    """Run every stage of a search, inverted lists included."""
     index.search("red fox", 3, n_probe=1, n_candidates=3)
     index.search("red fox", 100)
     index.rerank("red fox", ["g3", "long"])
@@ -129,7 +129,7 @@ IMPOSSIBLE: dict[str, tuple[str, Change]] = {
 
 @pytest.mark.parametrize("kind", IMPOSSIBLE)
 def test_numbers_that_point_nowhere(made: Path, kind: str) -> None:
-    """The compiled loops check nothing else, and reading past an array's end would end the process."""
+    """The kernels check nothing else, and reading past an array's end would crash the process."""
     name, change = IMPOSSIBLE[kind]
     file = file_of(made, f"segments/*/{name}.npy")
     array = np.load(file)
@@ -157,7 +157,7 @@ RULES: dict[str, tuple[str, str, Change]] = {
 
 @pytest.mark.parametrize("kind", RULES)
 def test_arrays_that_break_a_rule_of_the_compiled_loops(made: Path, kind: str) -> None:
-    """With checksums that fit: only the rules themselves keep the loops from reading past an array's end."""
+    """The checksums are right, so only the rules keep the kernels from reading past an array's end."""
     name, message, change = RULES[kind]
     array = read(made)[name]
     changed = change(array)
@@ -222,7 +222,7 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
 
 @pytest.mark.parametrize("pattern", FILES)
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
-    """In headers and in data; and what a search raises over one, if it does, is of ours."""
+    """Flipped bytes in headers and in data; if a search raises, it is an error of this package."""
     flip_each(made, pattern, step=8)
 
 
@@ -244,7 +244,7 @@ def test_a_catalog_that_lacks_the_codec(made: Path) -> None:
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda file: os.truncate(file, 500)], ids=["gone", "truncated"])
 def test_a_damaged_segment_is_not_compressed(tmp_path: Path, harm: Callable[[Path], object]) -> None:
-    """Compressing would give the damage a checksum of its own. The passages of that upsert are stored first."""
+    """Compressing would give the damage a valid checksum. The passages of that upsert are stored first."""
     path = tmp_path / "index"
     with ColBERTIndex.create(path, ToyEncoder()) as index:
         index.upsert(many(ENOUGH - 5))

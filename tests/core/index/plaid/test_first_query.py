@@ -108,7 +108,7 @@ def test_warming_up_takes_any_index(compressed: Path) -> None:
 
 @contextlib.contextmanager
 def waiting_child(folder: Path, then: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process, its compiling child, which waits as another compiles; what the process does when told."""
+    """Start a process whose compiling child waits because another compiles; the process then runs `code` on request."""
     code = f"""
 import os, sys, threading
 from rerank_integrations.core.index.plaid import warming

@@ -28,7 +28,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[ColBERTIndex]:
 
 
 def decompressed(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Every passage's vectors by its id, from the files as docs/reference/index-format.md tells of them."""
+    """Return every passage's vectors by id, read from the files as docs/reference/index-format.md describes them."""
     found: dict[str, NDArray[np.float64]] = {}
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as catalog:
         places = catalog.execute("SELECT id, segment, ordinal FROM passages").fetchall()
@@ -99,7 +99,7 @@ def test_recall_grows_with_the_bits(index: ColBERTIndex) -> None:
     ids=["12", "20, long vectors", "5"],
 )
 def test_other_dimensions_and_lengths(encoder: RowEncoder) -> None:
-    """Not multiples of 8, and not unit vectors."""
+    """Dimensions that are not multiples of 8, and vectors that are not unit vectors."""
     with ColBERTIndex.create(None, encoder, nbits=4) as index:
         index.upsert(numbered(range(4100)))
         assert (index.stats().kind, index.stats().dim) == ("plaid", encoder.dim)
@@ -179,7 +179,7 @@ def test_a_bad_effort_is_refused(two_bits: ColBERTIndex, name: str, value: objec
 
 @pytest.fixture(scope="module")
 def listed() -> Iterator[ColBERTIndex]:
-    """Two segments that are large enough for inverted lists."""
+    """Make an index of two segments that are large enough for inverted lists."""
     encoder = RowEncoder(dim=8, length=1100)
     with ColBERTIndex.create(None, encoder) as index:
         index.upsert(numbered(range(477)))

@@ -39,7 +39,7 @@ def unit(vectors: NDArray[np.float64]) -> Floats:
 
 
 def make_codec(rng: np.random.Generator, dim: int, nbits: int, whole: bool) -> Codec:
-    """Decompressed vectors come out about as long as ColBERT's, which are unit vectors."""
+    """Return a codec whose decompressed vectors are about as long as ColBERT's unit vectors."""
     padded = -(-dim // 8) * 8
     centroids = unit(rng.standard_normal((CENTROIDS, padded))).astype(np.float16).astype(np.float32)
     codebook = rng.standard_normal((256, 8 // nbits)).astype(np.float32)

@@ -45,7 +45,7 @@ TEXTS = [*ENGLISH[::8], *CHINESE[::3], LONG_TEXT, " ".join(ENGLISH[:9]), "a", ""
 
 
 def models_of(kind: type[Model], path: Path | str, backend: str, dtype: str, **arguments: Any) -> tuple[Model, Model]:
-    """The model on a backend, and on torch in float32."""
+    """Return the model on a backend, and on torch in float32."""
     if kind is CrossEncoderModel:
         arguments["activation"] = "raw"
     return kind(path, backend=backend, dtype=dtype, **arguments), kind(path, dtype="float32", device="cpu", **arguments)
@@ -62,7 +62,7 @@ def require_equal_scores(kind: type[Model], path: Path | str, backend: str, **ar
 def require_close_or_torch(
     kind: type[Model], path: Path | str, backend: str, dtype: str, *, correlation: float = 0.8
 ) -> None:
-    """Fewer bits give scores that go with torch's; where this processor's kernels do not, torch computes them.
+    """Assert that scores of fewer bits agree with torch's; where this processor's kernels do not, torch computes.
 
     A graph with an error of more than a third of the spread of torch's outputs is not served. On other texts than those
     that it is compared on, 26 of them, the correlation is then above 0.8: 0.95 less three standard errors. Kernels that
@@ -78,7 +78,7 @@ def require_close_or_torch(
 
 
 def require_near_or_torch(path: Path | str, backend: str, dtype: str) -> None:
-    """Token vectors of fewer bits point where torch's do: a third of the spread leaves a cosine of 0.95 and more."""
+    """Assert that vectors of fewer bits point as torch's: a third of the spread leaves a cosine of 0.95 or more."""
     graph, torch = models_of(ColBERTModel, path, backend, dtype)
     pairs = zip(graph.encode_documents(TEXTS), torch.encode_documents(TEXTS), strict=True)
     assert float(np.mean(np.concatenate([(ours * theirs).sum(axis=1) for ours, theirs in pairs]))) > 0.9

@@ -20,7 +20,7 @@ TEXTS = ENGLISH[:6]
 
 @pytest.fixture
 def own_cache(graph_cache: Path, cross_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own, with copies of the cross-encoder's graphs."""
+    """Return the test's own cache folder, with copies of the cross-encoder's graphs."""
     folder = tmp_path / "elsewhere"
     for backend in BACKENDS:
         made = CrossEncoderModel(cross_encoder_dir, backend=backend, dtype="float32").converted_path
@@ -32,7 +32,7 @@ def own_cache(graph_cache: Path, cross_encoder_dir: Path, tmp_path: Path, monkey
 
 
 def score(path: Path, backend: str) -> list[float]:
-    """The scores of a copy that is loaded anew."""
+    """Return the scores of a newly loaded copy."""
     model = CrossEncoderModel(path, backend=backend, dtype="float32")
     model.unload()
     scores = model.score(QUERIES[0], TEXTS)

@@ -26,7 +26,7 @@ TEXTS = ENGLISH[:8]
 
 
 def shuffle_weights(path: Path) -> None:
-    """Let the graph at `path` multiply by other weights: outputs of the right form that mean nothing."""
+    """Change the weights of the graph at `path`: outputs have the right form and are meaningless."""
     import openvino
     from openvino import opset13
 
@@ -48,7 +48,7 @@ def shuffle_weights(path: Path) -> None:
 def strayed(
     graph_cache: Path, cross_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CrossEncoderModel]:
-    """A model whose graph is whole by its checksums, and computes something else."""
+    """Return a model whose graph has the right checksums but computes something else."""
     made = CrossEncoderModel(cross_encoder_dir, backend="openvino", dtype="float32").converted_path
     assert made is not None
     folder = Path(shutil.copytree(made, tmp_path / "graphs" / made.name))
@@ -76,7 +76,7 @@ def test_a_strayed_graph_is_not_served(strayed: CrossEncoderModel, cross_encoder
 
 
 def probes(count: int = 4) -> list[Probe]:
-    """Token vectors of texts of several lengths, and scores, in two forms that an encoder gives."""
+    """Return probes with token vectors of texts of several lengths, and with scores: an encoder's two outputs."""
     generator = np.random.default_rng(1)
     ids = [np.arange(2 * (3 + number)).reshape(2, -1) for number in range(count)]
     expected = [generator.normal(size=(*each.shape, 6)).astype(np.float32) for each in ids]
@@ -87,7 +87,7 @@ def probes(count: int = 4) -> list[Probe]:
 
 
 class Stand(GraphSession):
-    """A session with an error of so many times the spread."""
+    """Session whose error is a given multiple of the spread."""
 
     extra = library = filename = "none"
     has_precisions = True
@@ -107,7 +107,7 @@ class Stand(GraphSession):
 
 
 class Failing(Stand):
-    """One whose runtime has no kernel for it."""
+    """Session whose runtime lacks a kernel."""
 
     def run(self, arrays: Arrays) -> Any:
         raise RuntimeError("somewhere in a library\nno kernel")
