@@ -195,6 +195,12 @@ def test_figures_name_the_command_that_prints_them() -> None:
     assert silent == []
 
 
+def test_every_decision_is_short_and_says_when_to_delete_it() -> None:
+    decisions = [page for page in (DOCS / "explanation" / "decisions").glob("*.md") if page.name != "index.md"]
+    texts = {page.name: page.read_text("utf-8") for page in decisions}
+    assert [name for name, text in texts.items() if "**Delete when**" not in text or len(text.splitlines()) > 20] == []
+
+
 def test_docs_are_plain_folders_of_four_kinds() -> None:
     kinds = {path.name for path in DOCS.iterdir() if path.is_dir() and path.name not in {"assets", "__pycache__"}}
     assert kinds == {"tutorials", "how-to", "reference", "explanation"}
