@@ -1,4 +1,4 @@
-"""Two results query by query, against values that are worked out by hand."""
+"""Comparison of two results query by query, against values computed by hand."""
 
 from __future__ import annotations
 

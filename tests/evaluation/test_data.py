@@ -1,4 +1,4 @@
-"""Test collections from folders: what is read, and what is refused with its file and line."""
+"""Test collections from folders: valid ones are read, damaged ones are rejected with file and line."""
 
 from __future__ import annotations
 

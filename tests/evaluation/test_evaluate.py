@@ -1,4 +1,4 @@
-"""Whole evaluations of a small collection, by the function and by the command."""
+"""Complete evaluations of a small collection, by the function and by the command."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, Measured]:
-    """Of every preset that needs no hub, in this process."""
+    """Measure every preset that needs no hub, in this process."""
     data = load_dataset(folder)
     return {name: measure(pipeline, data) for name, pipeline in presets().items()}
 

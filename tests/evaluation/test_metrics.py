@@ -15,7 +15,7 @@ from rerank_integrations.evaluation.metrics import means
 
 
 def naive(grades: Mapping[str, int], ranking: list[str]) -> dict[str, float]:
-    """The definitions of trec_eval's recall_k, ndcg_cut_10 and recip_rank, the latter cut at 10."""
+    """Compute trec_eval's recall_k, ndcg_cut_10 and recip_rank from their definitions, the last one cut at 10."""
     relevant = {passage for passage, grade in grades.items() if grade > 0}
     gains = [max(grades.get(passage, 0), 0) for passage in ranking[:10]]
     ideal = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:10]
@@ -54,7 +54,7 @@ def test_values_are_the_definitions(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_values_are_trec_evals_on_the_same_run_files(seed: int, tmp_path: Path) -> None:
-    """With ties, negative grades, and queries that found nothing or that nobody judged."""
+    """Compare on ties, negative grades, and queries without hits or judgements."""
     random = np.random.default_rng(seed)
     names = [f"p{number}" for number in range(60)]
     judged = [

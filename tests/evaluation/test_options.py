@@ -1,4 +1,4 @@
-"""`evaluate` with numbers of candidates and of callers, and what it leaves for the report."""
+"""`evaluate` with numbers of candidates and of callers, and the files that it leaves for the report."""
 
 from __future__ import annotations
 

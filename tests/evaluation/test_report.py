@@ -1,4 +1,4 @@
-"""The report: a page that stands alone, whose tables and plots say what was measured."""
+"""The report: a self-contained page whose tables and plots show the measurements."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VOID = {"meta"}
 
 
 class Page(HTMLParser):
-    """A strict reading of a page: each tag closed in its order; tables by their captions, drawings, attributes."""
+    """A strict parser of a page, which checks that tags are closed in order; it reads tables, drawings, attributes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def read_points(drawing: ElementTree.Element) -> dict[str, tuple[float, float]]:
 
 
 def read_ticks(drawing: ElementTree.Element, axis: str) -> list[tuple[float, float]]:
-    """Read the positions of an axis's grid lines, and the figures that stand at them."""
+    """Read the positions of an axis's grid lines, and the figures beside them."""
     lines = [extent(path) for path in drawing.iterfind(".//g[@class='grid']/path")]
     # A line across the axis x is upright.
     positions = [left if axis == "x" else top for left, top, right, bottom in lines if (left == right) is (axis == "x")]
@@ -148,7 +148,7 @@ def read_ticks(drawing: ElementTree.Element, axis: str) -> list[tuple[float, flo
 
 
 def read_bars(drawing: ElementTree.Element) -> list[tuple[float, float]]:
-    """Read where bars start, and how long they are."""
+    """Read the starts and the lengths of bars."""
     boxes = [extent(path) for path in drawing.iterfind(".//g[@class='bar']/path")]
     return [(left, right - left) for left, _, right, _ in boxes]
 

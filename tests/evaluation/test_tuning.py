@@ -1,4 +1,4 @@
-"""Tuning an index that is really compressed, of synthetic vectors, against naive computations."""
+"""Tuning of an index of synthetic vectors that is large enough to be compressed, against naive computations."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_only_what_fits_at_the_percentile() -> None:
 
 @pytest.fixture
 def small() -> Dataset:
-    """Whose queries are nearer to a passage that is not relevant."""
+    """Return a collection whose queries are nearer to a passage that is not relevant."""
     words = [f"w{number}" for number in range(60)]
     passages = [Passage(f"r{n}", f"{word} more words") for n, word in enumerate(words)]
     passages += [Passage(f"n{n}", f"{word} v{n}") for n, word in enumerate(words)]
@@ -206,7 +206,7 @@ def small() -> Dataset:
 
 
 class Reader:
-    """Prefers long texts that hold the query's word."""
+    """Scorer that prefers long texts with the query's word."""
 
     name = "long"
 
