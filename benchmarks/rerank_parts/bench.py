@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
 from rerank_integrations.evaluation.vectors import given_vectors, open_vectors, store_vectors
-from rerank_parts.data import Asked, Pool, asked, passages_of, queries_of
+from rerank_parts.data import CandidateQuery, Pool, passages_of, queries_of, queries_with_candidates
 
 DEPTH = 100
 K = 10
@@ -25,7 +25,7 @@ K = 10
 _WARMING = 16
 
 # Prepares a query, untimed; the function it returns is timed and returns ids, best first.
-System: TypeAlias = Callable[[Asked], Callable[[], list[str]]]
+System: TypeAlias = Callable[[CandidateQuery], Callable[[], list[str]]]
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Bench(Report):
         self.tell(f"{len(self.pool.passages)} passages of scifact: encoding what {folder.parent} does not hold")
         encode = self.colbert.encode_documents
         store_vectors(folder, self.colbert.fingerprint, encode, self.pool.passages, np.float16)
-        kept = open_vectors(folder).vectors
-        return {passage.text: vectors for passage, vectors in zip(self.pool.passages, kept, strict=True)}
+        stored = open_vectors(folder).vectors
+        return {passage.text: vectors for passage, vectors in zip(self.pool.passages, stored, strict=True)}
 
-    def asked(self, count: int) -> list[Asked]:
+    def queries_with_candidates(self, count: int) -> list[CandidateQuery]:
         """Return queries whose candidates are all in the pool."""
-        return asked(queries_of(self.data, "scifact"), self.pool, count, DEPTH)
+        return queries_with_candidates(queries_of(self.data, "scifact"), self.pool, count, DEPTH)
 
     def index(self, nbits: int) -> ColBERTIndex:
         """Return the index of the pool; build it once per run."""
@@ -141,8 +141,8 @@ class Bench(Report):
             self.failures.append(f"the index of {len(passages)} passages is compressed")
         return index
 
-    def in_turns(self, systems: Mapping[str, System], queries: Sequence[Asked]) -> dict[str, Taken]:
-        """Let every system answer a query before the next one is asked, so that noise hits them alike."""
+    def in_turns(self, systems: Mapping[str, System], queries: Sequence[CandidateQuery]) -> dict[str, Taken]:
+        """Let every system answer a query before the next query, so that noise hits them alike."""
         self.tell(f"{len(queries)} queries, each by {', '.join(systems)}")
         for system in systems.values():
             system(queries[0].first(_WARMING))()

@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder
 
 from rerank_integrations import Candidate, CrossEncoderModel, CrossEncoderScorer, Reranker, starter
 from rerank_parts.bench import Bench, K, System
-from rerank_parts.data import Asked, mixed
+from rerank_parts.data import CandidateQuery, mixed
 
 _THEIRS = "predict"
 # "default" is one of the others, depending on the processor.
@@ -46,10 +46,10 @@ def cross_encoder(bench: Bench) -> None:
     theirs = taken[_THEIRS]
     title = f"cross-encoder: {depth} candidates, {len(queries)} queries of scifact; {_lengths(model, queries)}"
     table = Table("model", "ms a query", "times as fast", f"top {K} the same", "at the same place", title=title)
-    for name, one in taken.items():
-        ratio, overlap, places = theirs.median_ms / one.median_ms, one.overlap(theirs), one.same_places(theirs)
-        table.add_row(name, f"{one.median_ms:.0f}", f"{ratio:.2f}", f"{overlap:.3f}", f"{places:.3f}")
-        bench.note(f"cross_encoder_{name}_ms", one.median_ms)
+    for name, times in taken.items():
+        ratio, overlap, places = theirs.median_ms / times.median_ms, times.overlap(theirs), times.same_places(theirs)
+        table.add_row(name, f"{times.median_ms:.0f}", f"{ratio:.2f}", f"{overlap:.3f}", f"{places:.3f}")
+        bench.note(f"cross_encoder_{name}_ms", times.median_ms)
         if name != _THEIRS:
             bench.note(f"cross_encoder_{name}_ratio", ratio)
             bench.note(f"cross_encoder_{name}_overlap10", overlap)
@@ -61,13 +61,13 @@ def cross_encoder(bench: Bench) -> None:
 
 
 def _predict(model: CrossEncoder) -> System:
-    def ready(query: Asked) -> Callable[[], list[str]]:
-        pairs = [(query.text, one.text) for one in query.candidates]
+    def ready(query: CandidateQuery) -> Callable[[], list[str]]:
+        pairs = [(query.text, candidate.text) for candidate in query.candidates]
 
         def ranking() -> list[str]:
             scores = model.predict(pairs)
-            order = sorted(range(len(pairs)), key=lambda place: -scores[place])
-            return [query.candidates[place].id for place in order[:K]]
+            order = sorted(range(len(pairs)), key=lambda position: -scores[position])
+            return [query.candidates[position].id for position in order[:K]]
 
         return ranking
 
@@ -77,15 +77,15 @@ def _predict(model: CrossEncoder) -> System:
 def _ours(model: CrossEncoderModel) -> System:
     reranker = Reranker(CrossEncoderScorer(model), top_n=K)
 
-    def ready(query: Asked) -> Callable[[], list[str]]:
-        candidates = [Candidate(one.id, one.text) for one in query.candidates]
-        return lambda: [query.candidates[one.place].id for one in reranker.rank(query.text, candidates)]
+    def ready(query: CandidateQuery) -> Callable[[], list[str]]:
+        candidates = [Candidate(candidate.id, candidate.text) for candidate in query.candidates]
+        return lambda: [query.candidates[candidate.place].id for candidate in reranker.rank(query.text, candidates)]
 
     return ready
 
 
-def _lengths(model: CrossEncoder, queries: list[Asked]) -> str:
-    pairs = [(query.text, one.text) for query in queries for one in query.candidates]
-    found = model.tokenizer([a for a, _ in pairs], [b for _, b in pairs], truncation=False, verbose=False)
-    tenths = statistics.quantiles([len(ids) for ids in found["input_ids"]], n=10)
+def _lengths(model: CrossEncoder, queries: list[CandidateQuery]) -> str:
+    pairs = [(query.text, candidate.text) for query in queries for candidate in query.candidates]
+    tokenized = model.tokenizer([a for a, _ in pairs], [b for _, b in pairs], truncation=False, verbose=False)
+    tenths = statistics.quantiles([len(ids) for ids in tokenized["input_ids"]], n=10)
     return f"tokens of a pair: {tenths[0]:.0f} to {tenths[-1]:.0f} in eight of ten, median {tenths[4]:.0f}"

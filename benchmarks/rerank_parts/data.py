@@ -19,15 +19,15 @@ MIX = (("eval/scifact", 0.5), ("eval/squad_dev", 0.25), ("scale/foldoc", 0.25))
 
 
 @dataclass(frozen=True)
-class Asked:
+class CandidateQuery:
     """A query, and its candidates in the order in which every system gets them."""
 
     id: str
     text: str
     candidates: tuple[Passage, ...]
 
-    def first(self, count: int) -> Asked:
-        return Asked(self.id, self.text, self.candidates[:count])
+    def first(self, count: int) -> CandidateQuery:
+        return CandidateQuery(self.id, self.text, self.candidates[:count])
 
 
 class Pool:
@@ -61,28 +61,30 @@ def queries_of(data: Path, name: str) -> list[tuple[str, str]]:
     return queries
 
 
-def asked(queries: Sequence[tuple[str, str]], pool: Pool, count: int, depth: int) -> list[Asked]:
+def queries_with_candidates(
+    queries: Sequence[tuple[str, str]], pool: Pool, count: int, depth: int
+) -> list[CandidateQuery]:
     """Return the first `count` queries for which BM25 finds `depth` passages."""
-    found: list[Asked] = []
+    complete: list[CandidateQuery] = []
     for key, text in queries:
         best = pool.best(text, depth)
         if len(best) == depth:
-            found.append(Asked(key, text, tuple(best)))
-        if len(found) == count:
+            complete.append(CandidateQuery(key, text, tuple(best)))
+        if len(complete) == count:
             break
-    return found
+    return complete
 
 
-def mixed(data: Path, count: int, depth: int) -> list[Asked]:
+def mixed(data: Path, count: int, depth: int) -> list[CandidateQuery]:
     """Return queries of scifact with candidates of `MIX`, BM25's best of each, in a random order."""
     pools = [(Pool(passages_of(data, name)), round(share * depth)) for name, share in MIX]
     generator = random.Random(0)
-    found: list[Asked] = []
+    complete: list[CandidateQuery] = []
     for key, text in queries_of(data, "scifact"):
         best = [passage for pool, part in pools for passage in pool.best(text, part)]
         if len(best) == depth:
             generator.shuffle(best)
-            found.append(Asked(key, text, tuple(best)))
-        if len(found) == count:
+            complete.append(CandidateQuery(key, text, tuple(best)))
+        if len(complete) == count:
             break
-    return found
+    return complete

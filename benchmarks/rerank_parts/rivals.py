@@ -43,11 +43,11 @@ def sentence_transformer_rerank(folder: Path, top_n: int) -> BaseNodePostprocess
 
 def _require_installed() -> None:
     try:
-        found = version(_PACKAGE)
+        installed = version(_PACKAGE)
     except PackageNotFoundError:
-        found = "none"
-    if found != _VERSION:
+        installed = "none"
+    if installed != _VERSION:
         raise RivalAbsentError(
-            f"{_PACKAGE} {_VERSION} is compared with, and {found} is installed; "
+            f"{_PACKAGE} {_VERSION} is compared with, and {installed} is installed; "
             f"pip install --no-deps {_PACKAGE}=={_VERSION}"
         )

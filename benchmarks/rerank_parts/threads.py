@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rerank_integrations.llama_index import ColBERTRerank, CrossEncoderRerank
 from rerank_parts.bench import Bench, K
-from rerank_parts.data import Asked
+from rerank_parts.data import CandidateQuery
 from rerank_parts.quality import nodes
 
 THREADS = 32
@@ -26,7 +26,7 @@ def threads(bench: Bench) -> None:
     Each call scores the candidates of one query, so that its batches are the same in both. All queries go through the
     ColBERT once before, untimed; the cross-encoder keeps nothing that a second time could use.
     """
-    whole = bench.asked(bench.sizes.threads)
+    whole = bench.queries_with_candidates(bench.sizes.threads)
     few = [query.first(bench.sizes.threads_candidates) for query in whole[:THREADS]]
     colbert = ColBERTRerank(index=bench.index(4), top_n=K)
     title = f"threads: one component, {THREADS} threads beside one"
@@ -52,15 +52,15 @@ def threads(bench: Bench) -> None:
     bench.show(table)
 
 
-def _asking(component: Any) -> Callable[[Asked], Answer]:
-    def call(query: Asked) -> Answer:
-        kept = component.postprocess_nodes(nodes(query), QueryBundle(query.text))
-        return [(found.node.node_id, found.score) for found in kept]
+def _asking(component: Any) -> Callable[[CandidateQuery], Answer]:
+    def call(query: CandidateQuery) -> Answer:
+        ranked = component.postprocess_nodes(nodes(query), QueryBundle(query.text))
+        return [(node.node.node_id, node.score) for node in ranked]
 
     return call
 
 
-def _threaded(call: Callable[[Asked], Answer], queries: Sequence[Asked]) -> list[Answer]:
+def _threaded(call: Callable[[CandidateQuery], Answer], queries: Sequence[CandidateQuery]) -> list[Answer]:
     with ThreadPoolExecutor(THREADS) as workers:
         return list(workers.map(call, queries))
 

@@ -66,13 +66,13 @@ def _questions(bench: Bench) -> list[_Question]:
     passages = {passage.id: passage for passage in data.passages}
     keys = sorted(data.queries)
     random.Random(0).shuffle(keys)
-    found: dict[str, _Question] = {}
+    questions: dict[str, _Question] = {}
     for key in keys:
         answer = next(passage for passage, grade in data.qrels[key].items() if grade > 0)
-        found.setdefault(answer, _Question(data.queries[key], passages[answer]))
-        if len(found) == bench.sizes.long_documents:
+        questions.setdefault(answer, _Question(data.queries[key], passages[answer]))
+        if len(questions) == bench.sizes.long_documents:
             break
-    return list(found.values())
+    return list(questions.values())
 
 
 def _documents(bench: Bench, endings: Sequence[Passage]) -> dict[str, Passage]:
@@ -81,7 +81,7 @@ def _documents(bench: Bench, endings: Sequence[Passage]) -> dict[str, Passage]:
     others = [passage for passage in passages_of(bench.data, "eval/squad_dev") if passage.id not in used]
     tokens = [len(spans) for spans in bench.colbert.token_spans([passage.text for passage in others])]
     generator = random.Random(1)
-    return {one.id: _document(one, list(zip(others, tokens, strict=True)), generator) for one in endings}
+    return {ending.id: _document(ending, list(zip(others, tokens, strict=True)), generator) for ending in endings}
 
 
 def _document(ending: Passage, others: list[tuple[Passage, int]], generator: random.Random) -> Passage:
