@@ -24,7 +24,7 @@ AxisName: TypeAlias = Literal["x", "y"]
 FONT_SIZE = 13
 # The width of a character in the widest of the usual sans-serif fonts, so that no font needs more room.
 _CHARACTER_WIDTH = 8.3
-# Variables of report.css, each by a colour that stands for it while matplotlib draws.
+# Colour variables of page.css, each with a colour that stands for it while matplotlib draws.
 _NAMES = (
     *("paper", "ink", "muted", "grid", "edge", "front", "bar", "encode", "retrieve", "rerank"),
     *(f"s{number}" for number in range(6)),
@@ -59,7 +59,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rerank-integrations",
 }
-# The settings of matplotlib hold for the whole process.
+# Matplotlib's settings are those of the whole process, so only one drawing at a time may change them.
 _DRAWING = threading.Lock()
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -75,7 +75,7 @@ class _Mark:
 
 
 class Drawing:
-    """A figure of a size in pixels; `label` is what a screen reader says of it."""
+    """A figure of a size in pixels, with a `label` for screen readers."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
         self.width, self.height, self._label = width, height, label
@@ -84,7 +84,7 @@ class Drawing:
         self._marks: dict[str, _Mark] = {}
 
     def add_axes(self, left: float, right: float, top: float, bottom: float) -> Axes:
-        """Return axes with margins of so many pixels."""
+        """Return axes with these margins, in pixels."""
         width, height = self.width - left - right, self.height - top - bottom
         rectangle = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         axes = self.figure.add_axes(rectangle)
@@ -94,8 +94,8 @@ class Drawing:
     def mark(self, artist: Artist, css_class: str, tooltip: str | None = None, text: str | None = None) -> None:
         """Give an artist a class, a tooltip, and a text in place of the one that matplotlib draws.
 
-        The text of names is put in only at the end: matplotlib's font has no Chinese, and it reads mathematics between
-        dollar signs.
+        Names are inserted only after drawing, because matplotlib's font has no Chinese characters, and because text
+        between dollar signs would be read as mathematics.
         """
         key = f"mark-{len(self._marks)}"
         artist.set_gid(key)
@@ -109,7 +109,7 @@ class Drawing:
             for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
                 self.mark(line, "grid")
         for artist in self.figure.findobj():
-            # Nothing leaves the axes, and a clip path would need an identifier of its own in the page.
+            # Nothing lies outside the axes, and a clip path would need an identifier that is unique in the page.
             artist.set_clip_on(False)
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -26,7 +26,7 @@ from rerank_integrations.evaluation.drawing import (
 from rerank_integrations.evaluation.measuring import STAGES
 from rerank_integrations.evaluation.summary import COMPARED_BY, PERCENTILES, Row, Series
 
-# All lengths are in pixels of a plot that is shown in full size.
+# Lengths are in pixels of a plot in full size.
 _WIDTH = 640.0
 _HEIGHT = 400.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 24.0, 44.0, 52.0
@@ -34,23 +34,23 @@ _MOST_TICKS_UP = 9
 _LONGEST_NAME = 220.0
 _NAME_HEIGHT = FONT_SIZE + 3.0
 _LINE_HEIGHT = 17.0
-# Names at the ends of lines stand in a margin so wide.
+# The width of the margin for names at the ends of lines.
 _NAMES_WIDTH = 228.0
-# So many names fit a plot of `_HEIGHT`; each one more makes it higher.
+# The number of names that fit into `_HEIGHT`; more make the plot higher.
 _NAMES_OF_HEIGHT = 12
 # A logarithmic axis shows this instead of 0.
 _SMALLEST_MS = 1e-3
 _MARKER_RADIUS = 8.0
 # Series differ by shape as well as by colour.
 _SHAPES = "os^Dv*"
-# Farther from its point than this, a name is joined to it by a line.
-_NEAR = 14.0
+# A name that is farther from its point than this is joined to it by a line.
+_MAX_UNJOINED_DISTANCE = 14.0
 _DIRECTIONS = (0, 180, 90, 270, 315, 45, 225, 135, 337, 22, 202, 157, 292, 67, 247, 112)
 _BAR_HEIGHT, _BAR_SHARE = 26.0, 0.62
 _BARS_TOP, _BARS_BOTTOM = 10.0, 48.0
 # Room for the figure behind a bar, and for the legend.
 _FIGURE_WIDTH, _LEGEND_HEIGHT = 76.0, 26.0
-# The least room for the text of a tick.
+# The least width for the text of a tick.
 _TICK_WIDTH = 48.0
 # Stages differ by hatch as well as by colour.
 _HATCHES = {"encode": "", "retrieve": "///", "rerank": "++"}
@@ -90,7 +90,7 @@ def quality_against_latency(rows: Sequence[Row], percentile: int) -> str:
         axes.set_title(COMPARED_BY)
         steps = [latency[number] for number in front], [quality[number] for number in front]
         axes.step(*steps, where="post", color=COLOURS["front"], linestyle=(0, (6, 4)), linewidth=1.5)
-        # Those on the front get their names first, and so nearest.
+        # Points on the front get their names first, and so nearest.
         order = sorted(range(len(rows)), key=lambda number: number not in front)
         points = axes.transData.transform(np.column_stack([latency, quality]))
         _write_names(plot, axes, points[order], [rows[number].label for number in order])
@@ -118,9 +118,9 @@ def _figures(row: Row) -> str:
 
 
 def _write_names(plot: Drawing, axes: Axes, points: NDArray[np.float64], names: Sequence[str]) -> None:
-    """Write each name as near its point as there is room, and not at all where there is none.
+    """Write each name as near to its point as there is room, or not at all if there is none.
 
-    Names are placed in their order: the first ones come to stand nearest.
+    Names are placed in their order, so the first ones are nearest.
     """
     area = np.array([_LEFT + 2, _BOTTOM + 2, _WIDTH, plot.height - _TOP])
     taken = np.hstack([points - _MARKER_RADIUS, points + _MARKER_RADIUS])
@@ -129,7 +129,7 @@ def _write_names(plot: Drawing, axes: Axes, points: NDArray[np.float64], names: 
             inside = (box[:2] >= area[:2]).all() and (box[2:] <= area[2:]).all()
             if inside and not ((box[:2] < taken[:, 2:]) & (taken[:, :2] < box[2:])).all(axis=1).any():
                 taken = np.vstack([taken, box])
-                _write_name(plot, axes, name, (x, y), box, joined=distance > _NEAR)
+                _write_name(plot, axes, name, (x, y), box, joined=distance > _MAX_UNJOINED_DISTANCE)
                 break
 
 
@@ -137,7 +137,7 @@ def _write_name(
     plot: Drawing, axes: Axes, name: str, point: tuple[float, float], box: NDArray[np.float64], *, joined: bool
 ) -> None:
     left, bottom, right, top = map(float, box)
-    # At the side of its point: how wide the browser's font really is then moves the far end alone.
+    # Anchored beside its point, so that the true width of the browser's font moves only the far end.
     anchor: Literal["left", "right", "center"]
     x, anchor = (left, "left") if left > point[0] else (right, "right")
     if left <= point[0] <= right:
