@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from ranked_rows import candidates_of, ids, long_passages, noted_of_hits
 from rerank_integrations import (
     ColBERTIndex,
     ColBERTModel,
+    ColBERTRerankOptions,
     ColBERTScorer,
     CrossEncoderModel,
     Passage,
+    RerankOptions,
     TextTooLongError,
     TruncationWarning,
     fit_threshold,
@@ -178,6 +181,17 @@ def test_vectors_come_from_the_index_the_cache_or_the_model(
     assert sources(caching)[passages[0].id] == "stored"
     first, again = (harness.rerank(caching, harness.candidates(chosen), QUERIES[1]) for _ in range(2))
     assert first == again == harness.rerank(forgetful, harness.candidates(chosen), QUERIES[1])
+
+
+def test_every_option_of_the_core_is_a_field_of_the_components(
+    harness: Any, colbert: ColBERTModel, cross_encoder: CrossEncoderModel
+) -> None:
+    for component, options in (
+        (harness.colbert_rerank(model=colbert), ColBERTRerankOptions),
+        (harness.cross_encoder_rerank(model=cross_encoder), RerankOptions),
+    ):
+        names = {"score_threshold" if field.name == "threshold" else field.name for field in fields(options)}
+        assert names <= set(type(component).model_fields)
 
 
 def test_device(harness: Any, colbert_dir: Path, cross_encoder_dir: Path, passages: list[Passage]) -> None:
