@@ -60,14 +60,16 @@ class Writer:
         # tqdm takes None for "only on a terminal".
         disable = None if show_progress is None else not show_progress
         with tqdm(total=total, desc="indexing", unit="passage", disable=disable) as bar:
-            for chunk in _chunks(passages):
+            for number, chunk in enumerate(_chunks(passages)):
+                # Not after the last chunk, for which the end of the upsert does the same: most upserts have one chunk.
+                if number > 0:
+                    self._merge_small(_MAX_SMALL_SEGMENTS_IN_UPSERT)
+                    self._grow(show_progress, finished=False)
                 # All are checked before any is stored, so that a bad passage stores nothing of its chunk.
                 checked = [to_passage(item) for item in chunk]
                 rows = [(passage, metadata_json(passage)) for passage in checked]
                 self._store(rows, model)
                 ids += [passage.id for passage in checked]
-                self._merge_small(_MAX_SMALL_SEGMENTS_IN_UPSERT)
-                self._grow(show_progress, finished=False)
                 bar.update(len(chunk))
         self._grow(show_progress, finished=True)
         self._merge_small(_MAX_SMALL_SEGMENTS)
