@@ -18,7 +18,7 @@ from grown import small_copy
 from toy import ToyEncoder
 
 import rerank_integrations
-from rerank_integrations import ColBERTIndex, IndexFormatError, Passage, RerankError
+from rerank_integrations import ColBERTIndex, IndexFormatError, ModelMismatchError, Passage, RerankError
 
 
 @pytest.fixture(scope="module")
@@ -420,6 +420,13 @@ def test_a_writer_upgrades_beside_a_reader(made: Path) -> None:
     assert dict(rows(made, "SELECT key, value FROM meta")) == facts
     change(made, "UPDATE passages SET text = 'x' WHERE id = 'p7'")
     assert "'p7'" in verify(made)
+
+
+def test_a_refused_model_leaves_the_old_format(made: Path) -> None:
+    as_format_2(made)
+    with pytest.raises(ModelMismatchError):
+        ColBERTIndex.open(made, ToyEncoder(name="another"))
+    assert rows(made, "SELECT value FROM meta WHERE key = 'format'") == [("2",)]
 
 
 def test_an_upgrade_that_fails_leaves_the_old_format(made: Path) -> None:

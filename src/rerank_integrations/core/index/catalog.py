@@ -68,7 +68,7 @@ FOLDER_KINDS: tuple[FolderKind, ...] = ("segments", "codecs")
 
 _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
-# What SQLite says where it cannot write, of which it needs a little for reading too. Python tells from 3.11 on.
+# SQLite's errors where it cannot write, which it must do a little for reading too. Python names them from 3.11 on.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
 # Bytes of a text and its metadata that are read with others as one value, and how many of them: 64 MB at most.
 _SHORT_BYTES = 1 << 14
@@ -137,7 +137,7 @@ _WATCH = (
 
 
 class Commit(NamedTuple):
-    """Which state a read transaction sees: the file, the index that stands in it, and the number of its commit."""
+    """State that a read transaction sees: the file, the index that stands in it, and the number of its commit."""
 
     identity: FileIdentity
     index_id: str | None
@@ -187,7 +187,7 @@ class ReadTransaction:
         return int(self._connection.execute("SELECT count(*) FROM passages").fetchone()[0])
 
     def sizes(self) -> tuple[int, int, int]:
-        """Return how many passages, tokens of them, and segments there are."""
+        """Return how many passages, tokens and segments there are."""
         query = "SELECT count(*), coalesce(sum(tokens), 0), (SELECT count(*) FROM segments) FROM passages"
         passages, tokens, segments = self._connection.execute(query).fetchone()
         return passages, tokens, segments
@@ -254,9 +254,9 @@ class ReadTransaction:
         _require_all(len(rows), pids)
         return rows
 
-    def _long_row(self, pid: int) -> tuple[Any, ...]:
+    def _long_row(self, pid: int) -> tuple[int, object, object, object]:
         query = "SELECT pid, id, text, metadata FROM passages WHERE pid = ?"
-        row: tuple[Any, ...] = self._connection.execute(query, (pid,)).fetchone()
+        row: tuple[int, object, object, object] = self._connection.execute(query, (pid,)).fetchone()
         return row
 
     # Where passages' vectors lie.
@@ -354,7 +354,7 @@ class ReadTransaction:
         return {name for (name,) in self._connection.execute(f"SELECT name FROM {kind}")}
 
     def folder_log(self) -> dict[str, int]:
-        """Return the folders that are written down beside those in use; 1 for each that a commit has named."""
+        """Return the folders that are logged beside those in use; 1 for each that a commit has named."""
         if "folders" not in table_names(self._connection):
             return {}
         return dict(self._connection.execute("SELECT name, named FROM folders"))
@@ -384,7 +384,7 @@ class ReadTransaction:
             )
 
     def raw_rows(self, *, checksums: bool) -> Generator[tuple[object, ...], None, None]:
-        """Yield every passage as it stands there: number, id, text, metadata, segment, ordinal, tokens, two checksums.
+        """Yield every passage unchecked: number, id, text, metadata, segment, ordinal, tokens, two checksums.
 
         Bytes that are not UTF-8 come as lone surrogates. Without `checksums`, as of format 2, they are ``None``. While
         the iterator is open the transaction is for it alone.
@@ -400,7 +400,7 @@ class WriteTransaction(ReadTransaction):
     """The one write transaction of an index; it sees what it has written so far."""
 
     def record_dim(self, dim: int) -> None:
-        """Write down how many dimensions the index's vectors have, unless that stands there already."""
+        """Record how many dimensions the index's vectors have, unless it is recorded already."""
         self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('dim', ?)", (str(dim),))
 
     def insert_passages(self, rows: Iterable[NewRow]) -> None:
@@ -428,7 +428,7 @@ class WriteTransaction(ReadTransaction):
         return self._connection.execute(query, (json_ids(ids),)).rowcount
 
     def move_passages(self, segment: str, pids: Sequence[int]) -> None:
-        """Let the passages with these catalog numbers be the first, second, ... of a segment."""
+        """Record that the passages with these catalog numbers are the first, second, ... of a segment."""
         self._connection.executemany(
             "UPDATE passages SET segment = ?, ordinal = ? WHERE pid = ?",
             [(segment, ordinal, pid) for ordinal, pid in enumerate(pids)],
@@ -473,7 +473,7 @@ class WriteTransaction(ReadTransaction):
         self._connection.execute(_FOLDERS_TABLE)
 
     def update_folder_log(self, gone: Iterable[str], new: Iterable[str]) -> None:
-        """Remove from the log what the catalog names now and what is gone; write down `new` folders, yet unnamed."""
+        """Remove from the log the folders that are named now and those that are gone; log `new` ones as unnamed."""
         self.ensure_folder_log()
         for kind in set(FOLDER_KINDS) & table_names(self._connection):
             self._connection.execute(f"DELETE FROM folders WHERE name IN (SELECT name FROM {kind})")
@@ -494,7 +494,7 @@ class Catalog:
         self._connections = Connections(path, self._open, read_only=read_only)
 
     def create(self, meta: dict[str, str], fill: Callable[[WriteTransaction], None] | None = None) -> None:
-        """Make the schema, in one transaction: what stood there is gone only if all of it succeeds.
+        """Create the schema in one transaction; an index that stood there is replaced only if all of it succeeds.
 
         `fill` may name segments, codecs and passages in it. Open readers compare generations, so the count goes on;
         ``index_id`` tells the new index from the one that stood there.
@@ -581,7 +581,7 @@ class Catalog:
         return not busy and in_log == copied
 
     def reclaim(self) -> None:
-        """Give the space of deleted rows back to the file system; another atomic step of SQLite's."""
+        """Free the space of deleted rows in the file system; SQLite does so atomically."""
         with self._connections.lend() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
             connection.execute("VACUUM")
 
@@ -650,7 +650,7 @@ class Catalog:
             else:
                 connection.create_function("content_crc", len(_CONTENT), content_crc, deterministic=True)
                 connection.create_function("place_crc", len(_PLACE), place_crc, deterministic=True)
-                # What is noted in a transaction needs no file, which a full or read-only folder for temporary files
+                # Then the notes of a transaction need no file, which a full or read-only folder for temporary files
                 # would refuse.
                 connection.execute("PRAGMA temp_store = MEMORY")
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
@@ -691,16 +691,16 @@ def _expected_schema(version: int) -> Schema:
 
 def _require_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `IndexFormatError` unless the file holds nothing, or the tables of an index alone."""
-    found, newest, older = _schema(connection), _expected_schema(FORMAT_VERSION), _expected_schema(2)
+    schema, newest, older = _schema(connection), _expected_schema(FORMAT_VERSION), _expected_schema(2)
     # What a catalog holds while an import writes its folders.
     folders_alone = frozenset(row for row in newest if row[2] == "folders")
-    if found in (frozenset(), folders_alone, older, newest):
+    if schema in (frozenset(), folders_alone, older, newest):
         return
-    require_index_tables(found, path.parent)
-    require_same_meta_table(found, newest, path.parent)
+    require_index_tables(schema, path.parent)
+    require_same_meta_table(schema, newest, path.parent)
     row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     require_readable(row and row[0], path.parent)
-    raise schema_error(found, newest, older, catalog=path)
+    raise schema_error(schema, newest, older, catalog=path)
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
@@ -722,7 +722,7 @@ def _last_generation(connection: sqlite3.Connection) -> int:
 
 
 def _all_folders(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return all folders that the catalog has ever told of and that may still be there; 1 for each it has named."""
+    """Return all folders that are named or logged and may still exist; 1 for each that a commit has named."""
     tables = table_names(connection)
     log = dict(connection.execute("SELECT name, named FROM folders")) if "folders" in tables else {}
     for kind in set(FOLDER_KINDS) & tables:
@@ -731,7 +731,7 @@ def _all_folders(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _drop_everything(connection: sqlite3.Connection) -> None:
-    """Remove all that a catalog holds, triggers and views first: of what somebody put there nothing is to stay."""
+    """Remove everything from a catalog, triggers and views first, so that nothing foreign stays."""
     query = (
         "SELECT type, name FROM main.sqlite_master WHERE name <> 'sqlite_sequence' AND type <> 'index' "
         "ORDER BY type = 'table'"
@@ -819,10 +819,10 @@ def _any_text(connection: sqlite3.Connection) -> Iterator[None]:
 # Errors.
 
 
-def _require_all(found: int, pids: Sequence[int]) -> None:
+def _require_all(rows: int, pids: Sequence[int]) -> None:
     """Raise unless each passage that the index of places names has a row: fewer would be returned."""
-    if found != len(pids):
-        raise IndexFormatError(f"the catalog is damaged: it lacks {len(pids) - found} passages that it has places for")
+    if rows != len(pids):
+        raise IndexFormatError(f"the catalog is damaged: it lacks {len(pids) - rows} passages that it has places for")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a catalog must hold, as rules over values that were read from it: formats, facts, columns, checksums.
+"""Rules over values that were read from a catalog: formats, facts, columns, checksums.
 
 No SQL stands here; `catalog` reads and writes, and asks these functions whether what it has read is sound.
 """
@@ -27,8 +27,8 @@ _NOT_OURS = "expected the tables of an index and nothing else; it may have been 
 _MAX_DIM = 1 << 20
 
 
-def checked_meta(rows: Mapping[Any, Any], tables: set[str], path: Path) -> dict[str, str]:
-    """Return the rows of ``meta``, once they are known to be an index's own facts.
+def checked_meta(rows: Mapping[str, str], tables: set[str], path: Path) -> dict[str, str]:
+    """Return the rows of ``meta`` after a check that they are an index's own facts, all of them text.
 
     Raises
     ------
@@ -63,22 +63,22 @@ def require_readable(version: object, path: Path) -> None:
         )
 
 
-def require_index_tables(found: Schema, path: Path) -> None:
+def require_index_tables(schema: Schema, path: Path) -> None:
     """Raise `IndexFormatError` unless a database that holds something has the tables by which an index is known."""
-    tables = {name for kind, name, _, _ in found if kind == "table"}
+    tables = {name for kind, name, _, _ in schema if kind == "table"}
     if not tables >= {"meta", "passages"}:
         raise IndexFormatError(f"{path} is not an index: its catalog holds no tables of one")
 
 
-def require_same_meta_table(found: Schema, expected: Schema, path: Path) -> None:
+def require_same_meta_table(schema: Schema, expected: Schema, path: Path) -> None:
     """Raise `IndexFormatError` unless the table of facts is an index's, so that its format may be read."""
-    if {row for row in found if row[1] == "meta"} != {row for row in expected if row[1] == "meta"}:
+    if {row for row in schema if row[1] == "meta"} != {row for row in expected if row[1] == "meta"}:
         raise IndexFormatError(f"{path} is not an index: its catalog's table 'meta' is another")
 
 
-def schema_error(found: Schema, *expected: Schema, catalog: Path) -> IndexFormatError:
+def schema_error(schema: Schema, *expected: Schema, catalog: Path) -> IndexFormatError:
     """Return the error for a readable index whose schema is none of the expected ones."""
-    foreign = sorted((kind, name) for kind, name, _, _ in found.difference(*expected))
+    foreign = sorted((kind, name) for kind, name, _, _ in schema.difference(*expected))
     if foreign:
         return IndexFormatError(f"{catalog} is refused: it holds the {foreign[0][0]} {foreign[0][1]!r}; {_NOT_OURS}")
     return IndexFormatError(f"{catalog.parent} is damaged: its catalog lacks tables")
@@ -89,7 +89,7 @@ def plain_sql(statement: str) -> str:
     return re.sub(r" ?([(),]) ?", r"\1", re.sub(r"\s+", " ", statement))
 
 
-def whole_number(value: Any) -> int:
+def whole_number(value: object) -> int:
     """Return a whole number that is written in digits; -1 for anything else."""
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else -1
 

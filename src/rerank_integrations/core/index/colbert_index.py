@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,10 +46,11 @@ _NBITS = (1, 2, 4)
 
 
 class ColBERTIndex:
-    """An index on disk; made by `create` or `open`.
+    """An index on disk; `create` and `open` make one.
 
-    One writer at a time, any number of readers, in this process and in others; a reader sees each new commit at its
-    next call. Every method may be called from any thread. Killed at any moment, the last commit stands.
+    It has one writer at a time and any number of readers, in this process and in others. A reader sees each new commit
+    at its next call. Every method may be called from any thread. If the process is killed at any moment, the last
+    commit stands.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ColBERTIndex:
         *,
         temporary: bool,
     ) -> None:
-        """Not for callers: use `create` or `open`."""
+        """Set up an index that is open already; callers use `create` or `open`."""
         self._path = path
         self._model = model
         self._catalog = catalog
@@ -85,16 +86,17 @@ class ColBERTIndex:
         nbits: int = 2,
         overwrite: bool = False,
     ) -> ColBERTIndex:
-        """Make an empty index and open it for writing.
+        """Create an empty index and open it for writing.
 
         Parameters
         ----------
         path
-            A folder, made if absent; ``None`` for a temporary one that goes at `close`.
+            A folder, made if absent; ``None`` for a temporary one that is removed at `close`.
         model
             A `ColBERTModel`, or the name or path of one.
         nbits
-            Bits a dimension of a compressed token vector, 1, 2 or 4. Past some 4,000 passages all are compressed.
+            Bits per dimension of a compressed token vector: 1, 2 or 4. Past some 4,000 passages all vectors are
+            compressed.
         overwrite
             Empty the index that stands at `path`, in one transaction. Anything else there is left alone.
 
@@ -136,17 +138,18 @@ class ColBERTIndex:
         *,
         read_only: bool = False,
     ) -> ColBERTIndex:
-        """Open an index that exists; reads the catalog, loads no model.
+        """Open an existing index; reads the catalog, loads no model.
 
         Parameters
         ----------
         path
             The index's folder.
         model
-            The model it was made with; by default the recorded one is loaded at the first search. One that is recorded
-            as a path, or with more than plain options, must be given: without it searching raises `CheckpointError`.
+            The model that made the index; by default the recorded one is loaded at the first search. A model that is
+            recorded as a path, or with more than plain options, must be passed: without it searching raises
+            `CheckpointError`.
         read_only
-            Take no writer's lock. For searching beside a writer, and on read-only media.
+            Take no writer's lock: for searching beside a writer, and on read-only media.
 
         Raises
         ------
@@ -163,7 +166,6 @@ class ColBERTIndex:
         writer_lock = None if read_only else _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=read_only)
         try:
-            catalog.upgrade()
             with catalog.read() as transaction:
                 meta = transaction.meta()
                 start_compiling_early(transaction, meta)
@@ -171,6 +173,8 @@ class ColBERTIndex:
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
                 index._check_model()
+            # Only now, so that an older version can still open the index where the model is refused.
+            catalog.upgrade()
             if index._writer is not None:
                 index._writer.sweep()
         except BaseException:
@@ -182,35 +186,35 @@ class ColBERTIndex:
     def open_or_create(
         cls, path: str | os.PathLike[str], model: str | Path | TokenEncoder, *, nbits: int | None = None
     ) -> ColBERTIndex:
-        """Open the index at `path` for writing, or make an empty one if there is none: for what is run more than once.
+        """Open the index at `path` for writing, or create an empty one, for code that runs more than once.
 
         Where this process has it open for writing already, that same object is returned, so that a notebook's cell can
-        be run again; closing it closes it for everyone who has it.
+        be run again. Closing it closes it for everyone who uses it.
 
         Parameters
         ----------
         path
             The index's folder, made if absent.
         model
-            The model it was made with, or is to be made with: a `ColBERTModel`, or the name or path of one.
+            The model that made the index, or is to make it: a `ColBERTModel`, or the name or path of one.
         nbits
-            As of `create`. Of an index that exists it must be what that was made with; ``None``: whatever it is, and 2
-            for a new one.
+            As in `create`. For an existing index it must be the number that it was made with; ``None`` accepts any, and
+            is 2 for a new index.
 
         Raises
         ------
         IndexFormatError
             If the folder holds something that is not an index, or a damaged one.
         IndexLockedError
-            If another process has it open for writing, or this one with other options of the model.
+            If another process has it open for writing, or this process has, with other options of the model.
         InvalidInputError
-            If `nbits` is not that of the index.
+            If `nbits` differs from that of the index.
         ModelMismatchError
             If `model` is not the one that made the index.
         """
         encoder: TokenEncoder = as_colbert_model(model)
         folder = index_folder(path)
-        # Before others are made to wait: it may load the model.
+        # Before other threads have to wait, since it may load the model.
         fingerprint = encoder.fingerprint
         with forks_held_off(), _opening:
             try:
@@ -219,7 +223,7 @@ class ColBERTIndex:
                 except IndexExistsError:
                     index, is_new = cls.open(folder, encoder), True
             except IndexLockedError:
-                # Not asked for first: the folder may have been removed under an index that is open, and made anew.
+                # Not looked up first: the folder may have been removed under an index that is open, and made again.
                 open_already = _open_writer(folder)
                 if open_already is None:
                     raise
@@ -250,21 +254,21 @@ class ColBERTIndex:
         Parameters
         ----------
         passages
-            Strings, `Passage`s or mappings with ``text`` and, if wanted, ``id`` and ``metadata``; any iterable, read
-            as it goes. A passage whose text is stored already is not encoded again.
+            Strings, `Passage`s or mappings with ``text`` and optionally ``id`` and ``metadata``; any iterable, read
+            in chunks. A passage whose text is stored already is not encoded again.
         show_progress
-            A progress bar; by default only on a terminal.
+            Whether to show a progress bar; by default only on a terminal.
 
         Returns
         -------
         list of str
-            The id of each passage, in the order given. Of equal ids in one call the last one stays.
+            The id of each passage, in their order. The last passage of equal ids in one call stays.
 
         Raises
         ------
         InvalidInputError
-            For a passage or metadata of a wrong kind. Each 256 passages are one commit: of the 256 with the bad one
-            none is stored, those before stay.
+            For a passage or metadata of a wrong kind. Each 256 passages are one commit: none of the 256 with the bad
+            one is stored, earlier ones stay.
         IndexReadOnlyError, IndexWriteError
             If the index is not open for writing, or the disk is full.
         """
@@ -274,14 +278,14 @@ class ColBERTIndex:
             return writer.upsert(passages, self._model, show_progress)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Remove passages; unknown ids are passed over. Returns how many were removed."""
+        """Remove passages and return how many there were; unknown ids are ignored."""
         writer = self._require_writer()
         wanted = id_list(ids)
         with self._write_lock:
             return writer.delete(wanted) if wanted else 0
 
     def compact(self) -> None:
-        """Give the space of deleted and replaced passages back, and join small segments; results do not change."""
+        """Free the space of deleted and replaced passages, and join small segments; results do not change."""
         writer = self._require_writer()
         with self._write_lock:
             writer.compact()
@@ -300,7 +304,7 @@ class ColBERTIndex:
         query: str,
         k: int = 10,
         *,
-        where: Mapping[str, Any] | None = None,
+        where: Mapping[str, object] | None = None,
         ids: Iterable[str] | None = None,
         exact: bool = False,
         n_probe: int | None = None,
@@ -311,26 +315,27 @@ class ColBERTIndex:
         Parameters
         ----------
         query
-            White space alone finds nothing.
+            A query of white space alone has no results.
         k
-            How many, at least 0.
+            How many passages to return, at least 0.
         where
             A Mongo-style filter on metadata, applied before anything is scored: ``{"year": {"$gte": 2023}}``; with
             ``$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not``.
         ids
-            Only these may be found; unknown ones are passed over.
+            Search only these passages; unknown ids are ignored.
         exact
-            Score every passage that may be found. An index that is not compressed always does.
+            Score every passage. An index that is not compressed always does.
         n_probe
-            Centroids a query token, whose passages become candidates; more find more, and take longer. By default
-            every passage is one while few enough tokens may be found.
+            Centroids per query token, whose passages become candidates; more centroids find more, and take longer. By
+            default every passage is a candidate while the passages have few enough tokens.
         n_candidates
-            How many candidates are kept by their centroids; by default 160, or more for a large index, 4 bits or `k`.
+            How many candidates to keep by their centroids; by default 160, or more for a large index, 4 bits or a large
+            `k`.
 
         Returns
         -------
         list of Hit
-            Exactly ``min(k, passages that may be found)``, best first, equal scores by id.
+            Exactly ``min(k, passages that satisfy where and ids)``, best first, equal scores by id.
 
         Raises
         ------
@@ -343,14 +348,14 @@ class ColBERTIndex:
         return self._search([query], k, where, ids, SearchOptions(n_probe, n_candidates, exact))[0]
 
     def search_many(
-        self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, Any] | None = None
+        self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, object] | None = None
     ) -> list[list[Hit]]:
-        """Search for several queries at once: encoded in batches, the vectors read once. One list a query."""
+        """Search for several queries at once, one list per query; encodes in batches, and reads the vectors once."""
         if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
             raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
-        asked = list(queries)
-        require_texts(asked, "query")
-        return self._search(asked, k, where, None, SearchOptions())
+        texts = list(queries)
+        require_texts(texts, "query")
+        return self._search(texts, k, where, None, SearchOptions())
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -358,9 +363,9 @@ class ColBERTIndex:
         Parameters
         ----------
         query
-            Must hold more than white space.
+            Must have more than white space.
         ids
-            Which passages; unknown ones are passed over.
+            The passages to rank; unknown ids are ignored.
         k
             How many to return; ``None`` for all.
         """
@@ -384,7 +389,7 @@ class ColBERTIndex:
         query
             The query's token vectors by `model`; float32, *Shape:* (tokens, dim).
         ids
-            Which passages; unknown ones are absent from the result.
+            The passages to score; unknown ids are absent from the result.
 
         Returns
         -------
@@ -413,7 +418,7 @@ class ColBERTIndex:
             return document_length(transaction.meta(), self._path)
 
     def get(self, ids: Iterable[str]) -> list[Passage]:
-        """Return the passages with these ids, in the order asked; unknown ids are left out."""
+        """Return the passages with these ids, in that order; unknown ids are omitted."""
         wanted = id_list(ids)
         self._require_open()
         return self._reader.get(wanted)
@@ -438,23 +443,23 @@ class ColBERTIndex:
         Raises
         ------
         IndexFormatError
-            Listing every problem found.
+            With every problem that was found.
         """
         self._require_open()
         return verify_index(self._catalog, self._path)
 
     def close(self) -> None:
-        """Release the files and the writer's lock; a temporary index goes. Closing twice is nothing.
+        """Release the files and the writer's lock, and remove a temporary index. A second call does nothing.
 
-        Waits for a write of another thread, and of a temporary index for reads. In a forked child the writer's lock
+        It waits for a write of another thread, and for reads of a temporary index. In a forked child the writer's lock
         stays with the parent.
         """
         if self._pid != os.getpid():
-            # There the lock may be taken for ever, by a thread that only the parent has.
+            # In a child the lock may be taken for ever, by a thread that only the parent has.
             self._release()
             self._reader.forget()
             return
-        # Not while another thread writes: the lock would go from under it.
+        # Not while another thread writes, which would lose its lock.
         with self._write_lock:
             if self._writer is not None and self._release.alive:
                 self._writer.finish()
@@ -469,8 +474,8 @@ class ColBERTIndex:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Where it is and what encodes for it, no vectors; the copy reads beside this one.
+    def __reduce__(self) -> tuple[Callable[..., ColBERTIndex], tuple[str, TokenEncoder]]:
+        # Its path and its model, no vectors; the copy reads beside this one.
         return functools.partial(ColBERTIndex.open, read_only=True), (str(self._path), self._model)
 
     def __repr__(self) -> str:
@@ -480,7 +485,7 @@ class ColBERTIndex:
         self,
         queries: list[str],
         k: int,
-        where: Mapping[str, Any] | None,
+        where: Mapping[str, object] | None,
         ids: Iterable[str] | None,
         options: SearchOptions,
     ) -> list[list[Hit]]:
@@ -488,14 +493,14 @@ class ColBERTIndex:
         allowed = None if ids is None else id_list(ids)
         self._require_open()
         select = compile_selection(where, allowed)
-        asked = [query for query in queries if query.strip()]
-        if not asked or k == 0 or allowed == []:
+        texts = [query for query in queries if query.strip()]
+        if not texts or k == 0 or allowed == []:
             return [[] for _ in queries]
         self._check_model()
-        vectors = self._encode_queries(asked)
+        vectors = self._encode_queries(texts)
         fingerprint, device = self._model.fingerprint, search_device(self._model)
-        found = iter(self._reader.search(vectors, k, select, fingerprint, options, device))
-        return [next(found) if query.strip() else [] for query in queries]
+        results = iter(self._reader.search(vectors, k, select, fingerprint, options, device))
+        return [next(results) if query.strip() else [] for query in queries]
 
     def _encode_queries(self, queries: list[str]) -> list[Floats]:
         vectors = encode_queries(self._model, queries)
@@ -507,7 +512,7 @@ class ColBERTIndex:
                     f"{self._model.name!r} has token vectors of {self._model.dim} dimensions; {self._path} holds "
                     f"{recorded}. Open it with the model that made it."
                 )
-            # Nothing is recorded until there is a passage.
+            # The catalog records no dimension until there is a passage.
             self._dim_checked = recorded is not None
         return vectors
 
@@ -562,9 +567,9 @@ class ColBERTIndex:
         return self._writer
 
 
-# What this process has open for writing, by the identity of the folder.
+# The indexes that this process has open for writing, by the identity of the folder.
 _WRITERS: weakref.WeakValueDictionary[tuple[int, int], ColBERTIndex] = weakref.WeakValueDictionary()
-# Of several threads that open or create the same index at once, all get the one that the first has made.
+# Several threads that open or create the same index at once all get the object that the first has made.
 _opening = threading.RLock()
 
 

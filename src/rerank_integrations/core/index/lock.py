@@ -35,7 +35,7 @@ class WriterLock:
         self._inode = _inode(self._file)
         _acquired.add(self)
 
-    def require_held(self) -> None:
+    def require_owned(self) -> None:
         """Raise `IndexMovedError` if another writer may have the index by now."""
         if self._folder is None and _inode(self._file) != self._inode:
             raise IndexMovedError(

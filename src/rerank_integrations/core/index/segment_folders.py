@@ -120,7 +120,7 @@ class Folders:
 
     def _require_ours(self) -> None:
         self._catalog.require_in_place()
-        self._lock.require_held()
+        self._lock.require_owned()
 
     def _settle(self, transaction: WriteTransaction) -> list[str]:
         """Bring the log up to date with what is named and what is gone; log names for future folders."""
