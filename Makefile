@@ -29,13 +29,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What a pattern makes is kept: the stamps of environments.
 .SECONDARY:
-.PHONY: help demo dev bench constraints clean environments \
+.PHONY: help demo dev bench constraints completeness clean environments \
 	packages test slow parity check docs neither langchain-alone llama-index-alone pythons
 
 help:
 	@echo "make demo               index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
 	@echo "make dev                set up $(VENV) with everything that the targets below install into it"
 	@echo "make bench              run every benchmark on a small sample"
+	@echo "make completeness       report the public types that pyright cannot tell"
 	@echo "make constraints        resolve constraints.txt again from pyproject.toml"
 	@echo
 	@echo "Sessions, all of which .ci/run runs:"
@@ -71,6 +72,10 @@ check: $(VENV)/.with-lint
 	$(BIN)/mypy tests/typed_app
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# How complete the package's types are for pyright, private modules included: 100% is the aim, and no condition of CI.
+completeness: $(VENV)/.with-lint
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/basedpyright --verifytypes rerank_integrations --ignoreexternal
 
 docs: $(VENV)/.with-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

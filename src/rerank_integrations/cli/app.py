@@ -50,7 +50,7 @@ class _UsageError(Protocol):
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)
 _LOGGER = logging.getLogger("rerank_integrations")
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="rerank-integrations",
     help="ColBERT retrieval and reranking from the command line.",
     no_args_is_help=True,
@@ -74,8 +74,8 @@ _COMMANDS = (
     import_colbert,
     export_colbert,
 )
-for command in _COMMANDS:
-    app.command()(command)
+for _command in _COMMANDS:
+    app.command()(_command)
 
 
 def _show_version(requested: bool) -> None:

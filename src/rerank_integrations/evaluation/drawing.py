@@ -78,8 +78,10 @@ class Drawing:
     """A figure of a size in pixels, with a `label` for screen readers."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
-        self.width, self.height, self._label = width, height, label
-        self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        self.width: float = width
+        self.height: float = height
+        self._label = label
+        self.figure: Figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         self.figure.patch.set_visible(False)
         self._marks: dict[str, _Mark] = {}
 

@@ -431,7 +431,7 @@ class Bench:
         self._queries, self._encode_ms = self._encoded_queries()
         self._indexes: dict[int, ColBERTIndex] = {}
         self._open_indexes = contextlib.ExitStack()
-        self.exact = self._exact()
+        self.exact: Trial = self._exact()
 
     def __enter__(self) -> Bench:
         return self

@@ -32,11 +32,13 @@ class JointMaxSim(Module):
 
     def __init__(self, width: int, dim: int, markers: list[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.width, self.dim, self.markers = width, dim, list(markers)
-        self.linear = nn.Linear(width, dim, bias=False)
-        self.weight = nn.Linear(width, 1)
-        self.first = nn.Linear(width, 1)
-        self.scale = nn.Parameter(torch.tensor(20.0))
+        self.width: int = width
+        self.dim: int = dim
+        self.markers: list[int] = list(markers)
+        self.linear: nn.Linear = nn.Linear(width, dim, bias=False)
+        self.weight: nn.Linear = nn.Linear(width, 1)
+        self.first: nn.Linear = nn.Linear(width, 1)
+        self.scale: nn.Parameter = nn.Parameter(torch.tensor(20.0))
         # Training starts with equal weights and without the first token; the shift puts a middling cosine at even odds.
         for layer in (self.weight, self.first):
             nn.init.zeros_(layer.weight)

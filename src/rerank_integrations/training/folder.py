@@ -36,7 +36,7 @@ class FitFolder:
     """
 
     def __init__(self, out: Path) -> None:
-        self.work = out / "unfinished"
+        self.work: Path = out / "unfinished"
         self._out, self._record, self._trained = out, out / _RECORD, self.work / "trained"
         is_fit = self._record.is_file() or self._trained.is_dir()
         if out.exists() and not is_fit and (not out.is_dir() or any(path != self.work for path in out.iterdir())):

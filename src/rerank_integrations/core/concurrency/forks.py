@@ -42,7 +42,7 @@ class cached_property(functools.cached_property[T]):  # noqa: N801
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         super().__init__(compute)
-        self.lock = contextlib.nullcontext()
+        self.lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 def forks_held_off() -> threading.RLock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 from tqdm import tqdm
 
@@ -12,7 +12,7 @@ from rerank_integrations.core.checks import require_texts, whole_number
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
 from rerank_integrations.core.models.base import SharedModel
-from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions
+from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions, ModelKind
 from rerank_integrations.core.models.lengths import UNLIMITED, length_remedy, token_budget_batches
 from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
@@ -75,7 +75,7 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
     Santhanam et al., ColBERTv2, NAACL 2022, arXiv:2112.01488.
     """
 
-    kind = "colbert"
+    kind: ClassVar[ModelKind] = "colbert"
 
     def __init__(
         self,

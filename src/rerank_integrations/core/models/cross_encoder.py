@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypedDict, get_args, overload
 
 import numpy as np
 
 from rerank_integrations.core.checks import require_texts, whole_number
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.base import SharedModel
-from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions
+from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions, ModelKind
 from rerank_integrations.core.models.lengths import PairCut, length_remedy, token_budget_batches
 from rerank_integrations.core.types import CrossEncoderScale, Scorer
 from rerank_integrations.errors import InvalidInputError
@@ -93,7 +93,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         At first use, if the graph of `backend` strays from torch on this processor, and a slower computation is used.
     """
 
-    kind = "cross-encoder"
+    kind: ClassVar[ModelKind] = "cross-encoder"
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from rerank_integrations.core.models.loading import (
     usable_device,
     weights_of,
 )
+from rerank_integrations.core.models.pool import Weights
 from rerank_integrations.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ class LoadedColBERT:
         # Truncation and padding are state of the shared fast tokenizer: without this lock four threads cut documents
         # to the query's length (sentence-transformers 6.2).
         self._tokenizer_lock = threading.RLock()
-        self.dim = _dimension(options, self._model)
+        self.dim: int = _dimension(options, self._model)
         self._multiplied = multiplied_weights(self._transformer.auto_model)
         self.converted_path: Path | None = None
         if options.is_graph:
             self.converted_path = serve_as_graph(options, "colbert", self._transformer, self._preprocess_both_ways)
-        self.weights = weights_of(self._model, self.converted_path, options)
+        self.weights: Weights = weights_of(self._model, self.converted_path, options)
 
     def _preprocess_both_ways(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess(texts, task=task) for task in ("document", "query")]

@@ -31,6 +31,7 @@ from rerank_integrations.core.models.loading import (
     usable_device,
     weights_of,
 )
+from rerank_integrations.core.models.pool import Weights
 from rerank_integrations.core.types import CrossEncoderScale
 from rerank_integrations.errors import CheckpointError, InvalidInputError
 
@@ -59,7 +60,7 @@ class PairTokenizer:
         self._model = model
         name = model.default_prompt_name
         self._prompt = None if name is None else model.prompts.get(name)
-        self.fixed = self.count([("", "")])[0]
+        self.fixed: int = self.count([("", "")])[0]
         """The number of tokens of a pair of empty texts: separators, or prompt and template."""
         # A template is cut at the end of the text; sides with separators are cut at the end of each.
         self._longest_first = self.fixed == model.tokenizer.num_special_tokens_to_add(pair=True)
@@ -157,7 +158,7 @@ class LoadedCrossEncoder:
         self.converted_path: Path | None = None
         if options.is_graph:
             self.converted_path = serve_as_graph(options, "cross-encoder", transformer, self._preprocess_pairs)
-        self.weights = weights_of(self._model, self.converted_path, options)
+        self.weights: Weights = weights_of(self._model, self.converted_path, options)
         # Truncation and padding are state of the shared fast tokenizer.
         self._tokenizer_lock = threading.RLock()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # transformers has one verbosity per process: loads take turns, so that each restores the value that it found.
 _quiet_lock = threading.RLock()

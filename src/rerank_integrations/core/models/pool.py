@@ -24,7 +24,7 @@ from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.models.checkpoints.options import LoadOptions, ModelKind
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The longest single wait of the idle thread: platforms limit it, some to 49 days.
 _LONGEST_WAIT_SECONDS = 86400.0
@@ -158,13 +158,14 @@ class PooledModel:
     """The loaded copy of one specification, with what its time-out depends on; guarded by the pool's lock."""
 
     def __init__(self, kind: ModelKind, options: LoadOptions) -> None:
-        self.kind, self.options = kind, options
+        self.kind: ModelKind = kind
+        self.options: LoadOptions = options
         # One lock per copy: loading one model must not delay the use of another.
-        self.loading = threading.RLock()
+        self.loading: threading.RLock = threading.RLock()
         self.value: Loaded | None = None
         self.calls: set[object] = set()
-        self.last_call = time.monotonic()
-        self.last_timeout = math.inf
+        self.last_call: float = time.monotonic()
+        self.last_timeout: float = math.inf
 
     def release(self) -> str | None:
         """Empty the loaded object, which no call uses any more; return its device, ``None`` if the load has failed."""
@@ -251,9 +252,11 @@ class Lease(Generic[LoadedT]):
     def __init__(
         self, kind: ModelKind, options: LoadOptions, load: Callable[[LoadOptions], LoadedT], idle_timeout: float | None
     ) -> None:
-        self.kind, self.options, self.load = kind, options, load
-        self.idle_timeout = math.inf if idle_timeout is None else idle_timeout
-        self.since = time.monotonic()
+        self.kind: ModelKind = kind
+        self.options: LoadOptions = options
+        self.load: Callable[[LoadOptions], LoadedT] = load
+        self.idle_timeout: float = math.inf if idle_timeout is None else idle_timeout
+        self.since: float = time.monotonic()
         POOL.register(self)
 
     @property

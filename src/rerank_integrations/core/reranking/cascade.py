@@ -19,7 +19,7 @@ from rerank_integrations.core.reranking.reranker import Reranker, require_query
 from rerank_integrations.core.types import RankingNote
 from rerank_integrations.errors import InvalidInputError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class CachedReranker:
         self._options = kind.options.from_component(fields)
         made = kind.make_scorer(*self._parts, **self._options.scorer_arguments()) if scorer is None else scorer
         self._scorer: CandidateScorer = made
-        self.reranker = Reranker.with_options(made, self._options)
+        self.reranker: Reranker = Reranker.with_options(made, self._options)
 
     def matching(self, fields: Mapping[str, object]) -> CachedReranker:
         """Return itself if it was built from the same values, else a new one.

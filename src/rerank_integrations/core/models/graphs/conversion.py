@@ -105,7 +105,7 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Features: TypeAlias = "dict[str, torch.Tensor]"
 Preprocess: TypeAlias = "Callable[[list[str]], list[Features]]"

@@ -94,7 +94,7 @@ class OnnxSession(GraphSession):
         # Warnings only report folded constants; errors are raised.
         settings.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
 
     @classmethod
     def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
@@ -160,7 +160,7 @@ class OpenVINOSession(GraphSession):
         }
         self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
         self._requests = threading.local()
-        self.inputs = tuple(node.get_any_name() for node in self._compiled.inputs)
+        self.inputs: tuple[str, ...] = tuple(node.get_any_name() for node in self._compiled.inputs)
 
     @classmethod
     def write(cls, source: Path, folder: Path, *, int8: bool) -> None:
