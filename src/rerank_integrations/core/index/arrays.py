@@ -22,25 +22,25 @@ from numpy.typing import NDArray
 from rerank_integrations.core.index.refusals import cause, refused_read
 from rerank_integrations.errors import IndexFormatError, IndexWriteError
 
-# Exactly what numpy writes for a plain array. Its own reader gives the text to `ast.literal_eval`, which fails now and
-# then when several threads parse at once (CPython 3.11), and of which a damaged file needs nothing.
+# Exactly the header that numpy writes for a plain array. numpy's own reader gives the text to `ast.literal_eval`, which
+# now and then fails when several threads parse at once (CPython 3.11), and which a damaged file should not reach.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][fiu][1248])', 'fortran_order': False, "
     rb"'shape': \((\d{1,18},|\d{1,18}(?:, \d{1,18})+|)\), \} *\n"
 )
 _MAGIC = b"\x93NUMPY"
-# Version of the format: bytes of the header's length.
+# The number of bytes of the header's length, by version of the format.
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 # numpy pads a header of so few dimensions to 128 bytes, or to less in old versions.
-_LONGEST_HEADER = 1 << 12
-# Files of old versions of numpy are aligned to this, newer ones to four times as much.
+_MAX_HEADER_BYTES = 1 << 12
+# Arrays in files of old versions of numpy are aligned to this, those of newer ones to four times as much.
 _ALIGNMENT = 16
 
 
 def map_npy(path: Path) -> NDArray[Any]:
-    """Map the array in a file, read-only and C-contiguous; reads the header alone.
+    """Map the array in a file, read-only and C-contiguous; only the header is read.
 
-    The mapping lives until the last array over it is gone. What cuts the file short meanwhile ends the process.
+    The mapping lives until the last array over it is gone. A program that shortens the file meanwhile ends the process.
 
     Raises
     ------
@@ -54,14 +54,14 @@ def map_npy(path: Path) -> NDArray[Any]:
     try:
         with open_array_file(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            dtype, shape, offset = _parse(path, stream.read(_LONGEST_HEADER))
+            dtype, shape, offset = _parse(path, stream.read(_MAX_HEADER_BYTES))
             if offset + dtype.itemsize * math.prod(shape) != size:
                 raise IndexFormatError(f"{path} is damaged: it is {size} bytes long, and not as its header says")
             return _map(stream.fileno(), size, dtype, shape, offset)
     except FileNotFoundError:
         raise
     except ValueError as error:
-        # A shape of no element may be of more than NumPy counts to.
+        # The shape of an array without elements may have dimensions larger than NumPy can count.
         raise IndexFormatError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise refused_read(error, path) from error
@@ -73,7 +73,7 @@ def open_array_file(path: Path) -> io.FileIO:
     Raises
     ------
     IndexFormatError
-        If it is no plain file: a pipe would be waited for without end, and a device be read without end.
+        If it is no plain file: opening a pipe could wait for ever, and reading a device never ends.
     """
     stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -101,10 +101,10 @@ def _parse(path: Path, start: bytes) -> tuple[np.dtype[Any], tuple[int, ...], in
 
 
 class _Mapping:
-    """A mapped file; unmapped with the last array over it."""
+    """A mapped file, which is unmapped with the last array over it."""
 
     def __init__(self, unmap: Callable[[int, int], int], address: int, size: int, array: dict[str, Any]) -> None:
-        # NumPy makes an array of it that keeps this object.
+        # An array that NumPy makes from this interface keeps this object alive.
         self.__array_interface__ = array
         self._unmap, self._address, self._size = unmap, address, size
 
@@ -115,9 +115,9 @@ class _Mapping:
 def _map(descriptor: int, size: int, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> NDArray[Any]:
     if _libc is None:
         mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        found: NDArray[Any] = np.ndarray(shape, dtype, buffer=mapped, offset=offset)
-        return found
-    # Python's own mmap keeps a copy of the descriptor for as long as the mapping lives: hundreds for one index.
+        array_of_map: NDArray[Any] = np.ndarray(shape, dtype, buffer=mapped, offset=offset)
+        return array_of_map
+    # Python's own mmap keeps a copy of the descriptor while the mapping lives, which would be hundreds for one index.
     address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
     if address is None or address == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
@@ -179,12 +179,12 @@ def write_arrays(parent: Path, name: str, arrays: Mapping[str, NDArray[Any]]) ->
 
 
 def map_array(path: Path, dtype: type[np.generic] | None, shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Map an array, read-only; reads its header alone.
+    """Map an array, read-only, and check its dtype and shape; only its header is read.
 
     Parameters
     ----------
     shape
-        What it must have; ``None`` for any length.
+        The expected shape; ``None`` for any length.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def map_array(path: Path, dtype: type[np.generic] | None, shape: tuple[int | Non
 
 
 def checksum_problems(folder: Path, expected: Mapping[str, int]) -> Iterator[str]:
-    """Yield each file of `folder` that is missing, or that has another checksum than `expected`.
+    """Yield a sentence for each file of `folder` that is missing, or whose checksum is not the `expected` one.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def checksum_problems(folder: Path, expected: Mapping[str, int]) -> Iterator[str
     for key, want in expected.items():
         path = folder / f"{key}.npy"
         try:
-            found = _file_crc(path)
+            crc = _file_crc(path)
         except FileNotFoundError:
             yield f"{path} is missing"
             continue
@@ -225,8 +225,8 @@ def checksum_problems(folder: Path, expected: Mapping[str, int]) -> Iterator[str
             continue
         except OSError as error:
             raise refused_read(error, path) from error
-        if found != want:
-            yield f"{path} has the checksum {found:08x}; expected {want:08x}"
+        if crc != want:
+            yield f"{path} has the checksum {crc:08x}; expected {want:08x}"
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> int:
@@ -246,7 +246,7 @@ def _file_crc(path: Path) -> int:
 
 
 def sync_path(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     # Windows has no folder handles to sync.
     with contextlib.suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)

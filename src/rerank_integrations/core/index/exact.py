@@ -20,27 +20,28 @@ from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
 from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
-# Fewer are scored sooner than another thread is asked; more would hold too much memory (2 bytes a number).
-_LEAST_TOKENS, _MOST_TOKENS = 1 << 13, 1 << 20
-# Products at once, 6 bytes each.
-_PRODUCTS = 1 << 22
-# All of a segment is multiplied, so too small a share of it is not worth that.
-_LEAST_SHARE = 0.25
-# Of a dot product, by the product of the norms: the sum is rounded to 8 bits (here as if it were just above a power of
-# two), and before that in float32.
+# Scoring fewer tokens takes less time than handing the work to another thread. More would take too much memory (2 bytes
+# per number).
+_MIN_TOKENS, _MAX_TOKENS = 1 << 13, 1 << 20
+# The number of products computed at once, 6 bytes each.
+_MAX_PRODUCTS = 1 << 22
+# The whole segment is multiplied, which is not worth it for a smaller share of its tokens.
+_MIN_SHARE = 0.25
+# The error of a dot product relative to the product of the norms: the sum is rounded to 8 bits (here as if it were just
+# above a power of two), and in float32 before that.
 _PRODUCT_ERROR = 2**-8 + 1e-4
 
 
 def is_rounded(part: Part[FloatSegment]) -> bool:
-    """Whether `rounded_scores` is the faster way to find the best of `part`."""
+    """Return whether `rounded_scores` is the faster way to find the best of `part`."""
     tokens, torch = len(part.segment.tokens), sys.modules.get("torch")
-    if torch is None or not max(_LEAST_TOKENS, _LEAST_SHARE * tokens) <= part.tokens <= tokens <= _MOST_TOKENS:
+    if torch is None or not max(_MIN_TOKENS, _MIN_SHARE * tokens) <= part.tokens <= tokens <= _MAX_TOKENS:
         return False
     return resolve_dtype("auto", "cpu") is torch.bfloat16
 
 
 def rounded_scores(part: Part[FloatSegment], query: Floats) -> tuple[Floats, float]:
-    """Return the MaxSim of each passage of `part`, and how far one may be from the true one.
+    """Return the approximate MaxSim of each passage of `part`, and a bound of its error.
 
     Parameters
     ----------
@@ -52,33 +53,33 @@ def rounded_scores(part: Part[FloatSegment], query: Floats) -> tuple[Floats, flo
     tuple
         Float32, *Shape:* (passages of the part,), in the order of its places; and the bound.
     """
-    held = _held(part.segment)
+    converted = _converted_tokens(part.segment)
     offsets = part.segment.offsets
     full = np.flatnonzero(np.diff(offsets))
     scores = np.full(len(offsets) - 1, -len(query), dtype=np.float32)
     rounded, lost = _rounded(query)
-    for chosen in _product_blocks(full, offsets, _PRODUCTS // max(1, len(query))):
+    for chosen in _product_blocks(full, offsets, _MAX_PRODUCTS // max(1, len(query))):
         first, last = int(offsets[chosen[0]]), int(offsets[chosen[-1] + 1])
-        similarities = on_compute_thread("query", functools.partial(_products, rounded, held.tokens[first:last]))
+        similarities = on_compute_thread("query", functools.partial(_products, rounded, converted.tokens[first:last]))
         best = np.maximum.reduceat(similarities, offsets[chosen] - first, axis=1)
         scores[chosen] = best.sum(axis=0, dtype=np.float32)
     # |q t - q' t'| <= |q - q'| |t| + |q'| |t - t'|, by Cauchy and Schwarz, for each query token.
-    asked = np.linalg.norm(query, axis=1).astype(np.float64) + lost
-    bound = (lost * held.longest + asked * (held.lost + _PRODUCT_ERROR * held.longest)).sum()
+    query_norms = np.linalg.norm(query, axis=1).astype(np.float64) + lost
+    bound = (lost * converted.longest + query_norms * (converted.lost + _PRODUCT_ERROR * converted.longest)).sum()
     return scores[part.places], float(bound)
 
 
 def _rounded(query: Floats) -> tuple[Any, NDArray[np.float64]]:
-    """Return `query` as a tensor in bfloat16, and how far that has moved each of its tokens."""
+    """Return `query` as a tensor in bfloat16, and by how much rounding has moved each of its tokens."""
     import torch
 
-    given = torch.from_numpy(query)
-    rounded = given.bfloat16()
-    return rounded, torch.linalg.vector_norm(given - rounded.float(), dim=1).double().numpy()
+    exact = torch.from_numpy(query)
+    rounded = exact.bfloat16()
+    return rounded, torch.linalg.vector_norm(exact - rounded.float(), dim=1).double().numpy()
 
 
 def _products(query: Any, tokens: Any) -> Floats:
-    """Return dot products of tensors, *Shape:* (query tokens, tokens)."""
+    """Return the dot products of tensors, *Shape:* (query tokens, tokens)."""
     import torch
 
     with torch.inference_mode():
@@ -88,33 +89,33 @@ def _products(query: Any, tokens: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens in bfloat16, a torch tensor; the norm of the longest, and how far rounding has moved one at most."""
+    """Tokens in bfloat16, a torch tensor; their largest norm, and the largest distance that rounding moved one by."""
 
     tokens: Any
     longest: float
     lost: float
 
 
-class _Held:
-    """What is computed once of an open segment."""
+class _ConvertedTokens:
+    """Cache of the rounded tokens of open segments."""
 
     def __init__(self) -> None:
         self._by_segment: weakref.WeakKeyDictionary[FloatSegment, _Tokens] = weakref.WeakKeyDictionary()
 
     def __call__(self, segment: FloatSegment) -> _Tokens:
-        found = self._by_segment.get(segment)
-        return on_compute_thread("query", lambda: self._once(segment)) if found is None else found
+        tokens = self._by_segment.get(segment)
+        return on_compute_thread("query", lambda: self._once(segment)) if tokens is None else tokens
 
     def _once(self, segment: FloatSegment) -> _Tokens:
-        # On the one thread, so that callers who come at once do not all make it.
-        found = self._by_segment.get(segment)
-        if found is None:
-            found = self._by_segment[segment] = _converted(segment)
-        return found
+        # This runs on the single thread of queries, so that only the first of several callers converts.
+        tokens = self._by_segment.get(segment)
+        if tokens is None:
+            tokens = self._by_segment[segment] = _converted(segment)
+        return tokens
 
 
 def _product_blocks(full: NDArray[np.int64], offsets: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Yield runs of the passages `full` of at most so many tokens, or of one passage."""
+    """Yield runs of the passages `full` with at most `tokens` tokens each, or of a single passage."""
     start = 0
     while start < len(full):
         end = int(np.searchsorted(offsets[full + 1], offsets[full[start]] + tokens, side="right"))
@@ -127,25 +128,25 @@ def _converted(segment: FloatSegment) -> _Tokens:
 
     rounded, longest, lost = [], 0.0, 0.0
     with torch.inference_mode():
-        for start in range(0, len(segment.tokens), _LEAST_TOKENS):
-            # A copy: the mapped array is read-only, and goes with the segment.
-            block = torch.from_numpy(np.array(segment.tokens[start : start + _LEAST_TOKENS])).float()
+        for start in range(0, len(segment.tokens), _MIN_TOKENS):
+            # A copy, since the mapped array is read-only, and is unmapped with the segment.
+            block = torch.from_numpy(np.array(segment.tokens[start : start + _MIN_TOKENS])).float()
             rounded.append(block.bfloat16())
             longest = max(longest, float(torch.linalg.vector_norm(rounded[-1].float(), dim=1).max()))
             lost = max(lost, float(torch.linalg.vector_norm(block - rounded[-1].float(), dim=1).max()))
-        # Of what is rounded and of what is not.
+        # The sum bounds the norms of both the rounded and the exact tokens.
         return _Tokens(torch.cat(rounded), longest + lost, lost)
 
 
-_held = _Held()
+_converted_tokens = _ConvertedTokens()
 
 
-# Small enough for the cache of one core, large enough for BLAS.
+# A block is small enough for the cache of one core, and large enough for BLAS.
 _BLOCK_TOKENS = 1 << 14
-# Products over fewer tokens than this are done before more threads would pay.
-_ALONE_TOKENS = 1 << 19
-# Above the float32 error of a sum over hundreds of query tokens, far below a difference that matters.
-_ERROR = 5e-4
+# Products over fewer tokens than this end before more threads would pay.
+_MIN_SHARED_TOKENS = 1 << 19
+# More than the float32 error of a sum over hundreds of query tokens, and far less than a difference that matters.
+_FLOAT32_ERROR = 5e-4
 
 
 def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floats], k: int) -> list[dict[int, float]]:
@@ -154,7 +155,7 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     Parameters
     ----------
     parts
-        What to search.
+        The passages to search.
     queries
         Float32, *Shape:* (query tokens, dim) each.
     k
@@ -163,22 +164,22 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     Returns
     -------
     list of dict
-        Catalog number to MaxSim: all whose score reaches the `k`-th best, so that the caller can settle ties.
+        Catalog number to MaxSim: every passage whose score reaches the `k`-th best, so that the caller can settle ties.
 
     Raises
     ------
     IndexFormatError, InvalidInputError
-        If a score is not finite, by a stored vector or by a query's.
+        If a score is not finite because of a stored vector, or because of the query's.
     """
     if not parts:
         return [{} for _ in queries]
     work = len(queries) * sum(part.tokens for part in parts)
-    with one_thread() if work < _ALONE_TOKENS else contextlib.nullcontext():
+    with one_thread() if work < _MIN_SHARED_TOKENS else contextlib.nullcontext():
         scanned = [_scan(part, queries) for part in parts]
-    found, errors = [scores for scores, _ in scanned], np.max([error for _, error in scanned], axis=0)
+    approximate, errors = [scores for scores, _ in scanned], np.max([error for _, error in scanned], axis=0)
     owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
     places = np.concatenate([part.places for part in parts])
-    scores = np.concatenate(found, axis=1)
+    scores = np.concatenate(approximate, axis=1)
     _require_finite(parts, scores)
     with one_thread():
         return [
@@ -200,7 +201,7 @@ def stored_scores(parts: Sequence[Part[FloatSegment]], query: Floats) -> dict[in
 
 
 def _require_finite(parts: Sequence[Part[FloatSegment]], scores: NDArray[Any]) -> None:
-    """Raise unless all scores are numbers: which of them are best could not be told, and fewer would be found."""
+    """Raise unless all scores are finite: NaN has no order, so hits would be missing from the best."""
     if np.isfinite(scores).all():
         return
     for part in parts:
@@ -220,7 +221,7 @@ def _settled(
     error: float,
 ) -> dict[int, float]:
     if k < len(scores):
-        # The k-th best is as far below its true score as another may be above its own.
+        # The error counts twice: the k-th best may be too low by it, and another passage too high.
         bar = np.partition(scores, len(scores) - k)[len(scores) - k] - 2 * error
         chosen = np.flatnonzero(scores >= bar)
     else:
@@ -229,17 +230,17 @@ def _settled(
     for place in chosen:
         part = parts[int(owners[place])]
         ordinal = int(places[place])
-        # Again alone: a score must not depend on which passages lie beside this one.
+        # Scored again by itself, since a score must not depend on the passages beside this one.
         settled[int(part.pids[ordinal])] = maxsim(query, part.segment.vectors(ordinal))
     return settled
 
 
 def _scan(part: Part[FloatSegment], queries: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return scores, *Shape:* (queries, passages of the part), and by how much those of each query may be wrong."""
+    """Return scores, *Shape:* (queries, passages of the part), and a bound of their error for each query."""
     if is_rounded(part):
         scores, errors = zip(*(rounded_scores(part, query) for query in queries), strict=True)
-        return np.stack(scores), np.array(errors, dtype=np.float32) + _ERROR
-    return _float_scores(part, queries), np.full(len(queries), _ERROR, dtype=np.float32)
+        return np.stack(scores), np.array(errors, dtype=np.float32) + _FLOAT32_ERROR
+    return _float_scores(part, queries), np.full(len(queries), _FLOAT32_ERROR, dtype=np.float32)
 
 
 def _float_scores(part: Part[FloatSegment], queries: Sequence[Floats]) -> Floats:

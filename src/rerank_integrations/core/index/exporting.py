@@ -1,4 +1,4 @@
-"""Exporting an index to the format of colbert-ai."""
+"""Export of an index to the format of colbert-ai."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 Rows = NDArray[np.int64]
 
-# What is decompressed at a time: 16 MB of float32 at 128 dimensions.
+# The number of tokens decompressed at a time: 16 MB of float32 at 128 dimensions.
 _BLOCK = 1 << 15
-# What centroids are trained on, 256 MB of float16 at 128 dimensions, and what the buckets are.
+# The number of vectors that centroids are trained on, 256 MB of float16 at 128 dimensions, and the buckets.
 _CENTROID_SAMPLE = 1 << 20
 _BUCKET_SAMPLE = 1 << 15
 
@@ -52,7 +52,7 @@ class _Source:
     codec: Codec | None
 
     def bounds(self) -> tuple[Rows, Rows]:
-        """Where each passage's tokens start, and where they end."""
+        """Return the row at which each passage's tokens start, and the row at which they end."""
         offsets, places = self.part.segment.offsets, self.part.places
         return offsets[places], offsets[places + 1]
 
@@ -60,11 +60,11 @@ class _Source:
         """Return unit vectors, since colbert-ai has no others."""
         segment = self.part.segment
         if isinstance(segment, FloatSegment):
-            found: Floats = segment.tokens[rows].astype(np.float32)
+            vectors: Floats = segment.tokens[rows].astype(np.float32)
         else:
             assert self.codec is not None
-            found = self.codec.decode(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
-        return _unit(found)
+            vectors = self.codec.decode(Codes(segment.codes[rows], segment.residuals[rows], segment.scales[rows]))
+        return _unit(vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class _Chunk:
 
 
 class _Encoder(Protocol):
-    """Makes colbert-ai's codes and residuals."""
+    """Maker of colbert-ai's codes and residuals."""
 
     codec: ColbertAICodec
 
@@ -129,7 +129,7 @@ def export_colbert(
     if not isinstance(index, ColBERTIndex):
         with as_index(index) as opened:
             return export_colbert(opened, folder, show_progress=show_progress)
-    # An index that is closed, or damaged, says so here.
+    # A closed or damaged index raises its error here.
     name = index.stats().model
 
     def run(transaction: ReadTransaction, snapshot: Snapshot) -> None:
@@ -170,26 +170,26 @@ def _encoder(
     meta = transaction.meta()
     require_dim(int(meta["dim"]), int(meta["nbits"]), f"the dimension of {index_path}", InvalidInputError)
     if len(everything.groups) == 1 and not everything.floats and everything.groups[0].codec.whole:
-        return _Verbatim(everything.groups[0], _kept_buckets(meta, index_path))
+        return _Verbatim(everything.groups[0], _recorded_buckets(meta, index_path))
     return _Reencoder(_centroids(everything, sources, tokens, show_progress), int(meta["nbits"]), sources)
 
 
-def _kept_buckets(meta: Mapping[str, str], index_path: Path) -> tuple[Floats, Floats, float]:
+def _recorded_buckets(meta: Mapping[str, str], index_path: Path) -> tuple[Floats, Floats, float]:
     """Return the bucket weights and cutoffs and the mean residual that an import has recorded."""
     try:
-        kept = json.loads(meta[THEIRS])
-        weights, cutoffs = (np.array(kept[key], dtype=np.float32) for key in ("bucket_weights", "bucket_cutoffs"))
-        average = float(kept["avg_residual"])
+        recorded = json.loads(meta[THEIRS])
+        weights, cutoffs = (np.array(recorded[key], dtype=np.float32) for key in ("bucket_weights", "bucket_cutoffs"))
+        average = float(recorded["avg_residual"])
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise IndexFormatError(f"{index_path} is damaged: its catalog records no buckets of colbert-ai") from error
     return weights, cutoffs, average
 
 
 class _Verbatim:
-    """For an imported index: what was imported."""
+    """Encoder for an imported index: the codes and residuals that were imported."""
 
-    def __init__(self, group: Group, kept: tuple[Floats, Floats, float]) -> None:
-        self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, *kept)
+    def __init__(self, group: Group, buckets: tuple[Floats, Floats, float]) -> None:
+        self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, *buckets)
 
     def encode(self, source: _Source, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         segment = source.part.segment
@@ -198,12 +198,12 @@ class _Verbatim:
 
 
 class _Reencoder:
-    """For any other: colbert-ai's codec, with these centroids."""
+    """Encoder for any other index: colbert-ai's codec, with these centroids."""
 
     def __init__(self, centroids: Floats, nbits: int, sources: Sequence[_Source]) -> None:
         from rerank_integrations.core.index.plaid.clustering import NearestCentroid
 
-        # As colbert-ai will read them: unit vectors, of which the nearest has the largest product, and float16.
+        # Unit vectors, so that the nearest has the largest product, rounded to float16 as colbert-ai will read them.
         self._centroids = _unit(centroids).astype(np.float16).astype(np.float32)
         self._nearest = NearestCentroid(self._centroids)
         _, residuals = self._residuals(_sample(sources, _BUCKET_SAMPLE).astype(np.float32))
@@ -232,7 +232,7 @@ def _centroids(everything: Selection, sources: Sequence[_Source], tokens: int, s
 
 
 def _sample(sources: Sequence[_Source], size: int) -> NDArray[np.float16]:
-    """Return some `size` vectors, or all if there are fewer."""
+    """Return a sample of about `size` vectors, or all if there are fewer."""
     total = sum(source.part.tokens for source in sources)
     generator = np.random.default_rng(0)
     taken = []
@@ -246,7 +246,7 @@ def _sample(sources: Sequence[_Source], size: int) -> NDArray[np.float16]:
 
 
 def _chunks(sources: Sequence[_Source]) -> Iterator[_Chunk]:
-    """Cut at every 2^21 tokens or 25,000 passages."""
+    """Cut the passages into chunks of at most 2^21 tokens and 25,000 passages."""
     for source in sources:
         starts, ends = source.bounds()
         lengths = ends - starts

@@ -1,4 +1,4 @@
-"""Importing an index that colbert-ai made: its codes and residuals are taken over bit for bit, in one commit."""
+"""Import of an index that colbert-ai made: its codes and residuals are taken over bit for bit, in one commit."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from rerank_integrations.errors import IndexFormatError, ModelMismatchError, Rer
 
 _LOGGER = logging.getLogger(__name__)
 
-# Room in the unit of the scales for passages to come, whose vectors may be shorter.
+# Room in the unit of the scales for later passages, whose vectors may be shorter.
 _HEADROOM = 1.25
-# Vectors this much shorter than centroids are nobody's; they must not make the unit coarse for all others.
-_SHORT = 16
+# No model makes vectors this many times shorter than centroids; they must not make the unit coarse for all others.
+_MAX_SHORTENING = 16
 
-# Key, in the catalog, of what an export is to have as colbert-ai stored it.
+# The catalog's key for the values that an export writes exactly as colbert-ai stored them.
 THEIRS = "colbert_ai"
 
 
 class _Piece(NamedTuple):
-    """Passages of a chunk, in order: tokens, and numbers and token counts of the passages."""
+    """Consecutive passages of a chunk: their tokens, their numbers and their token counts."""
 
     codes: NDArray[np.uint16]
     residuals: NDArray[np.uint8]
@@ -128,15 +128,15 @@ def import_colbert(
         "fingerprint": encoder.fingerprint,
         "nbits": str(theirs.codec.nbits),
         "dim": str(theirs.codec.dim),
-        THEIRS: _kept(theirs.codec),
+        THEIRS: _codec_facts(theirs.codec),
     }
     folder = make_folder(path)
     writer_lock = lock.acquire(folder)
     catalog = Catalog(folder / FILENAME, read_only=False)
     try:
-        # Again under the lock: two processes may have come this far.
+        # Checked again under the lock, since two processes may have come this far.
         require_free(folder, overwrite)
-        # Makes the file: beside a catalog without tables, what a kill leaves is in nobody's way.
+        # This makes the catalog's file: beside a catalog without tables, files that a kill leaves are in nobody's way.
         with catalog.read():
             pass
         folders = Folders(folder, catalog, writer_lock)
@@ -148,7 +148,7 @@ def import_colbert(
         raise
 
 
-def _kept(codec: ColbertAICodec) -> str:
+def _codec_facts(codec: ColbertAICodec) -> str:
     buckets = {name: getattr(codec, name).tolist() for name in ("bucket_weights", "bucket_cutoffs")}
     return json.dumps({**buckets, "avg_residual": codec.avg_residual})
 
@@ -179,7 +179,7 @@ def _checked_codec(theirs: ColbertAIIndex, show_progress: bool | None) -> Codec:
                 shortest, float(vector_lengths(centroids, book, chunk.codes, chunk.residuals).min(initial=np.inf))
             )
             bar.update(len(chunk.lengths))
-    shortest = max(shortest, float(np.linalg.norm(centroids, axis=1).max()) / _SHORT, 1e-6)
+    shortest = max(shortest, float(np.linalg.norm(centroids, axis=1).max()) / _MAX_SHORTENING, 1e-6)
     step = _HEADROOM / shortest / np.iinfo(np.uint16).max
     identity = np.eye(theirs.codec.dim, dtype=np.float32)
     codec = Codec("", centroids, book, identity, step, whole=True, tokens=theirs.num_tokens)
@@ -214,7 +214,7 @@ def _write_all(
 def _segments(
     folders: Folders, theirs: ColbertAIIndex, codec: Codec, known: dict[int, str], bar: tqdm[Any]
 ) -> Iterator[_Written]:
-    """Write the tokens, as many as fit in a segment at a time."""
+    """Write the tokens as segments, each with as many as fit."""
     waiting: list[_Piece] = []
     size = 0
     for chunk in theirs.chunks():
@@ -229,7 +229,7 @@ def _segments(
 
 
 def _pieces(chunk: Chunk, known: dict[int, str]) -> Iterator[_Piece]:
-    """Cut a chunk at every eighth of a segment; passages that were removed are left out, and have no tokens."""
+    """Cut a chunk at every eighth of a segment, without the passages that were removed, which have no tokens."""
     ends = np.cumsum(chunk.lengths, dtype=np.int64)
     bounds = [0, *(np.flatnonzero(np.diff(ends // (PLAID_TOKENS // 8))) + 1).tolist(), len(ends)]
     for first, last in itertools.pairwise(bounds):
@@ -273,7 +273,7 @@ def _rows(passages: Collection, written: Sequence[_Written]) -> Iterator[NewRow]
 
 @contextlib.contextmanager
 def _swept(folders: Folders) -> Iterator[None]:
-    """Remove afterwards what the catalog does not name: the old index's files, or those of an import that failed."""
+    """Remove afterwards the files that the catalog does not name: the old index's, or those of a failed import."""
     try:
         yield
     finally:

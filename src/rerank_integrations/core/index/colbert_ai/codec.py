@@ -1,4 +1,4 @@
-"""How colbert-ai compresses a token vector: its nearest centroid, and a few bits a dimension of what is left."""
+"""colbert-ai's compression of a token vector: its nearest centroid, and a few bits per dimension of the residual."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NBITS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, eq=False)
 class ColbertAICodec:
-    """What turns codes and residuals back into vectors: ``normalise(centroids[code] + weights of the residual)``.
+    """Values that turn codes and residuals into vectors: ``normalise(centroids[code] + weights of the residual)``.
 
     Parameters
     ----------
     nbits
-        Bits a dimension of a residual: 1, 2, 4 or 8.
+        Bits per dimension of a residual: 1, 2, 4 or 8.
     centroids
-        Float32, *Shape:* (centroids, dim). colbert-ai stores them as float16, so of a codec that is to be written round
-        them (``astype(np.float16)``) before residuals are taken from them.
+        Float32, *Shape:* (centroids, dim). colbert-ai stores them as float16, so round those of a codec that is to be
+        written (``astype(np.float16)``) before computing residuals.
     bucket_weights
-        Float32, *Shape:* (2**nbits,): what each bucket number stands for.
+        Float32, *Shape:* (2**nbits,): the value that each bucket number stands for.
     bucket_cutoffs
         Float32, *Shape:* (2**nbits - 1,), ascending: a value's bucket number is how many of them are less than it.
     avg_residual
@@ -42,17 +42,17 @@ class ColbertAICodec:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a vector."""
+        """The number of dimensions of a vector."""
         return int(self.centroids.shape[1])
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of a packed residual."""
+        """The number of bytes of a packed residual."""
         return self.dim * self.nbits // 8
 
 
 def codebook(bucket_weights: Floats, nbits: int) -> Floats:
-    """Return what each byte of a packed residual stands for, in the order of the dimensions.
+    """Return the values that each byte of a packed residual stands for, in the order of the dimensions.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def pack(levels: NDArray[np.uint8], nbits: int) -> NDArray[np.uint8]:
         raise InvalidInputError(f"a bucket number is {levels.max()}; expected less than {1 << nbits}")
     reverse = _reversed_bits(nbits)
     packed = np.zeros((len(levels), levels.shape[1] // per_byte), np.uint8)
-    for place in range(per_byte):
-        packed |= reverse[levels[:, place::per_byte]] << (8 - nbits * (place + 1))
+    for position in range(per_byte):
+        packed |= reverse[levels[:, position::per_byte]] << (8 - nbits * (position + 1))
     return packed
 
 
@@ -166,7 +166,7 @@ def require_array(
 
 
 def require_codec(codec: ColbertAICodec, names: dict[str, str], error: type[RerankError]) -> None:
-    """Raise `error` unless the parts of `codec` fit together; `names` says what to call each field in the message."""
+    """Raise `error` unless the parts of `codec` fit together; `names` has the name of each field for the message."""
     require_nbits(codec.nbits, names["nbits"], error)
     levels = 1 << codec.nbits
     require_array(codec.centroids, names["centroids"], (np.float32,), ("centroids", "dim"), error)

@@ -32,17 +32,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """The passages of an index, checked: as many as it has vectors for, each of a kind that an index of ours stores.
+    """The passages of an index: as many as it has vectors for, each of which can be stored.
 
     Iterating gives ``(pid, passage)`` in the order of the index, where pid is the passage's number in it. Numbers that
-    are left out belong to passages that were removed. Every iteration reads the file anew if it is a ``.tsv``.
+    are left out belong to passages that were removed. Every iteration reads a ``.tsv`` file again.
 
     Parameters
     ----------
     path
         The file with the texts.
     ids
-        The id of each passage that is there, by pid, in order.
+        The id of each passage that was not removed, by pid, in order.
     """
 
     path: Path
@@ -88,20 +88,20 @@ def read_collection(index: ColbertAIIndex, path: str | os.PathLike[str] | None =
     documents = _document_ids(index.path)
     lengths = np.concatenate(index.lengths)
     if documents is None:
-        # colbert-ai's IndexUpdater removes a passage by taking its tokens; no text has none.
+        # colbert-ai's IndexUpdater removes a passage by removing its tokens; every text has some.
         ids = {pid: str(pid) for pid in np.flatnonzero(lengths).tolist()}
     else:
         _require_known(index.path / PID_DOCID_MAP, documents, lengths)
         ids = _unique_ids(documents)
     texts = _texts(source)
-    found = sum(1 for _ in texts())
-    if found == len(lengths):
-        text_pids: range | list[int] = range(found)
-    elif documents is not None and found == len(documents):
-        # RAGatouille takes deleted texts out of its collection, while the numbers in the index stay.
+    count = sum(1 for _ in texts())
+    if count == len(lengths):
+        text_pids: range | list[int] = range(count)
+    elif documents is not None and count == len(documents):
+        # RAGatouille removes deleted texts from its collection, while the numbers in the index stay.
         text_pids = sorted(documents)
     else:
-        raise IndexFormatError(f"{source} holds {found} passages; expected {len(lengths)}, those of {index.path}")
+        raise IndexFormatError(f"{source} holds {count} passages; expected {len(lengths)}, those of {index.path}")
     collection = Collection(source, ids, _metadata(index.path, documents), texts, text_pids)
     _require_storable(collection)
     return collection
@@ -150,7 +150,7 @@ def _tsv_texts(source: Path) -> Iterator[str]:
                     raise IndexFormatError(
                         f"{source}, line {number + 1}: {line.rstrip()[:80]!r}; expected pid {number}, a tab and a text"
                     )
-                # A third field is a title; colbert-ai passes over further ones.
+                # A third field is a title; colbert-ai ignores further ones.
                 yield f"{fields[1]} | {fields[0]}" if len(fields) > 1 else fields[0]
     except UnicodeDecodeError as error:
         raise IndexFormatError(f"{source} is not UTF-8: {error}") from error

@@ -1,4 +1,4 @@
-"""JSON files of an index folder, read with the errors that name the file."""
+"""A reader of the JSON files of an index folder, whose errors name the file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from rerank_integrations.errors import IndexFormatError
 _T = TypeVar("_T", dict[str, Any], list[Any])
 
 
-def read_json(path: Path, kind: type[_T], most: int | None = None) -> _T:
+def read_json(path: Path, kind: type[_T], max_bytes: int | None = None) -> _T:
     """Read a file that holds one JSON object (`kind` is dict) or array (list).
 
     Parameters
     ----------
-    most
-        How many bytes it may have; ``None`` for a file that grows with the collection. Time and memory grow with them
-        and with nothing else.
+    max_bytes
+        The largest size allowed; ``None`` for a file that grows with the collection. Time and memory grow with the
+        size and with nothing else.
 
     Raises
     ------
     IndexFormatError
-        If it is missing or no plain file, too large, not UTF-8, not JSON, of the other kind, or an object says a key
-        twice.
+        If the file is missing or no plain file, too large, not UTF-8, not JSON, or of the other kind, or if an object
+        has a key twice.
     """
     wanted = "a JSON object" if kind is dict else "a JSON array"
     try:
-        # A device or a pipe has no end.
+        # Reading a device or a pipe may never end.
         if path.exists() and not path.is_file():
             raise IndexFormatError(f"{path} is no plain file; expected {wanted}")
-        if most is not None and path.stat().st_size > most:
-            raise IndexFormatError(f"{path} has {path.stat().st_size} bytes; expected at most {most}")
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise IndexFormatError(f"{path} has {path.stat().st_size} bytes; expected at most {max_bytes}")
         value = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_object)
     except FileNotFoundError as error:
         raise IndexFormatError(f"{path} is missing; expected {wanted}") from error
@@ -64,16 +64,16 @@ def count(values: dict[str, Any], key: str, path: Path, least: int = 0) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in result:
             raise ValueError(f"the key {brief(key)} stands twice")
-        found[key] = value
-    return found
+        result[key] = value
+    return result
 
 
 def brief(value: object) -> str:
-    """Return a value for a message, cut short: a file may hold anything of any length."""
+    """Return a shortened text of a value for a message, since a file may hold anything of any length."""
     return _SHORT.repr(value)
 
 

@@ -1,4 +1,4 @@
-"""Reading an index folder that colbert-ai wrote; nothing is believed before it is checked."""
+"""A reader of index folders that colbert-ai wrote; it checks everything before it uses it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ METADATA = "metadata.json"
 CENTROIDS = "centroids.pt"
 AVG_RESIDUAL = "avg_residual.pt"
 BUCKETS = "buckets.pt"
-# Of a file of settings; colbert-ai writes a few thousand bytes.
-METADATA_BYTES = 1 << 24
+# The largest file of settings that is read; colbert-ai writes a few thousand bytes.
+MAX_METADATA_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Consecutive passages, as colbert-ai stored them together.
+    """Consecutive passages that colbert-ai stored together.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Chunk:
     residuals
         Uint8, *Shape:* (tokens, dim * nbits // 8): packed as `codebook` says. Memory-mapped.
     lengths
-        Int32, *Shape:* (passages,): tokens a passage. 0 for one that colbert-ai's updater removed.
+        Int32, *Shape:* (passages,): tokens per passage, 0 for one that colbert-ai's updater removed.
     """
 
     first_pid: int
@@ -60,7 +60,7 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class ColbertAIIndex:
-    """An opened folder. `open_colbert_ai` has checked all but the codes and residuals; `check_all` checks those.
+    """An opened folder: `open_colbert_ai` has checked all but the codes and residuals, which `check_all` checks.
 
     Parameters
     ----------
@@ -81,21 +81,21 @@ class ColbertAIIndex:
 
     @property
     def num_chunks(self) -> int:
-        """How many chunks there are."""
+        """The number of chunks."""
         return len(self.lengths)
 
     @property
     def num_passages(self) -> int:
-        """How many passages there are, removed ones included."""
+        """The number of passages, removed ones included."""
         return sum(map(len, self.lengths))
 
     @property
     def num_tokens(self) -> int:
-        """How many token vectors there are."""
+        """The number of token vectors."""
         return sum(int(lengths.sum(dtype=np.int64)) for lengths in self.lengths)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the chunks in order, each checked before it comes.
+        """Yield the chunks in order, each after checking it.
 
         Raises
         ------
@@ -145,7 +145,7 @@ def open_colbert_ai(path: str | os.PathLike[str]) -> ColbertAIIndex:
         raise IndexFormatError(
             f"{folder} is not a colbert-ai index: it holds no {METADATA}, which colbert-ai writes last"
         )
-    metadata = read_json(folder / METADATA, dict, METADATA_BYTES)
+    metadata = read_json(folder / METADATA, dict, MAX_METADATA_BYTES)
     config = metadata.get("config")
     if not isinstance(config, dict):
         raise IndexFormatError(f"{folder / METADATA} has {brief(config)} at 'config'; expected a JSON object")
@@ -170,7 +170,7 @@ def _read_codec(folder: Path, config: dict[str, Any]) -> ColbertAICodec:
     require_dim(dim, nbits, names["dim"], IndexFormatError)
     floats = (np.float16, np.float32)
     centroids = load_tensor(folder / CENTROIDS)
-    # Before their numbers are read: they are copied into memory.
+    # Checked before the numbers are copied into memory.
     if centroids.ndim and len(centroids) > MAX_CENTROIDS:
         raise IndexFormatError(f"{folder} has {len(centroids)} centroids; expected at most {MAX_CENTROIDS}")
     require_array(centroids, str(folder / CENTROIDS), floats, ("centroids", dim), IndexFormatError)
@@ -180,7 +180,7 @@ def _read_codec(folder: Path, config: dict[str, Any]) -> ColbertAICodec:
     require_array(cutoffs, names["bucket_cutoffs"], floats, ((1 << nbits) - 1,), IndexFormatError)
     require_array(weights, names["bucket_weights"], floats, (1 << nbits,), IndexFormatError)
     avg_residual = load_tensor(folder / AVG_RESIDUAL)
-    # A number by itself or in a row of one; which depends on colbert-ai's device.
+    # A number, or a row of one number, depending on colbert-ai's device.
     require_array(avg_residual.reshape(-1), str(folder / AVG_RESIDUAL), floats, (1,), IndexFormatError)
     codec = ColbertAICodec(
         nbits,
@@ -210,13 +210,13 @@ def _read_lengths(folder: Path, metadata: dict[str, Any]) -> Iterator[NDArray[np
     if tokens > announced:
         raise IndexFormatError(f"{folder / METADATA} announces {announced} num_embeddings; the chunks hold {tokens}")
     if tokens < announced:
-        # colbert-ai's IndexUpdater adds the tokens that were there before a second time.
+        # colbert-ai's IndexUpdater counts the earlier tokens twice.
         _LOGGER.warning("%s announces %d tokens; the chunks hold %d", folder / METADATA, announced, tokens)
 
 
 def _chunk_lengths(folder: Path, number: int, first_pid: int) -> NDArray[np.int32]:
     path = folder / f"{number}.metadata.json"
-    chunk = read_json(path, dict, METADATA_BYTES)
+    chunk = read_json(path, dict, MAX_METADATA_BYTES)
     expected = {name: count(chunk, name, path) for name in ("passage_offset", "num_passages", "num_embeddings")}
     doclens_path = folder / f"doclens.{number}.json"
     doclens = read_json(doclens_path, list)

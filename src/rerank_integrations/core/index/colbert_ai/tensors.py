@@ -1,4 +1,4 @@
-"""PyTorch's ``.pt`` files, read without PyTorch: nothing in a file is ever run, and nothing but arrays comes out.
+"""A reader of PyTorch's ``.pt`` files without PyTorch: nothing in a file is ever run, and it returns only arrays.
 
 Such a file is a zip of a small pickle, ``data.pkl``, which describes the tensors, and one raw member for each storage.
 The pickle is accepted only if it uses no other opcodes and names than those with which ``torch.save`` writes tensors,
@@ -6,7 +6,11 @@ tuples and lists. Storages are mapped, not read, so a file larger than the memor
 
 Time and memory are bounded by the size of the file, whatever it holds. A pickle of a few hundred bytes can name a tuple
 of 2^100 leaves, each level twice the one before. That costs nothing as long as nobody walks through it, so no such
-value is hashed, compared or put into a message here. (``torch.load(weights_only=True)`` hashes it, in an OrderedDict.)
+value is hashed, compared or put into a message here.
+
+``torch.load(weights_only=True, mmap=True)`` is no replacement (torch 2.13): it hashes such a tuple without an end, as a
+key of an OrderedDict or as the number of a storage. It does not check the zip's checksums, so a flipped bit of a tensor
+goes unnoticed. And it needs torch, without which an index folder can be checked.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ Array: TypeAlias = "NDArray[Any]"
 
 _EXPECTED = "expected a file that torch.save writes (PyTorch 1.6 or later), of tensors only"
 _PICKLE_BYTES = 1 << 16
-# One file has a tensor or two.
+# A file has one or two tensors.
 _MAX_STORAGES = 8
 _MAX_DIMENSIONS = 4
 _REBUILD = "torch._utils _rebuild_tensor_v2"
@@ -45,7 +49,7 @@ _STORAGES = {
     "torch BoolStorage": "|b1",
 }
 _GLOBALS = {_REBUILD, _ORDERED_DICT, *_STORAGES}
-# LONG_BINPUT is absent on purpose: it can ask the unpickler for gigabytes.
+# LONG_BINPUT is absent on purpose: it can make the unpickler allocate gigabytes.
 _OPCODES = {"PROTO", "STOP", "GLOBAL", "REDUCE", "BINPERSID", "BINPUT", "BINGET", "BINUNICODE", "NEWFALSE", "NEWTRUE"}
 _OPCODES |= {"BININT", "BININT1", "BININT2", "LONG1", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"}
 _OPCODES |= {"EMPTY_LIST", "APPEND", "APPENDS"}
@@ -75,7 +79,7 @@ def load_pair(path: Path) -> tuple[Array, Array]:
 
 def _load(path: Path) -> Any:
     try:
-        # A device or a pipe has no end.
+        # Reading a device or a pipe may never end.
         if path.exists() and not path.is_file():
             raise ValueError("it is no plain file")
         with zipfile.ZipFile(path) as archive:
@@ -85,7 +89,7 @@ def _load(path: Path) -> Any:
     except FileNotFoundError as error:
         raise IndexFormatError(f"{path} is missing; {_EXPECTED}") from error
     except Exception as error:
-        # Of damaged zips and pickles Python raises many kinds.
+        # Python raises many kinds of errors for damaged zips and pickles.
         raise IndexFormatError(f"{path} is damaged: {error}; {_EXPECTED}") from error
 
 
@@ -116,7 +120,7 @@ class _Archive:
         return _Unpickler(pickled, self).load()
 
     def storage(self, persistent_id: Any) -> _Storage:
-        """Map the member that a persistent id means: ``("storage", type, number, device, length)``."""
+        """Map the member that a persistent id, ``("storage", type, number, device, length)``, refers to."""
         if type(persistent_id) is not tuple or len(persistent_id) != 5:
             raise ValueError("it describes a storage by something else than five values")
         kind, dtype, number, _, length = persistent_id
@@ -125,7 +129,7 @@ class _Archive:
         if kind != "storage" or not isinstance(dtype, np.dtype) or not number.isdigit():
             raise ValueError(f"it describes a storage as {brief(kind)} with the number {brief(number)}")
         if number not in self._storages:
-            # Each is read through, so one that is named a thousand times must not be read as often.
+            # Each storage is read through, so one that is named a thousand times must not be read a thousand times.
             if len(self._storages) == _MAX_STORAGES:
                 raise ValueError(f"it names more than {_MAX_STORAGES} storages")
             self._storages[number] = self._mapped(number, dtype, length)
@@ -140,7 +144,7 @@ class _Archive:
             raise ValueError(
                 f"storage {number} has {info.file_size} bytes, not the {length * dtype.itemsize} announced"
             )
-        # Reads it through once: a flipped bit or a cut end shows in the checksum.
+        # Reading through to the end checks the zip's checksum, which shows a flipped bit or a cut end.
         with self._archive.open(info) as stream:
             while stream.read(1 << 20):
                 pass
@@ -164,21 +168,21 @@ class _Archive:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Turns the description into arrays; looks nothing up outside this module."""
+    """Unpickler that turns the description into arrays, and looks nothing up outside this module."""
 
     def __init__(self, pickled: bytes, archive: _Archive) -> None:
         super().__init__(io.BytesIO(pickled))
         self._storage_of = archive.storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return our stand-in; `_check_pickle` has let no other names through."""
+        """Return the stand-in for a name; `_check_pickle` has refused all others."""
         wanted = f"{module} {name}"
         if wanted in _STORAGES:
             return np.dtype(_STORAGES[wanted])
         return {_REBUILD: _rebuild_tensor, _ORDERED_DICT: _no_hooks}[wanted]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Return the storage that `pid` means."""
+        """Return the storage that `pid` refers to."""
         return self._storage_of(pid)
 
 
@@ -203,7 +207,7 @@ def _refuse(path: Path, name: str) -> None:
 
 
 def _no_hooks() -> None:
-    """Stand for the empty OrderedDict of a tensor's hooks; one that is not empty would hash what a file holds."""
+    """Replace the empty OrderedDict of a tensor's hooks, since a filled one would hash values from the file."""
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Array:

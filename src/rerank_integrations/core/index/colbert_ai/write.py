@@ -1,4 +1,4 @@
-"""Writing an index folder that colbert-ai's own classes open."""
+"""A writer of index folders that colbert-ai's own classes open."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def storable_rows(passages: Sequence[Passage], taken: set[str]) -> list[Row]:
     Raises
     ------
     InvalidInputError
-        If one cannot be stored, or its id is among `taken` or comes twice.
+        If a passage cannot be stored, or its id is among `taken` or comes twice.
     """
     rows = [Row(passage.id, passage.text, metadata_json(passage)) for passage in passages]
     seen: set[str] = set()
@@ -59,7 +59,7 @@ def storable_rows(passages: Sequence[Passage], taken: set[str]) -> list[Row]:
 
 
 class CollectionFiles:
-    """``collection.tsv`` for colbert-ai, and the three files that RAGatouille keeps, open for writing in `folder`."""
+    """``collection.tsv`` for colbert-ai, and RAGatouille's three files, open for writing in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
@@ -69,7 +69,7 @@ class CollectionFiles:
         self._metadata = _JsonLines(self._open(folder / DOCID_METADATA_MAP), "{", "}")
 
     def write(self, rows: Sequence[Row], first_pid: int) -> None:
-        """Append passages, the first of which has the number `first_pid`."""
+        """Append passages, numbered from `first_pid`."""
         for pid, row in enumerate(rows, first_pid):
             self._tsv.write(f"{pid}\t{_NOT_IN_TSV.sub(' ', row.text)}\n")
             self._texts.write(_json(row.text))
@@ -78,14 +78,14 @@ class CollectionFiles:
                 self._metadata.write(f"{_json(row.id)}: {row.metadata}")
 
     def finish(self) -> None:
-        """Write the ends, and close."""
+        """Write the ends of the files, and close them."""
         for lines in (self._texts, self._ids, self._metadata):
             lines.end()
         self._stack.close()
 
     def discard(self) -> None:
-        """Close, whatever was written; a second time it is nothing."""
-        # What the buffers still hold may not fit on a full disk.
+        """Close the files, whatever was written; a second call does nothing."""
+        # The contents of the buffers may not fit on a full disk.
         with contextlib.suppress(OSError):
             self._stack.close()
 
@@ -113,12 +113,12 @@ def _json(text: str) -> str:
 
 
 class InvertedLists:
-    """Collects chunks of tokens, in the order of the passages.
+    """Builder of inverted lists from chunks of tokens, in the order of the passages.
 
     Parameters
     ----------
     centroids
-        How many there are.
+        The number of centroids.
     """
 
     def __init__(self, centroids: int) -> None:
@@ -126,14 +126,14 @@ class InvertedLists:
         self._chunks: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
 
     def add(self, codes: NDArray[np.int32], lengths: NDArray[np.int32], first_pid: int) -> None:
-        """Take in the tokens of consecutive passages; of a passage's tokens with one centroid a single entry stays."""
+        """Add the tokens of consecutive passages; tokens of a passage with the same centroid become a single entry."""
         pids = np.repeat(np.arange(first_pid, first_pid + len(lengths), dtype=np.int64), lengths)
         pairs = np.unique(codes.astype(np.int64) << 32 | pids)
         counts = np.bincount(pairs >> 32, minlength=self._centroids)
         self._chunks.append((counts, (pairs & 0xFFFFFFFF).astype(np.int32)))
 
     def build(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the lists one after the other, each ascending, and the length of each; forgets the chunks.
+        """Return the concatenated lists, each ascending, and the length of each; the chunks are dropped.
 
         Behind the last list there are zeros where colbert-ai, which reads lists as rows of the longest one's length,
         would otherwise have to copy everything when it opens the index.
@@ -153,7 +153,7 @@ class InvertedLists:
         return lists, lengths
 
 
-# What colbert-ai itself puts in a chunk at most.
+# The most passages that colbert-ai itself puts in a chunk.
 MAX_CHUNK_PASSAGES = 25_000
 
 _CODEC_NAMES = {
@@ -162,23 +162,24 @@ _CODEC_NAMES = {
 
 
 class ColbertAIWriter:
-    """Writes an index folder, chunk by chunk; used in a ``with`` block, at whose end the folder appears, whole.
+    """Writer of an index folder, chunk by chunk; at the end of its ``with`` block the whole folder appears.
 
-    Until then everything is in a hidden folder beside it, which goes if the block ends with an error. The folder opens
-    in colbert-ai's ``IndexScorer`` and ``Searcher`` (``collection=".../collection.tsv"``), and holds what RAGatouille
-    keeps: ``collection.json``, ``pid_docid_map.json`` and ``docid_metadata_map.json``, from which `read_collection` has
-    ids, texts and metadata back as they were. In ``collection.tsv`` tabs and line breaks have become spaces.
+    Until then everything is in a hidden folder beside it, which is removed if the block ends with an error. The folder
+    opens in colbert-ai's ``IndexScorer`` and ``Searcher`` (``collection=".../collection.tsv"``), and holds
+    RAGatouille's files: ``collection.json``, ``pid_docid_map.json`` and ``docid_metadata_map.json``, from which
+    `read_collection` reads ids, texts and metadata back as they were. In ``collection.tsv`` tabs and line breaks have
+    become spaces.
 
-    Memory: one chunk (about 40 bytes a token while its passages are sorted by centroid), 8 bytes for each token
-    written, 8 bytes a centroid and chunk, and the ids.
+    Memory: one chunk (about 40 bytes per token while its passages are sorted by centroid), 8 bytes for each token
+    written, 8 bytes per centroid and chunk, and the ids.
 
     Parameters
     ----------
     path
         The folder to make; its parent is made if absent.
     codec
-        Of the tokens to come. Its centroids must be float16 numbers (rounded, in a float32 array), as colbert-ai stores
-        those.
+        The codec of all tokens. Its centroids must be float16 numbers (rounded, in a float32 array), as colbert-ai
+        stores them.
     checkpoint
         The name or path of the model, which colbert-ai's ``Searcher`` loads by default.
 
@@ -243,7 +244,7 @@ class ColbertAIWriter:
         residuals
             As `pack` makes them, uint8, *Shape:* (tokens, dim * nbits // 8).
         lengths
-            Tokens a passage, int32, *Shape:* (passages,).
+            Tokens per passage, int32, *Shape:* (passages,).
         passages
             1 to 25,000 of them, with ids that are unique in the index.
 
@@ -308,7 +309,7 @@ class ColbertAIWriter:
                 sync_path(file)
             sync_path(self._temporary)
             if self._path.exists():
-                # Windows renames onto nothing; a folder that has been filled meanwhile is an error here.
+                # Windows cannot rename onto a folder. One that has been filled meanwhile raises an error here.
                 self._path.rmdir()
             self._temporary.rename(self._path)
             sync_path(self._path.parent)
@@ -317,11 +318,11 @@ class ColbertAIWriter:
         if self._texts is not None:
             self._texts.discard()
             self._texts = None
-        # Once it has been renamed there is no such folder.
+        # After the rename there is no such folder.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _config(self) -> dict[str, Any]:
-        # What is not named here colbert-ai takes from the checkpoint.
+        # colbert-ai takes all other settings from the checkpoint.
         return {
             "dim": self._codec.dim,
             "nbits": self._codec.nbits,
@@ -380,5 +381,5 @@ def require_vacant(path: Path) -> None:
 
 
 def _own(array: NDArray[Any]) -> NDArray[Any]:
-    # Of a read-only array (a mapped one) PyTorch warns, and of a slice it would save all.
+    # PyTorch warns about a read-only (mapped) array, and of a slice it would save the whole storage.
     return np.array(array) if not array.flags.writeable or array.base is not None else array
