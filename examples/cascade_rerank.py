@@ -1,4 +1,4 @@
-"""A cascade in both frameworks: ColBERT over all candidates, a cross-encoder over the best few, within a time budget.
+"""A cascade in both frameworks: ColBERT for all candidates, a cross-encoder for the best, within a time budget.
 
 pip install 'rerank-integrations[langchain,llama-index,starter]'
 python cascade_rerank.py "how do I read one file of an archive?"
@@ -22,23 +22,26 @@ LIBRARY = {
 }
 
 question = " ".join(sys.argv[1:]) or "how do I read one file of an archive?"
-# Both frameworks share one copy of each; put a real one's name here, such as "BAAI/bge-reranker-base".
-colbert, reader = ColBERTModel("starter"), CrossEncoderModel("starter")
+# Both frameworks share one loaded copy of each. For better scores name a larger model: "BAAI/bge-reranker-base".
+colbert, cross_encoder = ColBERTModel("starter"), CrossEncoderModel("starter")
 
 
 def cascade(framework, time_budget=None):
-    """In either framework: four of all by ColBERT, two of the four by the cross-encoder."""
-    stages = [framework.ColBERTRerank(model=colbert, top_n=4), framework.CrossEncoderRerank(model=reader, top_n=2)]
+    """Return a cascade in either framework: ColBERT keeps four of all, the cross-encoder two of the four."""
+    stages = [
+        framework.ColBERTRerank(model=colbert, top_n=4),
+        framework.CrossEncoderRerank(model=cross_encoder, top_n=2),
+    ]
     return framework.CascadeRerank(stages=stages, time_budget=time_budget)
 
 
 def show(name, metadata):
-    """The keys are those of docs/reference/notes.md."""
+    """Print the scores of all stages; docs/reference/notes.md explains the keys."""
     scores = ", ".join(f"{stage} {score:.3f}" for stage, score in metadata["rerank_scores"].items())
     print(f"  [{name}] was {metadata['retrieval_rank']} of {len(LIBRARY)}: {scores}")
 
 
-# As a retriever would give them, the best one last.
+# The candidates of a retriever, with the best one last.
 documents = [Document(id=name, page_content=text) for name, text in reversed(LIBRARY.items())]
 nodes = [NodeWithScore(node=TextNode(id_=name, text=text)) for name, text in reversed(LIBRARY.items())]
 
@@ -46,9 +49,9 @@ print("LangChain")
 for document in cascade(langchain).compress_documents(documents, question):
     show(document.id, document.metadata)
 print("LlamaIndex")
-for found in cascade(llama_index).postprocess_nodes(nodes, query_str=question):
-    show(found.node_id, found.metadata)
+for node in cascade(llama_index).postprocess_nodes(nodes, query_str=question):
+    show(node.node_id, node.metadata)
 
-print("With a millisecond for all of it")
+print("With a time budget of a millisecond")
 first = cascade(langchain, time_budget=0.001).compress_documents(documents, question)[0]
-print(f"  [{first.id}] is first still; {first.metadata['rerank_stopped']}")
+print(f"  [{first.id}] is still first; {first.metadata['rerank_stopped']}")

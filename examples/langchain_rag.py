@@ -1,4 +1,4 @@
-"""A retrieval-augmented chain in LangChain: retrieve by ColBERT, answer from what was found.
+"""A retrieval-augmented chain in LangChain: retrieve by ColBERT, answer from the hits.
 
 pip install 'rerank-integrations[langchain,starter]'
 python langchain_rag.py "how do I read one file of an archive?"
@@ -28,7 +28,7 @@ LIBRARY = {
 
 
 class QuotingModel(SimpleChatModel):
-    """Stands in for a language model: quotes the first source that it was given."""
+    """Substitute for a language model: it quotes the first source of its prompt."""
 
     @property
     def _llm_type(self) -> str:

@@ -1,4 +1,4 @@
-"""A query engine in LlamaIndex: filter, retrieve and rerank by ColBERT, answer from what was found.
+"""A query engine in LlamaIndex: filter, retrieve and rerank by ColBERT, answer from the hits.
 
 pip install 'rerank-integrations[llama-index,starter]'
 python llama_index_query_engine.py "how do I read one file of an archive?"
@@ -31,7 +31,7 @@ with ColBERTIndex.create(None, ColBERTModel("starter")) as index:
     engine = RetrieverQueryEngine.from_args(
         ColBERTRetriever(index, similarity_top_k=3, filters=about_files),
         llm=llm,
-        # In a real engine the candidates come from another retriever; those the index holds are not re-encoded.
+        # Usually the candidates come from another retriever; those that the index stores are not encoded again.
         node_postprocessors=[ColBERTRerank(index=index, top_n=2, keep_retrieval_score=True)],
     )
     response = engine.query(question)

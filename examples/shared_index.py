@@ -22,7 +22,7 @@ with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "library"
     with ColBERTIndex.create(path, ColBERTModel("starter")) as index:
         index.upsert({"id": name, "text": text} for name, text in LIBRARY.items())
-        # Each opens the index for reading, as programs of their own would.
+        # Each opens the index for reading, as two separate programs would.
         chain_side = for_langchain.ColBERTRetriever(index=path, k=2)
         engine_side = for_llama_index.ColBERTRetriever(path, similarity_top_k=2)
 

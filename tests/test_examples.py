@@ -1,4 +1,4 @@
-"""Each example runs as its user runs it, and prints what it promises."""
+"""Each example runs as a user would run it, and prints what it promises."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDS: dict[str, set[str]] = {
 }
 
 
-# Those that take a question of the user's.
+# Examples that take a question as an argument.
 ASKED = ("langchain_rag.py", "llama_index_query_engine.py")
 
 
@@ -52,7 +52,7 @@ def test_every_example_is_listed() -> None:
 def test_is_short_and_says_where_a_real_model_goes(example: str) -> None:
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 60
-    # Those ask no language model.
+    # These two use no language model.
     without = ("cascade_rerank.py", "explain.py")
     assert example in without or sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
 
@@ -93,10 +93,10 @@ def test_takes_a_question(asked: str) -> None:
 def _check_cascade(lines: list[str]) -> None:
     assert lines[0] == "LangChain"
     assert lines[3] == "LlamaIndex"
-    # The same, to the last digit that is shown.
+    # Both frameworks print the same scores, to the last digit.
     assert lines[1:3] == lines[4:6]
     assert re.match(r"  \[zipfile\] was 7 of 7: ColBERTRerank \d+\.\d{3}, CrossEncoderRerank \d\.\d{3}$", lines[1])
-    assert lines[-1] == "  [difflib] is first still; ColBERTRerank: the time budget of 0.001 s ran out"
+    assert lines[-1] == "  [difflib] is still first; ColBERTRerank: the time budget of 0.001 s ran out"
 
 
 def _check_shared(lines: list[str]) -> None:
