@@ -36,13 +36,13 @@ from rerank_integrations.core.index.plaid.simd import (
 
 @inlined
 def code_at(codes: Any, token: Any) -> Any:
-    """Return a token's centroid; an unsigned index is not looked at for its sign."""
+    """Return a token's centroid; with an unsigned index numba does not check the sign."""
     return np.intp(codes[np.uintp(token)])
 
 
 @inlined
 def require_rows(codes: Any, start: Any, end: Any, count: Any) -> None:
-    """Raise unless tokens name centroids of those `count`; the loops that read by them do not look."""
+    """Raise unless tokens name centroids below `count`; the loops that read by them do not check."""
     bad = False
     if count < 1 << 16:
         if end - start < BYTES:
@@ -73,9 +73,9 @@ def centroid_levels(centroids: Any, columns: Any, factors: Any, shifts: Any, lev
     columns
         The query's tokens, signed bytes as uint8, *Shape:* (blocks, dim / 4, 16, 4), flat.
     factors, shifts
-        What makes levels of a query token's products: float32, *Shape:* (16 * blocks,).
+        Factors and summands that turn a query token's products into levels: float32, *Shape:* (16 * blocks,).
     levels
-        Written. Uint8, *Shape:* (centroids, lanes), with as many whole vectors of bytes as hold the blocks.
+        Written. Uint8, *Shape:* (centroids, lanes), where lanes are whole vectors of bytes that hold all blocks.
     """
     count, lanes = levels.shape
     dim = centroids.size // count
@@ -118,7 +118,7 @@ def centroid_levels(centroids: Any, columns: Any, factors: Any, shifts: Any, lev
 
 @inlined
 def fetch_passage(codes: Any, offsets: Any, places: Any, number: Any) -> None:
-    """Have the codes of a passage fetched, where there is such a one: they lie anywhere in memory."""
+    """Fetch the codes of a passage into the cache, if there is such a passage: they lie anywhere in memory."""
     if number < len(places):
         for token in range(offsets[places[number]], offsets[places[number] + 1], 32):
             prefetch(codes, token)
@@ -135,7 +135,7 @@ def approximate(codes: Any, offsets: Any, places: Any, levels: Any, out: Any) ->
     offsets
         Int64, *Shape:* (passages + 1,).
     places
-        Int32: which passages.
+        The ordinals of the passages, int32.
     levels
         Uint8, *Shape:* (centroids, lanes), lanes a multiple of 32.
     out
@@ -166,7 +166,7 @@ def best_centroids(levels: Any, rows: Any, lanes: Any, count: Any, chosen: Any) 
     Parameters
     ----------
     levels
-        Of `centroid_levels`; of equal ones the first are marked.
+        The levels that `centroid_levels` writes; among equal ones the first are marked.
     chosen
         Written. Uint8, *Shape:* (centroids,): 1 for the marked ones.
     """
@@ -239,9 +239,9 @@ def query_tables(
     query
         Float32, *Shape:* (query tokens, dim).
     centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
-        Of `cpu_query.ByteCodec`.
+        As in `cpu_query.ByteCodec`.
     whole
-        As of `token_kernels.Tokens`.
+        As in `token_kernels.Tokens`.
     floats
         Written. Float32 zeros, *Shape:* (blocks, wide, 16).
     signed
@@ -300,7 +300,7 @@ def nearest_codewords(vectors: Any, columns: Any, half_norms: Any, numbers: Any,
     columns
         The codewords. Float32, *Shape:* (m, 256), flat.
     half_norms
-        Half of their squared norms. Float32, *Shape:* (256,).
+        Half of the codewords' squared norms. Float32, *Shape:* (256,).
     numbers
         0.0 to 15.0, float32.
     out
@@ -335,9 +335,9 @@ def measure_lengths(centroids: Any, codebook: Any, codes: Any, residuals: Any, l
     Parameters
     ----------
     centroids, codebook
-        As of `codecs.Codec`.
+        As in `codecs.Codec`.
     codes, residuals
-        As of `codecs.Codes`.
+        As in `codecs.Codes`.
     lengths
         Written. Float32, *Shape:* (tokens,).
     """

@@ -63,13 +63,13 @@ class Tokens(NamedTuple):
     codes, residuals, scales
         Uint16 *Shape:* (tokens,), uint8 *Shape:* (tokens * width,), uint8 *Shape:* (tokens * scale_bytes,).
     scale_bytes, width
-        Bytes of a scale, 1 or 2, and of a residual.
+        The number of bytes of a scale, 1 or 2, and of a residual.
     offsets
         Int64, *Shape:* (passages + 1,).
     step
-        What one unit of `scales` is.
+        The value of one unit of `scales`.
     whole
-        Whether the scale is of the whole vector, or of its residual alone.
+        Whether the scale applies to the whole vector, or to its residual alone.
     """
 
     codes: Any
@@ -83,27 +83,28 @@ class Tokens(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A query in bytes, of blocks of 16 tokens, the last one filled up with zeros.
+    """A query in bytes, in blocks of 16 tokens, the last block padded with zeros.
 
     Parameters
     ----------
     levels
-        Of `centroid_kernels.centroid_levels`, flat.
+        The levels that `centroid_kernels.centroid_levels` writes, flat.
     lanes
-        How many of them a centroid has.
+        The number of levels per centroid.
     level_unit
         The score of one level.
     words
         Codewords as unsigned bytes, 1, 2, 4 or 8 of them in an unsigned number; *Shape:* (256,).
     columns
-        As of `centroid_kernels.centroid_levels`.
+        As in `centroid_kernels.centroid_levels`.
     units, shifts
-        What makes scores of a query token's products with codewords: float32, *Shape:* (16 * blocks,).
+        Factors and summands that turn a query token's products with codewords into scores: float32, *Shape:*
+        (16 * blocks,).
     margins, scaled_margins
-        How far a value may be from the truth, at most: as it is, and for a scale of 1. Float32, *Shape:*
-        (16 * blocks,); minus infinity and 0 for what fills up.
+        The largest error of a value: the fixed part, and the part per unit of scale. Float32, *Shape:*
+        (16 * blocks,); minus infinity and 0 in the padding.
     tokens
-        How many query tokens there are.
+        The number of query tokens.
     """
 
     levels: Any
@@ -118,14 +119,14 @@ class Query(NamedTuple):
     tokens: int
 
 
-# A segment's row: where its codes, residuals, scales and offsets are, and how many passages it has.
+# A segment's row: the addresses of its codes, residuals, scales and offsets, and its number of passages.
 _CODES, _RESIDUALS, _SCALES, _OFFSETS, PASSAGES, ROW = range(6)
 # numba's types do not name it.
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 def segment_row(segment: PlaidSegment) -> list[int]:
-    """Return where a segment's arrays are: by address, the loops are compiled once for mapped and for other arrays."""
+    """Return the addresses of a segment's arrays, so that loops are compiled once for mapped and for other arrays."""
     arrays = segment.codes, segment.residuals, segment.scales, segment.offsets
     return [*(array.ctypes.data for array in arrays), len(segment.offsets) - 1]
 
@@ -151,7 +152,7 @@ def tokens_at(row: Any, scale_bytes: Any, width: Any, step: Any, whole: Any) -> 
 @inlined
 def scale_at(stored: Any, token: Any) -> Any:
     """Return a token's scale."""
-    # Without a branch, and of a single byte the same twice.
+    # This takes no branch: a scale of a single byte reads that byte twice.
     first, more = np.intp(token) * stored.scale_bytes, stored.scale_bytes - 1
     low, high = np.intp(stored.scales[np.uintp(first)]), np.intp(stored.scales[np.uintp(first + more)])
     return np.float32(np.int32(low + 256 * high * more)) * stored.step
@@ -159,7 +160,7 @@ def scale_at(stored: Any, token: Any) -> Any:
 
 _NOTHING = np.float32(-3e38)
 _BATCH = 4
-# Tokens whose bytes are fetched before the first of them is scored.
+# The number of tokens whose bytes are fetched before the first of them is scored.
 _WAITING = 64
 
 
@@ -173,7 +174,7 @@ def _sums(stored: Any, query: Any, block: Any, batch: Any) -> Any:
         batch[2] * stored.width,
         batch[3] * stored.width,
     )
-    # Two sums a token, since the next product need not wait for the other's.
+    # Two sums per token, so that a product need not wait for the one before.
     a = b = c = d = e = f = g = h = no_products()
     for i in range(0, fours, 2):
         column = (block * fours + i * FLOATS) * 4
@@ -225,7 +226,7 @@ def _promising(levels: Any, place: Any, floors: Any) -> Any:
 @inlined
 def _raise_best(stored: Any, query: Any, waiting: Any, filled: Any, batch: Any, best: Any) -> None:
     for first in range(0, filled, _BATCH):
-        # The last of them again, where there is no fourth.
+        # Where there is no fourth token, the last one is taken again.
         for i in range(_BATCH):
             batch[i] = waiting[min(first + i, filled - 1)]
         for block in range(0, len(best), FLOATS):
@@ -244,20 +245,20 @@ def _total(best: Any, tokens: Any) -> Any:
     return total
 
 
-# As a part of the loop that calls it, it takes three times as long.
+# Inlined into the loop that calls it, it takes three times as long.
 @apart
 def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
-    """Nearly the MaxSim of passages: in bytes, over their tokens of promising centroids.
+    """Compute the approximate MaxSim of passages: in bytes, over their tokens with promising centroids.
 
     Parameters
     ----------
     stored, query
         `Tokens` and `Query`.
     places
-        Int32: which passages.
+        The ordinals of the passages, int32.
     slack
-        Tokens whose centroids score lower than the passage's best by this many levels or more, for every query token,
-        are left out.
+        Leave out tokens whose centroids score lower than the passage's best by this many levels or more, for every
+        query token.
     out
         Written. Float64, *Shape:* of `places`.
     """
@@ -286,10 +287,10 @@ def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
 
 @inlined
 def _bound(stored: Any, query: Any, start: Any, end: Any, batch: Any, tops: Any, winners: Any, ceilings: Any) -> None:
-    # What each token is worth to each query token at most, and which of them the most.
+    # Write the highest possible score of each token for each query token, and the token where it is largest.
     width = len(tops)
     tops[:] = _NOTHING
-    # Where no product is a number there is no winner; the number of another passage's could lie past the end.
+    # Without a product that is a number there is no winner, and another passage's winner could lie past the end.
     winners[:] = np.float32(0.0)
     for first in range(start, end, _BATCH):
         for i in range(_BATCH):
@@ -316,7 +317,7 @@ def _take_winners(winners: Any, tokens: Any, ceilings: Any, kept: Any, width: An
     for lane in range(tokens):
         place = np.intp(winners[lane])
         if ceilings[place * width] > _NOTHING:
-            # Not again.
+            # The token is not taken again.
             ceilings[place * width : (place + 1) * width] = _NOTHING
             kept[filled] = place
             filled += 1
@@ -353,7 +354,7 @@ def _whole_or_sum(residual: Any, centroids: Any, place: Any, scale: Any, whole: 
 def _decompress(
     stored: Any, words: Any, codebook: Any, centroids: Any, wide: Any, token: Any, out: Any, at: Any
 ) -> None:
-    # Bytes that stand for 16 floats.
+    # The number of bytes that stand for 16 floats.
     step = FLOATS // words.itemsize
     scale = scale_at(stored, token)
     centroid, place = code_at(stored.codes, token) * wide, token * stored.width
@@ -371,7 +372,7 @@ def _decompress(
 @inlined
 def _raise_by(values: Any, wide: Any, columns: Any, best: Any) -> None:
     for block in range(0, len(best), FLOATS):
-        # Two sums a token, since the next product need not wait for the other's.
+        # Two sums per token, so that a product need not wait for the one before.
         a = b = c = d = e = f = g = h = repeat(np.float32(0.0))
         for i in range(0, wide, 2):
             column = load_floats(columns, block * wide + i * FLOATS)
@@ -406,7 +407,7 @@ def _raise_exactly(
         for i in range(0, wide, FLOATS):
             prefetch(centroids, code_at(stored.codes, start + kept[number]) * wide + i)
     for first in range(0, filled, _BATCH):
-        # The last of them again, where there is no fourth.
+        # Where there is no fourth token, the last one is taken again.
         for i in range(_BATCH):
             token = start + kept[min(first + i, filled - 1)]
             _decompress(stored, words, codebook, centroids, wide, token, values, i * wide)
@@ -427,24 +428,24 @@ def maxsim(
     columns: Any,
     out: Any,
 ) -> None:
-    """MaxSim of passages' decompressed tokens.
+    """Compute the MaxSim of passages' decompressed tokens.
 
     Parameters
     ----------
     row
-        Of `segment_row`; uintp.
+        The result of `segment_row`; uintp.
     scale_bytes, width, step, whole
-        As of `Tokens`.
+        As in `Tokens`.
     query, places
-        As of `nearly`.
+        As in `nearly`.
     centroids
-        Float32, *Shape:* (centroids, wide), wide a multiple of 16; what is past the dimensions is zero.
+        Float32, *Shape:* (centroids, wide), wide a multiple of 16; zeros past the dimensions.
     codebook
         Float32, *Shape:* (256 * m,).
     columns
         Float32, *Shape:* (blocks, wide, 16), flat: the query's tokens as columns.
     out
-        Written. Float64, *Shape:* of `places`; minus one a query token for a passage without tokens.
+        Written. Float64, *Shape:* of `places`; minus one per query token for a passage without tokens.
     """
     stored = tokens_at(row, scale_bytes, width, step, whole)
     count, wide = centroids.shape
@@ -466,7 +467,7 @@ def maxsim(
         require_rows(stored.codes, start, end, count)
         best[:] = _NOTHING if end > start else np.float32(-1.0)
         if end > start:
-            # In floats only what may be a query token's best: those that seem to be, then those that could still be.
+            # Floats only for tokens that may be a query token's best: first the likely ones, then all still possible.
             _bound(stored, query, start, end, batch, tops, winners, ceilings)
             for again in range(2):
                 if again:
@@ -477,17 +478,17 @@ def maxsim(
         out[number] = _total(best, query.tokens)
 
 
-# A row of `part_table` goes on with these.
+# The columns of a row of `part_table` after those of `segment_row`.
 _PLACES, _COUNT, _STARTS, _LISTED, _LISTED_BYTES = range(ROW, ROW + 5)
 
 _TABLES: weakref.WeakKeyDictionary[Group, NDArray[np.uintp]] = weakref.WeakKeyDictionary()
 
 
 def part_table(group: Group) -> NDArray[np.uintp]:
-    """Return where the arrays of a group's parts are, for as long as it lives; *Shape:* (parts, 10)."""
+    """Return the addresses of the arrays of a group's parts, valid while the group lives; *Shape:* (parts, 10)."""
     table = _TABLES.get(group)
     if table is None:
-        # Another thread's is the same.
+        # Another thread that comes at the same time makes an equal one.
         table = _TABLES[group] = np.array([_addresses(part) for part in group.parts], dtype=np.uintp).reshape(
             -1, ROW + 5
         )
@@ -504,7 +505,7 @@ def _addresses(part: Part[PlaidSegment]) -> list[int]:
 
 @inlined
 def _all_of(row: Any, out: Any) -> Any:
-    # By hand: numba brings its strings along to say that two slices do not fit, which is seconds of compiling.
+    # Not a slice assignment: numba would compile the message for slices that do not fit, which takes seconds.
     places = carray(at_address(row[_PLACES]), np.intp(row[_COUNT]), np.int32)
     for number in range(len(places)):
         out[number] = places[number]
@@ -531,7 +532,7 @@ def _met(row: Any, chosen: Any, out: Any) -> Any:
 
 @called
 def nth_lowest(scores: Any, place: Any) -> Any:
-    """Return what stands at `place` once the scores are sorted; reorders them.
+    """Return the score that sorting would put at `place`; the scores are reordered.
 
     Hoare's selection ("Algorithm 65: Find", 1961). numba's `np.partition` takes seconds to compile.
     """
@@ -539,7 +540,7 @@ def nth_lowest(scores: Any, place: Any) -> Any:
     while left < right:
         pivot = scores[place]
         low, high = left, right
-        # Neither runs out of the array: each stops at the pivot, or at what the other has swapped; at NaN too.
+        # Neither leaves the array: each stops at the pivot, at a score that the other has swapped, or at NaN.
         while low <= high:
             while scores[low] < pivot:
                 low += 1
@@ -589,33 +590,33 @@ def finalists(
     kept: Any,
     bounds: Any,
 ) -> Any:
-    """Return the passages whose MaxSim is worth computing, part after part.
+    """Return the ordinals of the passages whose MaxSim is worth computing, part after part.
 
     Parameters
     ----------
     table
-        Of `part_table`.
+        The result of `part_table`.
     scale_bytes, width, step, whole
-        As of `Tokens`.
+        As in `Tokens`.
     query, levels
         `Query`, and its levels as *Shape:* (centroids, lanes).
     centroids
-        How many there are, less those that fill up.
+        The number of centroids, without the padding.
     probes
-        How many of the best centroids of each query token to look into; 0 for all passages.
+        Consider only passages near this many of the best centroids per query token; 0 for all passages.
     wanted
-        How many to keep by their centroids.
+        The number of passages to keep by their centroids.
     slack
-        As of `nearly`.
+        As in `nearly`.
     kept
-        How many to keep after that.
+        The number of passages to keep after that.
     bounds
-        Written. Int64, *Shape:* (parts + 1,): where each part's passages end.
+        Written. Int64, *Shape:* (parts + 1,): the end of each part's passages.
 
     Returns
     -------
     numpy.ndarray
-        Ordinals, int32: at least as many as are to be kept, if there are so many.
+        Int32: at least as many as are to be kept, if there are so many.
     """
     total = 0
     for part in range(len(table)):
@@ -628,7 +629,7 @@ def finalists(
         for part in range(len(table)):
             bounds[part + 1] = bounds[part] + _met(table[part], chosen, found[bounds[part] :])
     if not probes or bounds[-1] < min(wanted, total):
-        # All of them, by their centroids, where too few were met.
+        # Where the lists name too few, all passages are considered.
         for part in range(len(table)):
             bounds[part + 1] = bounds[part] + _all_of(table[part], found[bounds[part] :])
     scores = np.empty(bounds[-1], dtype=np.float64)
