@@ -170,11 +170,11 @@ class Tuning:
 
     @property
     def fits(self) -> bool:
-        """Whether the chosen setting was within the budget when it was measured last."""
+        """True if the chosen setting was within the budget when it was measured last."""
         return self.called_ms[self.percentile] <= self.budget_ms
 
     def within_budget(self, trial: Trial) -> bool:
-        """Whether a trial was within the budget."""
+        """Return True if a trial was within the budget."""
         return trial.ms[self.percentile] <= self.budget_ms
 
     @property

@@ -33,7 +33,7 @@ _PRODUCT_ERROR = 2**-8 + 1e-4
 
 
 def is_rounded(part: Part[FloatSegment]) -> bool:
-    """Return whether `rounded_scores` is the faster way to find the best of `part`."""
+    """Return True if `rounded_scores` finds the best of `part` faster than float32 does."""
     tokens, torch = len(part.segment.tokens), sys.modules.get("torch")
     if torch is None or not max(_MIN_TOKENS, _MIN_SHARE * tokens) <= part.tokens <= tokens <= _MAX_TOKENS:
         return False
@@ -89,7 +89,7 @@ def _products(query: Any, tokens: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens in bfloat16, a torch tensor; their largest norm, and the largest distance that rounding moved one by."""
+    """Tokens as a torch tensor in bfloat16, their largest norm, and the largest distance that rounding moved one."""
 
     tokens: Any
     longest: float

@@ -78,7 +78,7 @@ class _Chunk:
 
 
 class _Encoder(Protocol):
-    """Maker of colbert-ai's codes and residuals."""
+    """Interface that gives colbert-ai's codes and residuals of stored tokens."""
 
     codec: ColbertAICodec
 
@@ -186,7 +186,7 @@ def _recorded_buckets(meta: Mapping[str, str], index_path: Path) -> tuple[Floats
 
 
 class _Verbatim:
-    """Encoder for an imported index: the codes and residuals that were imported."""
+    """Encoder of an imported index; it copies the imported codes and residuals."""
 
     def __init__(self, group: Group, buckets: tuple[Floats, Floats, float]) -> None:
         self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, *buckets)
@@ -198,7 +198,7 @@ class _Verbatim:
 
 
 class _Reencoder:
-    """Encoder for any other index: colbert-ai's codec, with these centroids."""
+    """Encoder of every other index; it compresses the vectors again by colbert-ai's codec."""
 
     def __init__(self, centroids: Floats, nbits: int, sources: Sequence[_Source]) -> None:
         from rerank_integrations.core.index.plaid.clustering import NearestCentroid

@@ -17,7 +17,7 @@ NBITS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, eq=False)
 class ColbertAICodec:
-    """Values that turn codes and residuals into vectors: ``normalise(centroids[code] + weights of the residual)``.
+    """Codec of colbert-ai, by which a vector is ``normalise(centroids[code] + weights of the residual)``.
 
     Parameters
     ----------

@@ -248,7 +248,7 @@ def _total(best: Any, tokens: Any) -> Any:
 # Inlined into the loop that calls it, it takes three times as long.
 @apart
 def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
-    """Compute the approximate MaxSim of passages: in bytes, over their tokens with promising centroids.
+    """Compute the approximate MaxSim of passages in 8-bit numbers, from their tokens with promising centroids alone.
 
     Parameters
     ----------
