@@ -497,7 +497,7 @@ def part_table(group: Group) -> NDArray[np.uintp]:
 
 def _addresses(part: Part[PlaidSegment]) -> list[int]:
     segment = part.segment
-    row = [*segment_row(segment), part.places.ctypes.data, len(part.places)]
+    row = [*segment_row(segment), part.ordinals.ctypes.data, len(part.ordinals)]
     if segment.list_starts is None or segment.listed is None:
         return [*row, 0, 0, 0]
     return [*row, segment.list_starts.ctypes.data, segment.listed.ctypes.data, segment.listed.itemsize]
