@@ -171,5 +171,5 @@ def test_a_multi_query_retriever_finds_no_document_twice(store: ColBERTVectorSto
     retriever = retrievers.MultiQueryRetriever.from_llm(
         retriever=store.as_retriever(search_kwargs={"k": 8}), llm=rewrites
     )
-    found = [document.id for document in retriever.invoke("reports")]
-    assert sorted(map(str, found)) == sorted(YEARS)
+    ids = [document.id for document in retriever.invoke("reports")]
+    assert sorted(map(str, ids)) == sorted(YEARS)
