@@ -7,13 +7,16 @@ from pathlib import Path
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.structured_query import Comparator, Comparison
 from typing_extensions import assert_type
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Explanation, TruncationWarning
 from rerank_integrations.langchain import (
     CascadeRerank,
+    ColBERTFilterTranslator,
     ColBERTRerank,
     ColBERTRetriever,
+    ColBERTVectorStore,
     CrossEncoderRerank,
     RerankingRetriever,
 )
@@ -46,6 +49,23 @@ async def retrieve(retriever: BaseRetriever) -> list[Document]:
     return await retriever.ainvoke(QUESTION)
 
 
+def stored(folder: Path, model: ColBERTModel) -> list[Document]:
+    documents = [Document(page_content=text, metadata={"name": name}) for name, text in TEXTS.items()]
+    store = ColBERTVectorStore.from_documents(documents, model, path=folder / "store")
+    assert_type(store, ColBERTVectorStore)
+    assert_type(store.add_texts(["one more"], [{"name": "other"}]), list[str])
+    assert_type(store.similarity_search_with_relevance_scores(QUESTION, k=1), list[tuple[Document, float]])
+    assert_type(store.max_marginal_relevance_search(QUESTION, k=2, fetch_k=4), list[Document])
+    store.delete(filter={"name": "other"})
+    where = ColBERTFilterTranslator().visit_comparison(Comparison(Comparator.EQ, "name", "csv"))
+    assert_type(store.similarity_search(QUESTION, k=1, filter=where), list[Document])
+    retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2})
+    try:
+        return retriever.invoke(QUESTION)
+    finally:
+        store.index.close()
+
+
 def main(folder: Path) -> None:
     assert issubclass(TruncationWarning, UserWarning)
     with ColBERTIndex.create(folder / "index", ColBERTModel("starter")) as index:
@@ -54,6 +74,7 @@ def main(folder: Path) -> None:
         documents = retriever.invoke(QUESTION)
         assert_type(documents, list[Document])
         assert len(rerank(documents, index)) == 1
+        assert len(stored(folder, ColBERTModel("starter"))) == 2
         by_name = ColBERTRerank(model="starter", device="cpu", top_n=None)
         reranking = RerankingRetriever(base_retriever=retriever, compressor=by_name)
         assert len(asyncio.run(retrieve(reranking))) == 3

@@ -11,5 +11,15 @@ except ModuleNotFoundError as _error:
 
 from rerank_integrations.langchain.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.langchain.retriever import ColBERTRetriever, RerankingRetriever
+from rerank_integrations.langchain.self_query import ColBERTFilterTranslator
+from rerank_integrations.langchain.vector_store import ColBERTVectorStore
 
-__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "RerankingRetriever"]
+__all__ = [
+    "CascadeRerank",
+    "ColBERTFilterTranslator",
+    "ColBERTRerank",
+    "ColBERTRetriever",
+    "ColBERTVectorStore",
+    "CrossEncoderRerank",
+    "RerankingRetriever",
+]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,15 +17,17 @@ from langchain_core.documents.compressor import BaseDocumentCompressor
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
+from typing_extensions import Self
 
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
-from rerank_integrations.core.reranking.specs import IndexLike, model_name, searched_index_spec
-from rerank_integrations.core.types import Where
+from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, model_name, searched_index_spec
+from rerank_integrations.core.types import Metadata, Where
 from rerank_integrations.langchain._compressor import Compressor
 from rerank_integrations.langchain._convert import hit_to_document
+from rerank_integrations.langchain.vector_store import ColBERTVectorStore
 
 
 def retrieve_and_rerank(
@@ -130,6 +133,39 @@ class ColBERTRetriever(BaseRetriever):
         super().__init__(  # type: ignore[call-arg]
             index=as_index(index), k=k, filter=filter, name=name, tags=tags, metadata=metadata
         )
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        model: ColBERTLike,
+        metadatas: Iterable[Metadata] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        path: str | os.PathLike[str] | None = None,
+        nbits: int | None = None,
+        k: int = 10,
+        filter: Where | None = None,
+    ) -> Self:
+        """Add texts to an index, and return a retriever over it; see `ColBERTVectorStore.from_texts`."""
+        store = ColBERTVectorStore.from_texts(texts, model, metadatas, ids=ids, path=path, nbits=nbits)
+        return cls(index=store.index, k=k, filter=filter)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        model: ColBERTLike,
+        *,
+        ids: Iterable[str | None] | None = None,
+        path: str | os.PathLike[str] | None = None,
+        nbits: int | None = None,
+        k: int = 10,
+        filter: Where | None = None,
+    ) -> Self:
+        """Add documents to an index, and return a retriever over it; see `ColBERTVectorStore.from_documents`."""
+        store = ColBERTVectorStore.from_documents(documents, model, ids=ids, path=path, nbits=nbits)
+        return cls(index=store.index, k=k, filter=filter)
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,15 +22,15 @@ from rerank_integrations.core.index.plaid.search_options import SearchOptions, s
 from rerank_integrations.core.index.reader import Reader
 from rerank_integrations.core.index.storage import lock
 from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog
-from rerank_integrations.core.index.storage.filters import compile_selection
+from rerank_integrations.core.index.storage.filters import Sql, compile_selection
 from rerank_integrations.core.index.storage.refusals import is_file
-from rerank_integrations.core.index.storage.validation import id_list
+from rerank_integrations.core.index.storage.validation import filter_alone, id_list, ids_alone
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.ranking import require_count, require_text
-from rerank_integrations.core.token_vectors import encode_queries
+from rerank_integrations.core.token_vectors import encode_queries, encoded_query
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
@@ -277,10 +277,35 @@ class ColBERTIndex:
             self._check_model()
             return writer.upsert(passages, self._model, show_progress)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Remove passages and return how many there were; unknown ids are ignored."""
+    def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | None = None) -> int:
+        """Remove passages by their ids or by a filter, in one commit.
+
+        Parameters
+        ----------
+        ids
+            Unknown ids are ignored.
+        where
+            A filter as in `search`: ``{"source": "a.pdf"}``. ``{}`` removes every passage.
+
+        Returns
+        -------
+        int
+            How many passages were removed.
+
+        Raises
+        ------
+        InvalidInputError
+            For a bad filter, or unless exactly one of `ids` and `where` is given: a call without either does not empty
+            the index.
+        IndexReadOnlyError, IndexWriteError
+            If the index is not open for writing, or the disk is full.
+        """
         writer = self._require_writer()
-        wanted = id_list(ids)
+        if ids is None:
+            select = compile_selection(filter_alone("delete", where), None)
+            with self._write_lock:
+                return writer.delete_where(select)
+        wanted = ids_alone("delete", ids, where)
         with self._write_lock:
             return writer.delete(wanted) if wanted else 0
 
@@ -410,6 +435,51 @@ class ColBERTIndex:
         hits = self._reader.rerank(query, wanted, None, self._model.fingerprint, search_device(self._model))
         return {hit.id: hit for hit in hits}
 
+    def encode_query(self, query: str) -> Floats:
+        """Return the token vectors of a query by `model`, for `search_encoded` and `score_stored`.
+
+        Raises
+        ------
+        InvalidInputError
+            If `query` is empty or no string, or the model's vectors do not fit those of the index.
+        ModelMismatchError
+            If the model is not the one that made the index.
+        """
+        require_text(query, "query")
+        require_texts([query], "query")
+        self._require_open()
+        self._check_model()
+        return self._encode_queries([query])[0]
+
+    def search_encoded(self, query: Floats, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
+        """Return what `search` returns, for a query that `encode_query` has encoded already.
+
+        Raises
+        ------
+        InvalidInputError
+            For a bad `k` or filter, or unless `query` is an array of numbers, *Shape:* (tokens, dim of `model`).
+        """
+        require_count(k, "k")
+        self._require_open()
+        vectors = encoded_query(query, self._model)
+        select = compile_selection(where, None)
+        if k == 0:
+            return []
+        device = search_device(self._model)
+        return self._reader.search([vectors], k, select, self._model.fingerprint, SearchOptions(), device)[0]
+
+    def stored_vectors(self, ids: Iterable[str]) -> dict[str, Floats]:
+        """Return the stored token vectors of passages by their ids; unknown ids are absent.
+
+        Returns
+        -------
+        dict
+            Float32, *Shape:* (tokens, dim) each. Of a compressed index they are what its codec preserves.
+        """
+        wanted = id_list(ids)
+        self._require_open()
+        return self._reader.vectors(wanted) if wanted else {}
+
     @property
     def recorded_document_length(self) -> int | None:
         """The ``document_length`` of the model that made the index; ``None`` for the checkpoint's own."""
@@ -417,11 +487,68 @@ class ColBERTIndex:
         with self._catalog.read() as transaction:
             return document_length(transaction.meta(), self._path)
 
-    def get(self, ids: Iterable[str]) -> list[Passage]:
-        """Return the passages with these ids, in that order; unknown ids are omitted."""
-        wanted = id_list(ids)
+    def get(
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Passage]:
+        """Return stored passages by their ids or by a filter.
+
+        Parameters
+        ----------
+        ids
+            The passages come in this order; unknown ids are omitted.
+        where
+            A filter as in `search`; ``{}`` matches every passage. The passages come in the order in which their ids
+            were first added.
+        limit, offset
+            How many passages to return at most, and how many to skip before them; with `where` only.
+
+        Raises
+        ------
+        InvalidInputError
+            For a bad filter, `limit` or `offset`, or unless exactly one of `ids` and `where` is given.
+        """
+        if ids is None:
+            select = compile_selection(filter_alone("get", where), None)
+            skipped = require_count(offset, "offset")
+            most = None if limit is None else require_count(limit, "limit")
+            self._require_open()
+            return self._reader.get_where(select, most, skipped)
+        wanted = ids_alone("get", ids, where)
+        if limit is not None or offset != 0:
+            raise InvalidInputError(f"get has the limit {limit!r} and the offset {offset!r} with ids; expected where")
         self._require_open()
         return self._reader.get(wanted)
+
+    def count(self, where: Mapping[str, Any] | None = None) -> int:
+        """Return how many passages match a filter as in `search`; ``None`` counts all."""
+        select = compile_selection(where, None)
+        self._require_open()
+        return self._reader.count(select)
+
+    def ids(self, where: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """Iterate over the ids of the passages that match a filter as in `search`, or of all.
+
+        The ids come in the order in which they were first added, 1,024 in memory at a time. The index may change
+        meanwhile, so passages may be deleted in the loop: an id that is there all the time comes exactly once.
+
+        Raises
+        ------
+        IndexClosedError
+            If the index is closed, now or before the last id.
+        """
+        select = compile_selection(where, None)
+        self._require_open()
+        return self._ids(select)
+
+    def _ids(self, select: Sql | None) -> Iterator[str]:
+        for passage_id in self._reader.ids(select):
+            yield passage_id
+            self._require_open()
 
     def __len__(self) -> int:
         self._require_open()

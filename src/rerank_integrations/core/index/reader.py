@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Filters whose passages are remembered until the next commit; an application repeats few of them.
 _MAX_REMEMBERED_FILTERS = 64
+# Ids that are in memory at a time while the caller iterates over all of them.
+_IDS_PER_BATCH = 1024
 
 
 class Reader:
@@ -81,16 +83,53 @@ class Reader:
 
         return self.at_one_commit(run, fingerprint)
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Floats]:
+        """Return the token vectors of the passages with these `ids`; unknown ids are absent."""
+        select = compile_selection(None, ids)
+
+        def run(transaction: ReadTransaction, snapshot: Snapshot) -> dict[str, Floats]:
+            selection = _selection(transaction, snapshot, select)
+            by_pid = {
+                int(part.pids[place]): part.segment.vectors(int(place))
+                for part in selection.floats
+                for place in part.places
+            }
+            for group in selection.groups:
+                for compressed in group.parts:
+                    for place in compressed.places:
+                        by_pid[int(compressed.pids[place])] = group.codec.decode(compressed.segment.passage(int(place)))
+            named = transaction.ids_numbered(list(by_pid))
+            return {named[pid]: vectors for pid, vectors in by_pid.items()}
+
+        return self.at_one_commit(run, None)
+
     def get(self, ids: Sequence[str]) -> list[Passage]:
         """Return the passages with these `ids`, in that order; unknown ids are omitted."""
         with self._catalog.read() as transaction:
             passages = transaction.passages(ids)
         return [passages[passage_id] for passage_id in ids if passage_id in passages]
 
-    def count(self) -> int:
-        """Return how many passages there are."""
+    def get_where(self, select: Sql | None, limit: int | None, offset: int) -> list[Passage]:
+        """Return the passages that satisfy `select`, in the order in which their ids were added."""
         with self._catalog.read() as transaction:
-            return transaction.passage_count()
+            return transaction.passages_where(select, limit, offset)
+
+    def ids(self, select: Sql | None) -> Iterator[str]:
+        """Yield the id of each passage that satisfies `select`, a batch per transaction."""
+        last = -1
+        while True:
+            # Not one transaction for all: while the caller works, the writer could remove nothing.
+            with self._catalog.read() as transaction:
+                batch = transaction.ids_after(last, select, _IDS_PER_BATCH)
+            if not batch:
+                return
+            yield from (passage_id for _, passage_id in batch)
+            last = batch[-1][0]
+
+    def count(self, select: Sql | None = None) -> int:
+        """Return how many passages satisfy `select`."""
+        with self._catalog.read() as transaction:
+            return transaction.passage_count(select)
 
     def at_one_commit(self, run: Callable[[ReadTransaction, Snapshot], T], fingerprint: str | None) -> T:
         """Return the result of `run` on the last commit, whose segments stay readable meanwhile, whatever is written.

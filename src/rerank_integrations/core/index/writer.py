@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from rerank_integrations.core.index.compaction import (
 from rerank_integrations.core.index.storage.catalog import Catalog, ReadTransaction, WriteTransaction
 from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
 from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.filters import Sql
 from rerank_integrations.core.index.storage.lock import WriterLock
 from rerank_integrations.core.index.storage.records import SegmentRecord
 from rerank_integrations.core.index.storage.segment_folders import Folders
@@ -77,8 +78,15 @@ class Writer:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove the passages with these ids in one commit; return how many there were."""
+        return self._delete(lambda transaction: transaction.delete_passages(ids))
+
+    def delete_where(self, select: Sql | None) -> int:
+        """Remove the passages that satisfy `select` in one commit; return how many there were."""
+        return self._delete(lambda transaction: transaction.delete_passages_where(select))
+
+    def _delete(self, remove: Callable[[WriteTransaction], int]) -> int:
         with self._folders.commit() as transaction:
-            removed = transaction.delete_passages(ids)
+            removed = remove(transaction)
             transaction.forget_unused()
         self.sweep()
         return removed

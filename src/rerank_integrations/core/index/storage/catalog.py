@@ -70,6 +70,7 @@ _BUSY_TIMEOUT_MS = 60_000
 _NOT_WRITTEN = "cannot be written, so the last commit stands"
 # SQLite's errors where it cannot write, which it must do a little for reading too. Python names them from 3.11 on.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")
+_MAX_INTEGER = 2**63 - 1
 # Bytes of a text and its metadata that are read with others as one value, and how many of them: 64 MB at most.
 _SHORT_BYTES = 1 << 14
 _ROWS_PER_VALUE = 1 << 10
@@ -182,9 +183,9 @@ class ReadTransaction:
 
     # Passages.
 
-    def passage_count(self) -> int:
-        """Return how many passages there are."""
-        return int(self._connection.execute("SELECT count(*) FROM passages").fetchone()[0])
+    def passage_count(self, condition: Sql | None = None) -> int:
+        """Return how many passages there are, or how many of them satisfy a condition of `filters`."""
+        return int(self._with_condition("SELECT count(*) FROM passages", condition).fetchone()[0])
 
     def sizes(self) -> tuple[int, int, int]:
         """Return how many passages, tokens and segments there are."""
@@ -197,6 +198,20 @@ class ReadTransaction:
         query = "SELECT id, text, metadata FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         rows = self._connection.execute(query, (json_ids(ids),)).fetchall()
         return {row[0]: stored_passage(*row) for row in rows}
+
+    def passages_where(self, condition: Sql | None, limit: int | None, offset: int) -> list[Passage]:
+        """Return the passages that satisfy a condition of `filters`, in the order in which their ids were added."""
+        most = _MAX_INTEGER if limit is None else min(limit, _MAX_INTEGER)
+        cut: Sql = ("ORDER BY pid LIMIT ? OFFSET ?", [most, min(offset, _MAX_INTEGER)])
+        rows = self._with_condition("SELECT id, text, metadata FROM passages", condition, cut)
+        return [stored_passage(*row) for row in rows.fetchall()]
+
+    def ids_after(self, pid: int, condition: Sql | None, limit: int) -> list[tuple[int, str]]:
+        """Return the catalog number and id of the next passages after a number that satisfy a condition."""
+        sql, parameters = condition or ("1", [])
+        later: Sql = (f"pid > ? AND ({sql})", [pid, *parameters])
+        rows = self._with_condition("SELECT pid, id FROM passages", later, ("ORDER BY pid LIMIT ?", [limit]))
+        return rows.fetchall()
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the texts of the passages with these ids, by id; unknown ids are absent."""
@@ -269,9 +284,19 @@ class ReadTransaction:
         InvalidInputError
             If SQLite finds the condition too large.
         """
-        sql, parameters = condition
+        return self._with_condition("SELECT segment, ordinal FROM passages", condition).fetchall()
+
+    def _with_condition(self, statement: str, condition: Sql | None, tail: Sql = ("", [])) -> sqlite3.Cursor:
+        """Execute a statement for the passages that satisfy a condition of `filters`; ``None`` is all of them.
+
+        Raises
+        ------
+        InvalidInputError
+            If SQLite finds the condition too large.
+        """
+        sql, parameters = condition or ("1", [])
         try:
-            return self._connection.execute(f"SELECT segment, ordinal FROM passages WHERE {sql}", parameters).fetchall()
+            return self._connection.execute(f"{statement} WHERE {sql} {tail[0]}", [*parameters, *tail[1]])
         except sqlite3.OperationalError as error:
             # What SQLite cannot compile is the filter's fault; anything else is not.
             if any(sign in str(error) for sign in ("too large", "too many", "stack overflow")):
@@ -426,6 +451,10 @@ class WriteTransaction(ReadTransaction):
         """Remove the passages with these ids; return how many there were."""
         query = "DELETE FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         return self._connection.execute(query, (json_ids(ids),)).rowcount
+
+    def delete_passages_where(self, condition: Sql | None) -> int:
+        """Remove the passages that satisfy a condition of `filters`; return how many there were."""
+        return self._with_condition("DELETE FROM passages", condition).rowcount
 
     def move_passages(self, segment: str, pids: Sequence[int]) -> None:
         """Record that the passages with these catalog numbers are the first, second, ... of a segment."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.forks import cached_property
-from rerank_integrations.core.index.storage.codecs import Codec, Scales
+from rerank_integrations.core.index.storage.codecs import Codec, Codes, Scales
 from rerank_integrations.core.maxsim import Floats
 
 
@@ -58,6 +58,11 @@ class PlaidSegment:
     offsets: NDArray[np.int64]
     list_starts: NDArray[np.int32] | None
     listed: NDArray[np.uint16 | np.uint32] | None
+
+    def passage(self, ordinal: int) -> Codes:
+        """Return the codes of one passage's tokens."""
+        rows = slice(int(self.offsets[ordinal]), int(self.offsets[ordinal + 1]))
+        return Codes(np.asarray(self.codes[rows]), np.asarray(self.residuals[rows]), np.asarray(self.scales[rows]))
 
 
 Segment = FloatSegment | PlaidSegment

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from rerank_integrations.core.types import Passage
+from rerank_integrations.core.types import Passage, Where
 from rerank_integrations.errors import InvalidInputError
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -29,6 +29,22 @@ def id_list(ids: Iterable[str]) -> list[str]:
         if not isinstance(item, str):
             raise InvalidInputError(f"id is {item!r}; expected a string")
     return list(dict.fromkeys(wanted))
+
+
+def ids_alone(method: str, ids: Iterable[str], where: object) -> list[str]:
+    """Return `id_list` of `ids`; raise `InvalidInputError` if `method` was called with a filter too."""
+    if where is not None:
+        raise InvalidInputError(f"{method} has both ids and where={where!r}; expected one of them")
+    return id_list(ids)
+
+
+def filter_alone(method: str, where: Where | None) -> Where:
+    """Return the filter of a call of `method` without ids; raise `InvalidInputError` if there is none."""
+    if where is None:
+        raise InvalidInputError(
+            f"{method} has neither ids nor where; expected one of them (where={{}} is every passage)"
+        )
+    return where
 
 
 # SQLite's JSON functions give up at 1000 levels, and a filter reads every row.
