@@ -71,7 +71,7 @@ def whole(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is left when the second checkpoint was begun, and lacks what is written last."""
+    """Folder of a run that was killed in its second checkpoint, which lacks the file that is written last."""
     out = tmp_path_factory.mktemp("fits") / "stopped"
     with killed(TrainerState, "save_to_json", lambda state, path: "checkpoint-4" in path):
         train(colbert_dir, out)

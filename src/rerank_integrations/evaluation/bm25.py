@@ -14,7 +14,7 @@ from rerank_integrations.errors import MissingExtraError
 
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 _CHINESE_SHARE = 0.1
-# What bm25s makes of texts; it has no types.
+# The result of bm25s' tokenizer, a library without types.
 _Tokens: TypeAlias = Any
 
 

@@ -48,7 +48,7 @@ _STYLE = {
     "grid.color": COLOURS["grid"],
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
-    # A tick without a mark: the grid line shows where it is.
+    # Ticks have no marks, since the grid lines show their positions.
     "xtick.major.pad": 7,
     "xtick.major.size": 0,
     "xtick.color": COLOURS["muted"],
@@ -169,7 +169,7 @@ def _strip(root: ElementTree.Element) -> None:
             element.set("d", shapes[element.attrib.pop(_HREF)])
             element.set("transform", f"translate({element.attrib.pop('x')},{element.attrib.pop('y')})")
         elif element.tag == "text":
-            # A rotation by 0 degrees.
+            # This attribute only rotates by 0 degrees.
             element.attrib.pop("transform", None)
 
 

@@ -112,7 +112,7 @@ def _versions() -> dict[str, str]:
 T = TypeVar("T")
 # From a query's text to ids, best first, and the milliseconds of each of `STAGES`.
 Ask: TypeAlias = Callable[[str], tuple[list[str], list[float]]]
-# By kind and name of a model.
+# The keys are the kind and the name of a model.
 ByModel: TypeAlias = Mapping[tuple[str, str], PassageVectors]
 
 THREADS = (
@@ -320,7 +320,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def _peak_mb() -> float:
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage: a child starts with its parent's peak there.
+        # getrusage would report the parent's peak, with which a child starts.
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     try:
         import resource

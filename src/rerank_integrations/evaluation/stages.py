@@ -29,7 +29,7 @@ from rerank_integrations.evaluation.vectors import (
     given_vectors,
 )
 
-# How a retriever represents an encoded query.
+# The type of a retriever's encoded query.
 Query = TypeVar("Query")
 # Passages whose tokens are multiplied in one step of exact MaxSim.
 _PASSAGES_PER_BLOCK = 128

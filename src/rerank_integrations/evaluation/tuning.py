@@ -470,7 +470,7 @@ class Bench:
             search_ms.append(ms)
             run[key], ms = timed(partial(self._reranked, key, ids, setting.read))
             rerank_ms.append(ms)
-        # Not between the timed searches, whose caches it would change.
+        # These searches run after the timed ones, whose caches they would change.
         for key, ids in run.items():
             run[key] = _deeper(ids, search(self._queries[key], DEPTH)) if setting.k < DEPTH else ids
         stats = index.stats()

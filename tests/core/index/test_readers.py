@@ -415,7 +415,7 @@ def test_threads_read_and_write_one_index(path: Path) -> None:
 
 
 def test_close_waits_for_the_write_under_way(path: Path) -> None:
-    """Otherwise the lock would be free, and another writer could remove segments that are not yet committed."""
+    """An early return would free the lock, and another writer could remove segments that are not yet committed."""
     encoder = ToyEncoder()
     index = ColBERTIndex.create(path, encoder)
     inside, go_on = threading.Event(), threading.Event()

@@ -28,7 +28,7 @@ class GivenUpError(RerankError):
 
 
 class OutOfTimeError(RerankError, TimeoutError):
-    """The time for some work is over; a class of its own, since the work itself may raise `TimeoutError`."""
+    """End of the time for some work; a class of its own, since the work itself may raise `TimeoutError`."""
 
 
 def check_wanted() -> None:

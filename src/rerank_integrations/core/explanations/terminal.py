@@ -16,7 +16,7 @@ from rerank_integrations.errors import InvalidInputError
 
 _MIN_WIDTH = 20
 _BAR_WIDTH = 10
-# By strength, from 1.
+# The style of each strength, from 1.
 _STYLES = ("dim underline", "underline", "yellow underline", "bold yellow underline", "bold black on yellow")
 
 

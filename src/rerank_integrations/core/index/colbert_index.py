@@ -173,7 +173,7 @@ class ColBERTIndex:
             index = cls(folder, encoder, catalog, writer_lock, temporary=False)
             if model is not None:
                 index._check_model()
-            # Only now, so that an older version can still open the index where the model is refused.
+            # After the check of the model: where it is refused, an older version can still open the index.
             catalog.upgrade()
             if index._writer is not None:
                 index._writer.sweep()
@@ -223,7 +223,7 @@ class ColBERTIndex:
                 except IndexExistsError:
                     index, is_new = cls.open(folder, encoder), True
             except IndexLockedError:
-                # Not looked up first: the folder may have been removed under an index that is open, and made again.
+                # Looked up after the attempt, since the folder of an open index may have been removed and made again.
                 open_already = _open_writer(folder)
                 if open_already is None:
                     raise
@@ -602,7 +602,7 @@ class ColBERTIndex:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., ColBERTIndex], tuple[str, TokenEncoder]]:
-        # Its path and its model, no vectors; the copy reads beside this one.
+        # A pickle holds the path and the model, without vectors; the copy reads beside this index.
         return functools.partial(ColBERTIndex.open, read_only=True), (str(self._path), self._model)
 
     def __repr__(self) -> str:

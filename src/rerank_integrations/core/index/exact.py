@@ -25,7 +25,7 @@ from rerank_integrations.errors import IndexFormatError, InvalidInputError
 _MIN_TOKENS, _MAX_TOKENS = 1 << 13, 1 << 20
 # The number of products computed at once, 6 bytes each.
 _MAX_PRODUCTS = 1 << 22
-# The whole segment is multiplied, which is not worth it for a smaller share of its tokens.
+# The whole segment is multiplied, which does not pay if a smaller share of its tokens is searched.
 _MIN_SHARE = 0.25
 # The error of a dot product relative to the product of the norms: the sum is rounded to 8 bits (here as if it were just
 # above a power of two), and in float32 before that.

@@ -13,7 +13,7 @@ from rerank_integrations.core.index.storage.refusals import cause, is_file
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}
-# How long a temporary folder outlives its index for calls in flight: a search takes milliseconds, verify() longer.
+# A temporary folder outlives its index by this for calls in flight: a search takes milliseconds, verify() longer.
 _PATIENCE_S = 60.0
 _TRIES = 5
 
@@ -101,7 +101,7 @@ def release(catalog: Catalog, writer_lock: lock.WriterLock | None, temporary: Pa
 
 
 def _remove(folder: Path) -> None:
-    # More than once, since another index object that reads there may make SQLite's files again between two steps.
+    # Removal is repeated, since another index object that reads there may make SQLite's files again between two steps.
     for _ in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -122,7 +122,7 @@ def verify_index(catalog: Catalog, path: Path) -> VerifyReport:
         with catalog.read() as transaction:
             if transaction.commit() == before:
                 raise IndexFormatError(f"{path} is damaged: " + "; ".join(problems))
-        # A writer has committed meanwhile, and may have removed files that it no longer needs: not damage.
+        # This is no damage: a writer has committed meanwhile and may have removed files that it no longer needs.
 
 
 def _sizes(path: Path) -> Iterator[int]:

@@ -96,7 +96,7 @@ class Cascade:
                 # The caller gave up on its work as a whole: nobody waits for any order.
                 raise
             except Exception as error:
-                # Whatever the error is, an answer in the order so far is worth more than none.
+                # After any error an answer in the order so far is worth more than none.
                 stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
                 order = [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
                 break
@@ -157,7 +157,7 @@ def _rerank_order(
 
 def _with_earlier_notes(before: Ranked, after: Ranked, stage: str) -> Ranked:
     """Return `after` at its position among all candidates, with its first score and rank and every stage's score."""
-    # A stage notes the rank that the stage before it gave; a user knows the retriever's.
+    # A stage notes the rank of the stage before it, but users expect the retriever's rank.
     retrieval = _retrieval_part(before.note)
     scores = {**before.note.get("rerank_scores", {}), stage: after.score}
     note: RankingNote = {**retrieval, **after.note, **retrieval, "rerank_stage": stage, "rerank_scores": scores}

@@ -199,7 +199,7 @@ def test_equal_texts_tie_by_id_wherever_they_are_stored(large: ColBERTIndex) -> 
 
 
 def test_real_vectors_tie_wherever_they_are_stored(path: Path) -> None:
-    """For vectors that are not their own centroid, the rounding of a matrix product must not change the codes."""
+    """Rounding in a matrix product must not change the codes of vectors that are not their own centroid."""
     encoder = RowEncoder(dim=20, length=3)
     same = [Passage(f"same{number:02}", "77") for number in range(20)]
     with ColBERTIndex.create(path, encoder) as index:

@@ -26,7 +26,7 @@ _FLOATS = ir.VectorType(ir.FloatType(), FLOATS)
 _SUMS = ir.VectorType(_INDEX, FLOATS)
 _BYTES = ir.VectorType(ir.IntType(8), BYTES)
 _LEVELS = ir.VectorType(ir.IntType(8), FLOATS)
-# What one step of a sum takes: for each of 16 sums, 4 bytes.
+# The operand of one step of a sum: 4 bytes for each of 16 sums.
 _FOURS = ir.VectorType(ir.IntType(8), FLOATS * 4)
 
 
@@ -175,7 +175,7 @@ def prefetch(typing: Any, array: Any, place: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         pointer = builder.bitcast(_pointer(context, builder, signature.args[0], args[0], args[1], _INDEX), byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX])
-        # For reading, to be kept in every cache, data.
+        # The flags of llvm.prefetch: read access, highest locality, data cache.
         flags = [ir.Constant(_INDEX, flag) for flag in (0, 3, 1)]
         builder.call(_get_function(builder.module, kind, "llvm.prefetch.p0i8"), [pointer, *flags])
         return context.get_dummy_value()
@@ -306,7 +306,7 @@ def _pairwise(kind: _VectorType, combine: Callable[[Any, Any, Any], Any]) -> Cal
     return pairwise
 
 
-# Of each pair of floats or sums the sum; of floats the larger or the smaller; of bytes the larger.
+# Operations on pairs of lanes: sums of floats and integers, maximum and minimum of floats, maximum of bytes.
 add_sums: Any = intrinsic(_pairwise(_I32X16, lambda builder, a, b: builder.add(a, b)))
 add: Any = intrinsic(_pairwise(_F32X16, lambda builder, a, b: builder.fadd(a, b)))
 larger: Any = intrinsic(_pairwise(_F32X16, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)))

@@ -55,7 +55,7 @@ def codec_problem(codec: Codec) -> str | None:
             f"its centroids are of shape {codec.centroids.shape}; expected 1 to {MAX_CENTROIDS} of {padded} dimensions"
         )
     for name, array in (("rotation", codec.rotation), ("codebook", codec.codebook), ("centroids", codec.centroids)):
-        # For NaN neither comparison is true.
+        # Both comparisons are false for NaN.
         if not (array.min() >= -_LARGEST and array.max() <= _LARGEST):
             return f"its {name} holds numbers that are not finite, or larger than {_LARGEST:.0f}"
     if not 0 < codec.step <= _LARGEST:

@@ -113,8 +113,8 @@ def _place(row: str = "") -> str:
 
 
 _STORED = "(SELECT content_crc FROM passages WHERE pid = new.pid)"
-# Where all of a row was replaced, its text is another one, and what it was before does not matter. Where it only moved,
-# a place that was damaged keeps the checksum that tells so.
+# A replaced row has another text, so its earlier state does not matter. A row that only moved keeps the checksum of a
+# damaged place, which proves the damage.
 _MOVED = (
     f"CASE WHEN new.text IS NOT old.text OR old.place_crc IS {_place('old.')} "
     f"THEN {_place('new.')} ELSE old.place_crc END"
@@ -298,7 +298,7 @@ class ReadTransaction:
         try:
             return self._connection.execute(f"{statement} WHERE {sql} {tail[0]}", [*parameters, *tail[1]])
         except sqlite3.OperationalError as error:
-            # What SQLite cannot compile is the filter's fault; anything else is not.
+            # A condition that SQLite cannot compile is the filter's fault; any other error is not.
             if any(sign in str(error) for sign in ("too large", "too many", "stack overflow")):
                 raise InvalidInputError(f"the filter is too large: {error}; expected a smaller one, or $in") from error
             raise
@@ -679,8 +679,8 @@ class Catalog:
             else:
                 connection.create_function("content_crc", len(_CONTENT), content_crc, deterministic=True)
                 connection.create_function("place_crc", len(_PLACE), place_crc, deterministic=True)
-                # Then the notes of a transaction need no file, which a full or read-only folder for temporary files
-                # would refuse.
+                # In memory, the notes of a transaction need no file, which a full or read-only folder for temporary
+                # files would refuse.
                 connection.execute("PRAGMA temp_store = MEMORY")
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
                     connection.execute("PRAGMA journal_mode = WAL")
@@ -721,7 +721,7 @@ def _expected_schema(version: int) -> Schema:
 def _require_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `IndexFormatError` unless the file holds nothing, or the tables of an index alone."""
     schema, newest, older = _schema(connection), _expected_schema(FORMAT_VERSION), _expected_schema(2)
-    # What a catalog holds while an import writes its folders.
+    # The tables of a catalog while an import writes its folders.
     folders_alone = frozenset(row for row in newest if row[2] == "folders")
     if schema in (frozenset(), folders_alone, older, newest):
         return
@@ -792,7 +792,7 @@ def _write_totals(connection: sqlite3.Connection) -> None:
     if rows or total:
         before = _recorded_totals(connection)
         count = (before[_ROWS] or 0) + rows
-        # A checksum that was damaged by itself is in the sum for ever; without rows there is nothing left of it.
+        # The sum includes a damaged checksum for ever, unless no rows are left; then it starts again from 0.
         _record_totals(connection, {_ROWS: count, _SUM: (before[_SUM] or 0) + int(total) if count else 0})
     _record_totals(connection, {_TABLES_CRC: tables_crc(connection)})
 

@@ -19,9 +19,9 @@ from rerank_integrations.core.concurrency.forks import before_each_fork, forks_h
 from rerank_integrations.core.index.storage.refusals import is_there, lacking_for_read
 from rerank_integrations.errors import IndexClosedError, IndexMovedError
 
-# More are opened while more threads read at once; each keeps two or three files open.
+# More threads that read at once open more connections; each connection needs two or three open files.
 _IDLE_CONNECTIONS = 8
-# How often a folder that is being replaced at this very moment is looked at again.
+# Attempts to open a folder that is being replaced at this moment.
 _TRIES = 5
 
 FileIdentity: TypeAlias = "tuple[int, int]"
@@ -147,7 +147,7 @@ class Connections:
             if not self._read_only:
                 self.require_in_place()
             elif self._identity is not None and _identity(self._path) not in (None, self._identity):
-                # Another index stands there now. One that was moved away is read on until then.
+                # Another index has the path now. Until then, an index that was moved away is still read.
                 stale, self._idle, self._identity = self._idle, [], None
             if self._idle:
                 return self._idle.pop()

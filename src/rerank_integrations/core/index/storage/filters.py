@@ -230,7 +230,7 @@ def _negated(clause: Sql) -> Sql:
 def _join(clauses: Sequence[Sql], operator: str, empty: str) -> Sql:
     if len(clauses) < 2:
         return clauses[0] if clauses else (empty, [])
-    # By halves, since SQLite limits the depth of an expression, and a chain of a thousand is a thousand deep.
+    # Halving keeps the expression flat: SQLite limits its depth, and a chain of a thousand is a thousand deep.
     middle = len(clauses) // 2
     left, right = _join(clauses[:middle], operator, empty), _join(clauses[middle:], operator, empty)
     return f"({left[0]} {operator} {right[0]})", [*left[1], *right[1]]

@@ -89,7 +89,7 @@ def plain_scalar(value: object) -> Scalar:
     """
     if value is None or isinstance(value, bool):
         return value
-    # By the method of the plain class: a derived class may override it.
+    # The method of the plain class is called, since a derived class may override it.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
