@@ -12,5 +12,13 @@ except ModuleNotFoundError as _error:
 from rerank_integrations.llama_index._nodes import node_to_passage
 from rerank_integrations.llama_index.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
+from rerank_integrations.llama_index.vector_store import ColBERTVectorStore
 
-__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "node_to_passage"]
+__all__ = [
+    "CascadeRerank",
+    "ColBERTRerank",
+    "ColBERTRetriever",
+    "ColBERTVectorStore",
+    "CrossEncoderRerank",
+    "node_to_passage",
+]
