@@ -59,3 +59,9 @@ def test_the_vector_store_and_ingestion(guide: Any) -> None:
         "gzip reads and writes one compressed file.",
     ]
     assert sorted(ids(guide["by_hyde"].source_nodes)) == ["tar", "zip"]
+
+
+def test_the_managed_index(guide: Any) -> None:
+    assert guide["changed"] == [True]
+    assert guide["stored_documents"] == ["csv", "tar"]
+    assert [item.node.ref_doc_id for item in guide["answer"].source_nodes] == ["csv"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from llama_index.core.bridge.pydantic import Field, field_serializer
@@ -54,8 +54,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
     index: Annotated[ColBERTIndex, CHECKED_BEFORE] = Field(frozen=True, description="The index; written as its path.")
 
     def __init__(self, index: IndexLike, **fields: object) -> None:
-        unknown = sorted(fields.keys() - {"stores_text", "is_embedding_query", "class_name"})
-        _refuse("ColBERTVectorStore", unknown)
+        # What to_dict writes beside the index.
+        refuse_arguments("ColBERTVectorStore", fields.keys() - {"stores_text", "is_embedding_query", "class_name"})
         super().__init__(index=as_index(index))  # type: ignore[call-arg]
 
     @classmethod
@@ -82,7 +82,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         IndexReadOnlyError, IndexWriteError
             If the index is not open for writing, or the disk is full.
         """
-        _refuse("add", kwargs)
+        refuse_arguments("add", kwargs)
         passages = [node_to_passage(node) for node in nodes]
         self.index.upsert(passages)
         return [passage.id for passage in passages]
@@ -93,7 +93,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document; a node without a source is its own document."""
-        _refuse("delete", delete_kwargs)
+        refuse_arguments("delete", delete_kwargs)
         self.index.delete(where=source_filter([ref_doc_id]))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -110,7 +110,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         InvalidInputError
             Without ids and filters, and for a filter that has no exact translation.
         """
-        _refuse("delete_nodes", delete_kwargs)
+        refuse_arguments("delete_nodes", delete_kwargs)
         where = filters_to_where(filters)
         if node_ids is None and where is None:
             raise InvalidInputError("delete_nodes has neither node_ids nor filters; clear() deletes every node")
@@ -156,7 +156,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         InvalidInputError
             For a query without a text, another mode than ``DEFAULT``, and what only other stores have.
         """
-        _refuse("query", kwargs)
+        refuse_arguments("query", kwargs)
         _require_supported(query)
         # An empty list restricts nothing, as in other stores: VectorStoreIndex gives one when it has no node ids.
         hits = self.index.search(
@@ -203,6 +203,7 @@ def _require_supported(query: VectorStoreQuery) -> None:
             raise InvalidInputError(f"{name} of the query is {value!r}; expected None, because this store has no such")
 
 
-def _refuse(what: str, arguments: Mapping[str, object] | Sequence[str]) -> None:
-    if arguments:
-        raise InvalidInputError(f"{what} has the arguments {sorted(arguments)}; expected none of these")
+def refuse_arguments(what: str, arguments: Iterable[str]) -> None:
+    """Raise an `InvalidInputError` that names `arguments`, if there are any."""
+    if names := sorted(arguments):
+        raise InvalidInputError(f"{what} has the arguments {names}; expected none of these")
