@@ -16,7 +16,13 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError, Passage
 from rerank_integrations.core.structure import with_structure
-from rerank_integrations.langchain import ColBERTRerank, ColBERTRetriever, CrossEncoderRerank, RerankingRetriever
+from rerank_integrations.langchain import (
+    ColBERTRerank,
+    ColBERTRetriever,
+    ColBERTVectorStore,
+    CrossEncoderRerank,
+    RerankingRetriever,
+)
 
 QUERY = QUERIES[0]
 
@@ -217,4 +223,6 @@ def test_what_a_node_of_another_framework_stores_is_not_shown(colbert: ColBERTMo
     with ColBERTIndex.create(None, colbert) as index:
         index.upsert([Passage("a", "Mars is red.", metadata)])
         (document,) = ColBERTRetriever(index=index).invoke("Mars")
+        (stored,) = ColBERTVectorStore(index).get_by_ids(["a"])
     assert set(document.metadata) == {"page", "relevance_score", "relevance_rank"}
+    assert stored.metadata == {"page": 3}
