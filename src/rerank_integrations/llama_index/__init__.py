@@ -9,7 +9,8 @@ except ModuleNotFoundError as _error:
         raise
     raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from _error
 
+from rerank_integrations.llama_index._nodes import node_to_passage
 from rerank_integrations.llama_index.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
 
-__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank"]
+__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank", "node_to_passage"]

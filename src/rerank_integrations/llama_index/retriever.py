@@ -17,7 +17,9 @@ from rerank_integrations.llama_index._filters import filters_to_where
 
 
 class ColBERTRetriever(BaseRetriever):
-    """Retrieve the passages of a `ColBERTIndex` as text nodes, with the passages' ids and metadata.
+    """Retrieve the passages of a `ColBERTIndex` as nodes.
+
+    Nodes that `node_to_passage` stored come back whole, other passages as text nodes with their ids and metadata.
 
     Parameters
     ----------
