@@ -10,7 +10,7 @@ from typing import Any
 from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex, Passage
-from rerank_integrations.core.index.catalog import tables_crc
+from rerank_integrations.core.index.storage.catalog import tables_crc
 
 PASSAGES = [Passage(f"p{number}", f"text number {number}", {"n": number}) for number in range(20)]
 

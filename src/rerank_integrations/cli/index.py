@@ -23,7 +23,7 @@ from rerank_integrations.cli.sources import (
     source_name,
 )
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.index.validation import metadata_json
+from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, InvalidInputError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rerank_integrations.core.concurrency.cores import lane_for, on_compute_thread
-from rerank_integrations.core.index.arrays import map_array
+from rerank_integrations.core.index.storage.arrays import map_array
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.models.checkpoints.options import STARTER, resolve_device, resolve_dtype

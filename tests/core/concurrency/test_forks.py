@@ -199,7 +199,7 @@ def test_a_child_forked_while_another_thread_writes_reads_and_closes(tmp_path: P
 OUTSIDE_OF_SECTIONS = {
     ("core/concurrency/forks.py", "_one_fork"),  # what sections are made of
     ("core/index/reader.py", "_lock"),  # within a transaction, which is a section
-    ("core/index/connections.py", "_changed"),  # the same, where forks_held_off() does not stand beside it
+    ("core/index/storage/connections.py", "_changed"),  # the same, where forks_held_off() does not stand beside it
     ("core/index/plaid/torch_stages.py", "_lock"),  # the same
     ("core/index/colbert_index.py", "_write_lock"),  # a child is refused before it would wait
 }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index import exact
-from rerank_integrations.core.index.segments import FloatSegment, Part
+from rerank_integrations.core.index.storage.segments import FloatSegment, Part
 
 
 def part_of(lengths: list[int], dim: int, scale: float, seed: int) -> Part[FloatSegment]:

@@ -14,17 +14,17 @@ from typing import Any
 
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.forks import forks_held_off
-from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog
 from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
-from rerank_integrations.core.index.filters import Sql, compile_selection
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.model_record import document_length, model_record, recorded_model, require_model
+from rerank_integrations.core.index.plaid.search_options import SearchOptions, search_device
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.refusals import is_file
-from rerank_integrations.core.index.search_options import SearchOptions, search_device
-from rerank_integrations.core.index.validation import filter_alone, id_list, ids_alone
+from rerank_integrations.core.index.storage import lock
+from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.storage.filters import Sql, compile_selection
+from rerank_integrations.core.index.storage.refusals import is_file
+from rerank_integrations.core.index.storage.validation import filter_alone, id_list, ids_alone
 from rerank_integrations.core.index.writer import Writer
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model

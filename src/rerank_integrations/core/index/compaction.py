@@ -11,14 +11,14 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Catalog, ReadTransaction, WriteTransaction
-from rerank_integrations.core.index.catalog_rules import recorded_dim
-from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.plaid.warming import require_compiled, start_compiling
-from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment, Segment
-from rerank_integrations.core.index.vector_files import (
+from rerank_integrations.core.index.storage.catalog import Catalog, ReadTransaction, WriteTransaction
+from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
+from rerank_integrations.core.index.storage.codecs import Codec, Codes, joined
+from rerank_integrations.core.index.storage.records import SegmentRecord
+from rerank_integrations.core.index.storage.segment_folders import Folders
+from rerank_integrations.core.index.storage.segments import FloatSegment, PlaidSegment, Segment
+from rerank_integrations.core.index.storage.vector_files import (
     check_segment,
     open_codec,
     open_segment,

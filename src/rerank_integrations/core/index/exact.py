@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.blas import one_thread
 from rerank_integrations.core.concurrency.cores import on_compute_thread
-from rerank_integrations.core.index.segments import FloatSegment, Part, Places
+from rerank_integrations.core.index.storage.segments import FloatSegment, Part, Places
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
 from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 from rerank_integrations.errors import IndexFormatError, InvalidInputError

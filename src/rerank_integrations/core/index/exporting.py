@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, ReadTransaction
-from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.colbert_ai import (
     MAX_CHUNK_PASSAGES,
     ColbertAICodec,
@@ -30,8 +28,10 @@ from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder
 from rerank_integrations.core.index.importing import THEIRS
 from rerank_integrations.core.index.reader import Reader
-from rerank_integrations.core.index.segments import FloatSegment, Group, Part, PlaidSegment, Selection
 from rerank_integrations.core.index.snapshot import Snapshot
+from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog, ReadTransaction
+from rerank_integrations.core.index.storage.codecs import Codec, Codes
+from rerank_integrations.core.index.storage.segments import FloatSegment, Group, Part, PlaidSegment, Selection
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 

@@ -7,9 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.catalog import FILENAME, Catalog
-from rerank_integrations.core.index.refusals import cause, is_file
+from rerank_integrations.core.index.storage import lock
+from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.storage.refusals import cause, is_file
 from rerank_integrations.errors import IndexExistsError, IndexFormatError, IndexWriteError, InvalidInputError
 
 _TABLES = {"meta", "segments", "passages"}

@@ -15,10 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_integrations.core.index import lock
-from rerank_integrations.core.index.array_rules import codec_problem
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, NewRow, WriteTransaction
-from rerank_integrations.core.index.codecs import Codec, Codes, joined
 from rerank_integrations.core.index.colbert_ai import (
     Chunk,
     ColbertAICodec,
@@ -32,10 +28,14 @@ from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.index.compaction import PLAID_TOKENS
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
 from rerank_integrations.core.index.model_record import model_record
-from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.validation import metadata_json
-from rerank_integrations.core.index.vector_files import write_codec, write_compressed
+from rerank_integrations.core.index.storage import lock
+from rerank_integrations.core.index.storage.array_rules import codec_problem
+from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog, NewRow, WriteTransaction
+from rerank_integrations.core.index.storage.codecs import Codec, Codes, joined
+from rerank_integrations.core.index.storage.records import SegmentRecord
+from rerank_integrations.core.index.storage.segment_folders import Folders
+from rerank_integrations.core.index.storage.validation import metadata_json
+from rerank_integrations.core.index.storage.vector_files import write_codec, write_compressed
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model
 from rerank_integrations.errors import IndexFormatError, ModelMismatchError, RerankError
 

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rerank_integrations.core.index.catalog import FILENAME, Catalog, ReadTransaction
-from rerank_integrations.core.index.catalog_rules import (
+from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog, ReadTransaction
+from rerank_integrations.core.index.storage.catalog_rules import (
     FORMAT_VERSION,
     content_crc,
     place_crc,
     recorded_dim,
     stored_passage,
 )
-from rerank_integrations.core.index.codecs import Codec
-from rerank_integrations.core.index.refusals import lacking_for_read
-from rerank_integrations.core.index.segment_folders import CODECS, SEGMENTS
-from rerank_integrations.core.index.vector_files import check_codec, check_segment, open_codec, open_segment
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.refusals import lacking_for_read
+from rerank_integrations.core.index.storage.segment_folders import CODECS, SEGMENTS
+from rerank_integrations.core.index.storage.vector_files import check_codec, check_segment, open_codec, open_segment
 from rerank_integrations.errors import IndexFormatError
 
 # How many damaged passages a message names; it counts the others.

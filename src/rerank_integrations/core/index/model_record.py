@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rerank_integrations.core.index.catalog import Catalog
+from rerank_integrations.core.index.storage.catalog import Catalog
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.models.checkpoints.options import portable

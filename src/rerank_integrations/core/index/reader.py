@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.concurrency.lanes import turns
-from rerank_integrations.core.index.catalog import Catalog, Commit, ReadTransaction
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
-from rerank_integrations.core.index.filters import Sql, compile_selection, names_ids
-from rerank_integrations.core.index.search_options import SearchOptions
-from rerank_integrations.core.index.segments import Selection
+from rerank_integrations.core.index.plaid.search_options import SearchOptions
 from rerank_integrations.core.index.snapshot import Snapshot, narrowed, take_snapshot
+from rerank_integrations.core.index.storage.catalog import Catalog, Commit, ReadTransaction
+from rerank_integrations.core.index.storage.filters import Sql, compile_selection, names_ids
+from rerank_integrations.core.index.storage.segments import Selection
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import best_first
 from rerank_integrations.core.types import Hit, Passage

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.catalog import Commit, ReadTransaction
-from rerank_integrations.core.index.catalog_rules import recorded_dim
-from rerank_integrations.core.index.codecs import Codec
-from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.segments import (
+from rerank_integrations.core.index.storage.catalog import Commit, ReadTransaction
+from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.records import SegmentRecord
+from rerank_integrations.core.index.storage.segments import (
     DEAD,
     FloatSegment,
     Group,
@@ -25,7 +25,7 @@ from rerank_integrations.core.index.segments import (
     Segment,
     Selection,
 )
-from rerank_integrations.core.index.vector_files import open_codec, open_segment, require_fitting
+from rerank_integrations.core.index.storage.vector_files import open_codec, open_segment, require_fitting
 from rerank_integrations.errors import IndexFormatError
 
 

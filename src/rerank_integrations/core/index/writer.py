@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rerank_integrations.core.index.catalog import Catalog, ReadTransaction, WriteTransaction
-from rerank_integrations.core.index.catalog_rules import recorded_dim
-from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.compaction import (
     commit_rewrite,
     must_compress,
@@ -22,12 +19,15 @@ from rerank_integrations.core.index.compaction import (
     start_compiling_early,
     train,
 )
-from rerank_integrations.core.index.filters import Sql
-from rerank_integrations.core.index.lock import WriterLock
-from rerank_integrations.core.index.records import SegmentRecord
-from rerank_integrations.core.index.segment_folders import Folders
-from rerank_integrations.core.index.validation import metadata_json
-from rerank_integrations.core.index.vector_files import open_codec, write_codec, write_compressed, write_floats
+from rerank_integrations.core.index.storage.catalog import Catalog, ReadTransaction, WriteTransaction
+from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.filters import Sql
+from rerank_integrations.core.index.storage.lock import WriterLock
+from rerank_integrations.core.index.storage.records import SegmentRecord
+from rerank_integrations.core.index.storage.segment_folders import Folders
+from rerank_integrations.core.index.storage.validation import metadata_json
+from rerank_integrations.core.index.storage.vector_files import open_codec, write_codec, write_compressed, write_floats
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
 from rerank_integrations.core.token_vectors import encode_documents

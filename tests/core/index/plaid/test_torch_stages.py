@@ -14,11 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.plaid.compression import random_rotation
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.plaid.torch_stages import TorchQuery, Uploads
-from rerank_integrations.core.index.segments import PlaidSegment
+from rerank_integrations.core.index.storage.codecs import Codec, Codes
+from rerank_integrations.core.index.storage.segments import PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 
 CENTROIDS = 203

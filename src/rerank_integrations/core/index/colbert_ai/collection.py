@@ -14,7 +14,7 @@ import numpy as np
 
 from rerank_integrations.core.index.colbert_ai.json_files import brief, read_json
 from rerank_integrations.core.index.colbert_ai.read import ColbertAIIndex
-from rerank_integrations.core.index.validation import metadata_json
+from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 

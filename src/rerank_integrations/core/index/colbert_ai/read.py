@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.array_rules import MAX_CENTROIDS
 from rerank_integrations.core.index.colbert_ai.codec import (
     ColbertAICodec,
     require_array,
@@ -23,7 +22,8 @@ from rerank_integrations.core.index.colbert_ai.codec import (
 )
 from rerank_integrations.core.index.colbert_ai.json_files import brief, count, read_json
 from rerank_integrations.core.index.colbert_ai.tensors import load_pair, load_tensor
-from rerank_integrations.core.index.refusals import is_file
+from rerank_integrations.core.index.storage.array_rules import MAX_CENTROIDS
+from rerank_integrations.core.index.storage.refusals import is_file
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
 
 _LOGGER = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.arrays import sync_path
 from rerank_integrations.core.index.colbert_ai.codec import ColbertAICodec, require_codec, require_tokens
 from rerank_integrations.core.index.colbert_ai.collection import (
     COLLECTION_JSON,
@@ -25,8 +24,9 @@ from rerank_integrations.core.index.colbert_ai.collection import (
     PID_DOCID_MAP,
 )
 from rerank_integrations.core.index.colbert_ai.read import AVG_RESIDUAL, BUCKETS, CENTROIDS, METADATA
-from rerank_integrations.core.index.refusals import cause
-from rerank_integrations.core.index.validation import metadata_json
+from rerank_integrations.core.index.storage.arrays import sync_path
+from rerank_integrations.core.index.storage.refusals import cause
+from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexExistsError, IndexWriteError, InvalidInputError
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.lanes import in_parts
-from rerank_integrations.core.index.array_rules import MAX_CENTROIDS
-from rerank_integrations.core.index.codecs import Codec, Codes
 from rerank_integrations.core.index.plaid.centroid_kernels import measure_lengths, nearest_codewords
 from rerank_integrations.core.index.plaid.clustering import NearestCentroid, kmeans, nearest, train_centroids
 from rerank_integrations.core.index.plaid.warming import require_compiled
+from rerank_integrations.core.index.storage.array_rules import MAX_CENTROIDS
+from rerank_integrations.core.index.storage.codecs import Codec, Codes
 from rerank_integrations.core.maxsim import Floats
 
 _SAMPLES = 1 << 16

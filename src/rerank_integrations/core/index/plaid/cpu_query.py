@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.lanes import in_parts
-from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.plaid import centroid_kernels, token_kernels
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.warming import require_compiled
-from rerank_integrations.core.index.segments import Group, Places, PlaidSegment
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.segments import Group, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 
 

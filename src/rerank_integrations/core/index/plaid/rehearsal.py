@@ -45,10 +45,10 @@ def rehearse(nbits: int) -> None:
     # A process that finds another one compiling ends without these imports, which load numba.
     import numpy as np
 
-    from rerank_integrations.core.index.codecs import Codec
     from rerank_integrations.core.index.plaid.compression import encode, random_rotation
     from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
-    from rerank_integrations.core.index.segments import Group, Part, PlaidSegment
+    from rerank_integrations.core.index.storage.codecs import Codec
+    from rerank_integrations.core.index.storage.segments import Group, Part, PlaidSegment
 
     random = np.random.default_rng(0)
     vectors = random.standard_normal((_PASSAGES, _DIM)).astype(np.float32)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
-from rerank_integrations.core.index.search_options import SearchOptions
-from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSegment
+from rerank_integrations.core.index.plaid.search_options import SearchOptions
+from rerank_integrations.core.index.storage.segments import Group, Part, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 from rerank_integrations.errors import IndexFormatError

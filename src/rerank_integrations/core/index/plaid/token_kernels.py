@@ -52,7 +52,7 @@ from rerank_integrations.core.index.plaid.simd import (
     store_floats,
     where_less,
 )
-from rerank_integrations.core.index.segments import Group, Part, PlaidSegment
+from rerank_integrations.core.index.storage.segments import Group, Part, PlaidSegment
 
 
 class Tokens(NamedTuple):

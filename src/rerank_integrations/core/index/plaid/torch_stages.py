@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding_bag
 
-from rerank_integrations.core.index.codecs import Codec
 from rerank_integrations.core.index.plaid.centroid_kernels import mark_listed
-from rerank_integrations.core.index.segments import Group, Part, Places, PlaidSegment
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.segments import Group, Part, Places, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 

@@ -31,8 +31,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.codecs import Codec
-from rerank_integrations.core.index.segments import PlaidSegment
+from rerank_integrations.core.index.storage.codecs import Codec
+from rerank_integrations.core.index.storage.segments import PlaidSegment
 
 MAX_CENTROIDS = 1 << 16
 _MAX_PASSAGE_TOKENS = 1 << 24

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rerank_integrations.core.index.refusals import cause
+from rerank_integrations.core.index.storage.refusals import cause
 from rerank_integrations.errors import IndexLockedError, IndexMovedError, IndexWriteError
 
 try:

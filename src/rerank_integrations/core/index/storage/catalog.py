@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from rerank_integrations.core.index.catalog_rules import (
+from rerank_integrations.core.index.storage.catalog_rules import (
     FORMAT_VERSION,
     Schema,
     checked_meta,
@@ -41,10 +41,10 @@ from rerank_integrations.core.index.catalog_rules import (
     table_crc,
     whole_number,
 )
-from rerank_integrations.core.index.connections import Connection, Connections, FileIdentity
-from rerank_integrations.core.index.filters import Sql, json_ids
-from rerank_integrations.core.index.records import CodecRecord, SegmentRecord, codec_record, segment_record
-from rerank_integrations.core.index.refusals import lacking_for_read
+from rerank_integrations.core.index.storage.connections import Connection, Connections, FileIdentity
+from rerank_integrations.core.index.storage.filters import Sql, json_ids
+from rerank_integrations.core.index.storage.records import CodecRecord, SegmentRecord, codec_record, segment_record
+from rerank_integrations.core.index.storage.refusals import lacking_for_read
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import (
     IndexFormatError,

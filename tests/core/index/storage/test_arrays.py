@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from toy import ToyEncoder
 
 from rerank_integrations import ColBERTIndex, IndexFormatError, IndexReadError
-from rerank_integrations.core.index.arrays import map_npy
+from rerank_integrations.core.index.storage.arrays import map_npy
 
 WRITTEN: dict[str, NDArray[Any]] = {
     "float16 rows": np.arange(12, dtype=np.float16).reshape(4, 3),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.forks import cached_property
-from rerank_integrations.core.index.codecs import Codec, Codes, Scales
+from rerank_integrations.core.index.storage.codecs import Codec, Codes, Scales
 from rerank_integrations.core.maxsim import Floats
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rerank_integrations.core.concurrency.forks import before_each_fork, forks_held_off
-from rerank_integrations.core.index.refusals import is_there, lacking_for_read
+from rerank_integrations.core.index.storage.refusals import is_there, lacking_for_read
 from rerank_integrations.errors import IndexClosedError, IndexMovedError
 
 # More are opened while more threads read at once; each keeps two or three files open.

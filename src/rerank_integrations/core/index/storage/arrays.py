@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.refusals import cause, refused_read
+from rerank_integrations.core.index.storage.refusals import cause, refused_read
 from rerank_integrations.errors import IndexFormatError, IndexWriteError
 
 # Exactly the header that numpy writes for a plain array. numpy's own reader gives the text to `ast.literal_eval`, which

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.array_rules import code_problem, codec_problem, segment_problem
-from rerank_integrations.core.index.arrays import checksum_problems, map_array
-from rerank_integrations.core.index.codecs import Codec, Codes
-from rerank_integrations.core.index.records import CodecRecord, SegmentRecord
-from rerank_integrations.core.index.segment_folders import CODECS, SEGMENTS, Folders
-from rerank_integrations.core.index.segments import FloatSegment, PlaidSegment, Segment
+from rerank_integrations.core.index.storage.array_rules import code_problem, codec_problem, segment_problem
+from rerank_integrations.core.index.storage.arrays import checksum_problems, map_array
+from rerank_integrations.core.index.storage.codecs import Codec, Codes
+from rerank_integrations.core.index.storage.records import CodecRecord, SegmentRecord
+from rerank_integrations.core.index.storage.segment_folders import CODECS, SEGMENTS, Folders
+from rerank_integrations.core.index.storage.segments import FloatSegment, PlaidSegment, Segment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.errors import IndexFormatError
 

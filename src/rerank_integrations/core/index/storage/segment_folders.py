@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_integrations.core.index.arrays import Checksums, write_arrays
-from rerank_integrations.core.index.catalog import FOLDER_KINDS, Catalog, FolderKind, WriteTransaction
-from rerank_integrations.core.index.lock import WriterLock
-from rerank_integrations.core.index.refusals import cause
+from rerank_integrations.core.index.storage.arrays import Checksums, write_arrays
+from rerank_integrations.core.index.storage.catalog import FOLDER_KINDS, Catalog, FolderKind, WriteTransaction
+from rerank_integrations.core.index.storage.lock import WriterLock
+from rerank_integrations.core.index.storage.refusals import cause
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rerank_integrations.core.index.validation import plain_scalar, remedy, shown
+from rerank_integrations.core.index.storage.validation import plain_scalar, remedy, shown
 from rerank_integrations.errors import InvalidInputError
 
 # A condition, and the values of its parameters.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from rerank_integrations.core.index.arrays import Checksums
+from rerank_integrations.core.index.storage.arrays import Checksums
 from rerank_integrations.errors import IndexFormatError
 
 _FLOAT_ARRAYS = frozenset({"lengths", "tokens"})
