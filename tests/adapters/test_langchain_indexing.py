@@ -41,7 +41,7 @@ def store() -> Iterator[ColBERTVectorStore]:
         yield ColBERTVectorStore(made)
 
 
-def held(store: ColBERTVectorStore) -> list[tuple[str, str]]:
+def stored(store: ColBERTVectorStore) -> list[tuple[str, str]]:
     return [(str(passage.metadata["source"]), passage.text) for passage in store.index.get(where={})]
 
 
@@ -66,11 +66,11 @@ def test_nothing_is_doubled_and_what_changed_or_went_is_replaced(
 
     assert run(FIRST) == {**ADDED, "num_added": 4}
     assert run(FIRST) == {**ADDED, "num_skipped": 4}
-    assert sorted(held(store)) == sorted((item.metadata["source"], item.page_content) for item in FIRST)
+    assert sorted(stored(store)) == sorted((item.metadata["source"], item.page_content) for item in FIRST)
     gone = len(LEFT[None]) - len(LEFT[cleanup])
     assert run(SECOND) == {**ADDED, "num_added": 1, "num_skipped": 1, "num_deleted": gone}
-    assert sorted(held(store)) == sorted(LEFT[cleanup])
-    found = {item.page_content for item in store.similarity_search("one two another three", k=9)}
-    assert found == {text for _, text in LEFT[cleanup]}
+    assert sorted(stored(store)) == sorted(LEFT[cleanup])
+    texts = {item.page_content for item in store.similarity_search("one two another three", k=9)}
+    assert texts == {text for _, text in LEFT[cleanup]}
     assert run(SECOND) == {**ADDED, "num_skipped": 2}
     assert store.index.verify().passages == len(LEFT[cleanup])

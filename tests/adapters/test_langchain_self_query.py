@@ -162,3 +162,14 @@ def test_a_multi_vector_retriever() -> None:
         texts = {"fox": "All about foxes.", "whale": "All about whales."}
         retriever.docstore.mset([(key, Document(page_content=text)) for key, text in texts.items()])
         assert [document.page_content for document in retriever.invoke("fox")] == ["All about foxes."]
+
+
+def test_a_multi_query_retriever_finds_no_document_twice(store: ColBERTVectorStore) -> None:
+    """Its union compares whole documents, so scores must not be in their metadata."""
+    retrievers = pytest.importorskip("langchain_classic.retrievers.multi_query")
+    rewrites = FakeListLLM(responses=["a report of 2020\na note of 2021\na report of 2022"])
+    retriever = retrievers.MultiQueryRetriever.from_llm(
+        retriever=store.as_retriever(search_kwargs={"k": 8}), llm=rewrites
+    )
+    ids = [document.id for document in retriever.invoke("reports")]
+    assert sorted(map(str, ids)) == sorted(YEARS)

@@ -52,9 +52,9 @@ def test_equal_texts_of_two_sources_remain_two(store: ColBERTVectorStore) -> Non
 
 def test_ids_by_name_take_the_place_of_the_documents_own(store: ColBERTVectorStore) -> None:
     assert store.add_documents(DOCUMENTS[:2], ids=["x", "y"]) == ["x", "y"]
-    given, made = store.add_documents([Document(id="z", page_content="one"), Document(page_content="two")])
-    assert given == "z"
-    assert store.get_by_ids([made])[0].page_content == "two"
+    own, random = store.add_documents([Document(id="z", page_content="one"), Document(page_content="two")])
+    assert own == "z"
+    assert store.get_by_ids([random])[0].page_content == "two"
     named, random = store.add_texts(["three", "four"], [{"n": 3}, {"n": 4}], ids=["t", None])
     assert (named, len(random)) == ("t", 36)
 
@@ -141,6 +141,18 @@ def test_asynchronous_methods_answer_the_same_off_the_loop(store: ColBERTVectorS
         assert list(store.index.ids()) == ["c"]
 
     asyncio.run(run())
+
+
+def test_callers_at_once_lose_nothing(store: ColBERTVectorStore) -> None:
+    async def run() -> list[list[Document]]:
+        adding = (store.aadd_documents([Document(id=f"n{number}", page_content="red")]) for number in range(16))
+        searching = (store.asimilarity_search("red fox", 2) for _ in range(16))
+        _, *results = await asyncio.gather(asyncio.gather(*adding), *searching)
+        return results
+
+    assert all(documents[0] == DOCUMENTS[0] for documents in asyncio.run(run()))
+    assert store.index.count() == 19
+    assert store.index.verify().passages == 19
 
 
 @pytest.mark.parametrize("method", ["similarity_search_by_vector", "max_marginal_relevance_search_by_vector"])

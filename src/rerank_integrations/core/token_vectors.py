@@ -22,6 +22,11 @@ def encode_queries(model: TokenEncoder, queries: Sequence[str]) -> list[Floats]:
     return _checked(model.encode_queries(queries), queries, "query", model, finite=True)
 
 
+def encoded_query(vectors: object, model: TokenEncoder) -> Floats:
+    """Return the token vectors of a query that was encoded before, checked as those of `encode_queries`."""
+    return _floats(vectors, _dim(model), "the query", finite=True)
+
+
 def encode_documents(model: TokenEncoder, texts: Sequence[str], *, finite: bool = True) -> list[Floats]:
     """Return the token vectors of `texts`.
 

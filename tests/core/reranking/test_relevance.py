@@ -39,15 +39,15 @@ def naive_similarity(first: Any, second: Any) -> float:
 
 
 def naive_order(relevances: Sequence[float], vectors: Sequence[Any], k: int, weight: float) -> list[int]:
-    chosen = [max(range(len(vectors)), key=lambda place: relevances[place])]
+    chosen = [max(range(len(vectors)), key=lambda position: relevances[position])]
     while len(chosen) < min(k, len(vectors)):
         values = {
-            place: weight * relevances[place]
-            - (1 - weight) * max(naive_similarity(vectors[place], vectors[other]) for other in chosen)
-            for place in range(len(vectors))
-            if place not in chosen
+            position: weight * relevances[position]
+            - (1 - weight) * max(naive_similarity(vectors[position], vectors[other]) for other in chosen)
+            for position in range(len(vectors))
+            if position not in chosen
         }
-        chosen.append(max(values, key=lambda place: values[place]))
+        chosen.append(max(values, key=lambda position: values[position]))
     return chosen
 
 
@@ -78,10 +78,10 @@ def test_similarity_is_symmetric_and_bounded() -> None:
 
 def test_relevance_is_the_mean_over_the_querys_tokens(index: ColBERTIndex) -> None:
     for query in ("red fox", "red fox jumps whale", "!"):
-        found = search_with_relevance(index, query, 5)
-        assert [hit for hit, _ in found] == index.search(query, 5)
+        results = search_with_relevance(index, query, 5)
+        assert [hit for hit, _ in results] == index.search(query, 5)
         tokens = len(ToyEncoder().encode_queries([query])[0])
-        for hit, relevance in found:
+        for hit, relevance in results:
             assert type(relevance) is float
             assert relevance == (min(1.0, max(0.0, hit.score / tokens)) if tokens else 0.0)
     assert search_with_relevance(index, "red fox", 1)[0][1] == pytest.approx(1.0, abs=1e-3)
@@ -123,6 +123,10 @@ def test_stored_vectors_are_those_that_the_search_scores(index: ColBERTIndex) ->
     query = index.encode_query("red fox")
     assert index.search_encoded(query, 3) == index.search("red fox", 3)
     assert index.search_encoded(query, 0) == []
+    assert index.search_encoded(query.tolist(), 3) == index.search("red fox", 3)
+    for wrong in (query[0], query[:, :3], query * np.nan, "red fox", None):
+        with pytest.raises(InvalidInputError, match="for the query"):
+            index.search_encoded(wrong, 3)
 
 
 def test_stored_vectors_of_a_compressed_index() -> None:

@@ -30,7 +30,7 @@ from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.ranking import require_count, require_text
-from rerank_integrations.core.token_vectors import encode_queries
+from rerank_integrations.core.token_vectors import encode_queries, encoded_query
 from rerank_integrations.core.types import Hit, Passage, PassageLike
 from rerank_integrations.errors import (
     IndexClosedError,
@@ -452,14 +452,21 @@ class ColBERTIndex:
         return self._encode_queries([query])[0]
 
     def search_encoded(self, query: Floats, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
-        """Return what `search` returns, for a query that `encode_query` has encoded already."""
+        """Return what `search` returns, for a query that `encode_query` has encoded already.
+
+        Raises
+        ------
+        InvalidInputError
+            For a bad `k` or filter, or unless `query` is an array of numbers, *Shape:* (tokens, dim of `model`).
+        """
         require_count(k, "k")
         self._require_open()
+        vectors = encoded_query(query, self._model)
         select = compile_selection(where, None)
         if k == 0:
             return []
         device = search_device(self._model)
-        return self._reader.search([query], k, select, self._model.fingerprint, SearchOptions(), device)[0]
+        return self._reader.search([vectors], k, select, self._model.fingerprint, SearchOptions(), device)[0]
 
     def stored_vectors(self, ids: Iterable[str]) -> dict[str, Floats]:
         """Return the stored token vectors of passages by their ids; unknown ids are absent.
