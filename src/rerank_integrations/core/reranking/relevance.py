@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerank_integrations.core.checks import is_number, require_texts
+from rerank_integrations.core.concurrency.blas import one_thread
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.maxsim import Floats, maxsim
 from rerank_integrations.core.ranking import require_count
@@ -44,7 +45,9 @@ def search_diverse(
     # A passage that was deleted since the search has no vectors.
     hits = [hit for hit in hits if hit.id in vectors]
     relevances = [hit.score / max(1, tokens) for hit in hits]
-    order = diverse_order(relevances, [vectors[hit.id] for hit in hits], k, float(lambda_mult))
+    # The products are small: more threads would only wait for each other.
+    with one_thread():
+        order = diverse_order(relevances, [vectors[hit.id] for hit in hits], k, float(lambda_mult))
     return [hits[position] for position in order]
 
 
