@@ -49,6 +49,8 @@ def test_a_query_bundle_is_searched_by_its_texts(index: ColBERTIndex) -> None:
     assert found(QueryBundle(QUERY, custom_embedding_strs=[QUERIES[1]])) == found(QUERIES[1]) != found(QUERY)
     assert found(QueryBundle(QUERY, custom_embedding_strs=[" ", QUERY])) == found(QUERY)
     assert found(QueryBundle(QUERY, custom_embedding_strs=[])) == []
+    with pytest.raises(InvalidInputError, match="custom_embedding_str number 0 is of type int"):
+        found(QueryBundle(QUERY, custom_embedding_strs=[3]))  # type: ignore[list-item]
     scores: dict[str, float] = {}
     for query in QUERIES[:2]:
         for hit in index.search(query, 48):

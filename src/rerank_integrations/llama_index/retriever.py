@@ -11,6 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
+from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
@@ -74,6 +75,7 @@ class ColBERTRetriever(BaseRetriever):
 
     def _retrieve_by_texts(self, texts: Sequence[str], where: Mapping[str, object] | None) -> list[NodeWithScore]:
         """Return the best nodes by their mean score over several texts."""
+        require_texts(texts, "custom_embedding_str")
         vectors = [self.index.encode_query(text) for text in texts if text.strip()]
         if not vectors:
             return []
