@@ -22,7 +22,7 @@ CACHE = Path.home() / ".cache" / "rerank-integrations" / "benchmarks"
 
 
 class EngineUnavailableError(Exception):
-    """Raised if an engine's environment cannot be created here; the message says why."""
+    """An engine's environment cannot be created here; the message says why."""
 
 
 class Engine(NamedTuple):

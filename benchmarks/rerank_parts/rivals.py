@@ -16,7 +16,7 @@ _PACKAGE, _VERSION = "llama-index-postprocessor-colbert-rerank", "0.6.0"
 
 
 class RivalAbsentError(Exception):
-    """Raised if a package to compare with is missing or has another version; the message says what to do."""
+    """A package to compare with is missing or has another version; the message says what to do."""
 
 
 def colbert_rerank(folder: Path, top_n: int) -> BaseNodePostprocessor:

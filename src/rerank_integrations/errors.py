@@ -84,7 +84,7 @@ class IndexFormatError(RerankError):
 
 
 class IndexLockedError(RerankError):
-    """Another writer has locked the index."""
+    """Lock of another writer on the index."""
 
 
 class IndexMovedError(RerankError):
@@ -108,7 +108,7 @@ class FidelityWarning(UserWarning):
 
 
 class TruncationWarning(UserWarning):
-    """Some texts were longer than the model reads and were truncated."""
+    """Truncation of texts that were longer than the model reads."""
 
 
 # The package's own files, and the module whose frames lie between them where a context manager is used.

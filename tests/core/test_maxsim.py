@@ -47,7 +47,7 @@ def test_every_way_to_compute_it_agrees(seed: int, asked: int, lengths: list[int
 
 
 def test_a_score_depends_on_the_two_arrays_alone() -> None:
-    """It does not depend on their memory, their neighbours or the half precision file that they came from."""
+    """Memory, neighbours and the half precision file that the arrays came from do not change the score."""
     random = np.random.default_rng(0)
     query = unit_rows(random, 32, 128)
     for length in (1, 2, 7, 16, 33, 180):

@@ -1,4 +1,4 @@
-"""What docs/how-to/explaining.md says is so."""
+"""Tests of the claims in docs/how-to/explaining.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/how-to/reranking.md and docs/reference/notes.md say is so."""
+"""Tests of the claims in docs/how-to/reranking.md and docs/reference/notes.md."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Facts(TypedDict):
 
 
 class Source(TypedDict):
-    """Where a collection was read: an absolute path, the split, and the number of queries if some were drawn."""
+    """Origin of a collection: an absolute path, the split, and the number of queries if some were drawn."""
 
     folder: str
     split: str

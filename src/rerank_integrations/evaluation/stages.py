@@ -221,11 +221,11 @@ class _ExactLateInteraction:
         self._ids = [passage.id for passage in passages]
         self._blocks: list[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]] = []
         for start in range(0, len(vectors), _PASSAGES_PER_BLOCK):
-            some = vectors[start : start + _PASSAGES_PER_BLOCK]
-            lengths = np.array([len(tokens) for tokens in some])
+            block = vectors[start : start + _PASSAGES_PER_BLOCK]
+            lengths = np.array([len(tokens) for tokens in block])
             full = np.flatnonzero(lengths)
             starts = np.concatenate([[0], np.cumsum(lengths[full])[:-1]]).astype(np.int64)
-            self._blocks.append((np.concatenate(some).astype(np.float16), starts, start + full))
+            self._blocks.append((np.concatenate(block).astype(np.float16), starts, start + full))
 
     def encode(self, query: str) -> Floats:
         return self._model.encode_queries([query])[0]

@@ -56,7 +56,7 @@ class Row:
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether chance often makes such a difference from the first row's nDCG@10."""
+        """True if chance often makes such a difference from the first row's nDCG@10."""
         return self.p_value is not None and self.p_value >= CHANCE
 
 

@@ -170,11 +170,11 @@ class Tuning:
 
     @property
     def fits(self) -> bool:
-        """Whether the chosen setting was within the budget when it was measured last."""
+        """True if the chosen setting was within the budget when it was measured last."""
         return self.called_ms[self.percentile] <= self.budget_ms
 
     def within_budget(self, trial: Trial) -> bool:
-        """Whether a trial was within the budget."""
+        """Return True if a trial was within the budget."""
         return trial.ms[self.percentile] <= self.budget_ms
 
     @property
@@ -566,10 +566,10 @@ def _encoded_passages(texts: Sequence[str], model: TokenEncoder) -> dict[str, Ve
     vectors: dict[str, Vectors] = {}
     with tqdm(total=len(texts), desc="encoding passages", unit=" passages", leave=False, disable=None) as bar:
         for start in range(0, len(texts), _PASSAGES_PER_CALL):
-            some = texts[start : start + _PASSAGES_PER_CALL]
-            tokens = model.encode_documents(some)
-            vectors.update(zip(some, (vector.astype(np.float16) for vector in tokens), strict=True))
-            bar.update(len(some))
+            batch = texts[start : start + _PASSAGES_PER_CALL]
+            tokens = model.encode_documents(batch)
+            vectors.update(zip(batch, (vector.astype(np.float16) for vector in tokens), strict=True))
+            bar.update(len(batch))
     return vectors
 
 

@@ -75,11 +75,11 @@ def store_vectors(
     start, lengths, dim = time.perf_counter(), [], 0
     with (folder / _ROWS).open("wb") as stream, tqdm(total=len(passages), desc="encoding", disable=None) as bar:
         for first in range(0, len(passages), _PASSAGES_PER_WRITE):
-            some = encode([passage.text for passage in passages[first : first + _PASSAGES_PER_WRITE]])
-            lengths += [len(vectors) for vectors in some]
-            dim = some[0].shape[1]
-            stream.write(np.concatenate(some).astype(dtype).tobytes())
-            bar.update(len(some))
+            encoded = encode([passage.text for passage in passages[first : first + _PASSAGES_PER_WRITE]])
+            lengths += [len(vectors) for vectors in encoded]
+            dim = encoded[0].shape[1]
+            stream.write(np.concatenate(encoded).astype(dtype).tobytes())
+            bar.update(len(encoded))
     np.save(folder / _LENGTHS, np.array(lengths, dtype=np.int64))
     seconds = time.perf_counter() - start
     record = {"model": identity, "dim": dim, "dtype": np.dtype(dtype).name, "seconds": seconds}

@@ -51,7 +51,7 @@ def test_eight_first_queries_at_once_and_one_of_a_forked_child(colbert_dir: Path
 
 
 def test_a_thread_keeps_nothing_of_work_that_is_done() -> None:
-    """Not even while it waits for more work: weights would outlast `unload`."""
+    """A reference left in a waiting thread would let weights outlast `unload`."""
 
     class Features:
         pass

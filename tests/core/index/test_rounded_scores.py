@@ -24,7 +24,7 @@ def part_of(lengths: list[int], dim: int, scale: float, seed: int) -> Part[Float
 
 def true_scores(part: Part[FloatSegment], query: NDArray[Any]) -> NDArray[np.float64]:
     asked = query.astype(np.float64)
-    passages = [part.segment.vectors(place).astype(np.float64) for place in part.places]
+    passages = [part.segment.vectors(ordinal).astype(np.float64) for ordinal in part.ordinals]
     return np.array([(asked @ rows.T).max(axis=1).sum() if len(rows) else -float(len(asked)) for rows in passages])
 
 

@@ -348,7 +348,7 @@ def test_no_time_out_ends_a_call_in_flight(make: Make, held: Held) -> None:
 @either
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a thread's switches are read from /proc")
 def test_the_thread_that_sees_to_it_sleeps(make: Make, held: Held) -> None:
-    """It sleeps even when a time-out has passed and a call in flight still uses the model."""
+    """The thread sleeps even when a time-out has passed and a call in flight still uses the model."""
     switches: list[int] = []
     score(make(idle_timeout=0))  # starts it
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "rerank-integrations-idle")

@@ -1,4 +1,4 @@
-"""How work runs: which thread does it, on how many cores, and how it ends early.
+"""Execution of work: the thread that does it, the number of cores, and its early end.
 
 Three kinds of work share the machine, and each has its own threads:
 

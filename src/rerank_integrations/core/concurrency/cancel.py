@@ -24,11 +24,11 @@ _EXIT_TIMEOUT_SECONDS = 20.0
 
 
 class GivenUpError(RerankError):
-    """Raised inside work that nobody waits for any more."""
+    """End of work that nobody waits for any more; raised inside that work."""
 
 
 class OutOfTimeError(RerankError, TimeoutError):
-    """Raised when the time for some work is over; separate from `TimeoutError`, which the work may raise itself."""
+    """The time for some work is over; a class of its own, since the work itself may raise `TimeoutError`."""
 
 
 def check_wanted() -> None:

@@ -62,7 +62,7 @@ class ColBERTIndex:
         *,
         temporary: bool,
     ) -> None:
-        """Set up an index that is open already; callers use `create` or `open`."""
+        """Wrap the open catalog and lock of an index; `create` and `open` call this."""
         self._path = path
         self._model = model
         self._catalog = catalog

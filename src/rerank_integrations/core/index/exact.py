@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.blas import one_thread
 from rerank_integrations.core.concurrency.cores import on_compute_thread
-from rerank_integrations.core.index.storage.segments import FloatSegment, Part, Places
+from rerank_integrations.core.index.storage.segments import FloatSegment, Ordinals, Part
 from rerank_integrations.core.maxsim import Floats, maxsim, maxsim_block
 from rerank_integrations.core.models.checkpoints.options import resolve_dtype
 from rerank_integrations.errors import IndexFormatError, InvalidInputError
@@ -33,7 +33,7 @@ _PRODUCT_ERROR = 2**-8 + 1e-4
 
 
 def is_rounded(part: Part[FloatSegment]) -> bool:
-    """Return whether `rounded_scores` is the faster way to find the best of `part`."""
+    """Return True if `rounded_scores` finds the best of `part` faster than float32 does."""
     tokens, torch = len(part.segment.tokens), sys.modules.get("torch")
     if torch is None or not max(_MIN_TOKENS, _MIN_SHARE * tokens) <= part.tokens <= tokens <= _MAX_TOKENS:
         return False
@@ -51,7 +51,7 @@ def rounded_scores(part: Part[FloatSegment], query: Floats) -> tuple[Floats, flo
     Returns
     -------
     tuple
-        Float32, *Shape:* (passages of the part,), in the order of its places; and the bound.
+        Float32, *Shape:* (passages of the part,), in the order of its ordinals; and the bound.
     """
     converted = _converted_tokens(part.segment)
     offsets = part.segment.offsets
@@ -66,7 +66,7 @@ def rounded_scores(part: Part[FloatSegment], query: Floats) -> tuple[Floats, flo
     # |q t - q' t'| <= |q - q'| |t| + |q'| |t - t'|, by Cauchy and Schwarz, for each query token.
     query_norms = np.linalg.norm(query, axis=1).astype(np.float64) + lost
     bound = (lost * converted.longest + query_norms * (converted.lost + _PRODUCT_ERROR * converted.longest)).sum()
-    return scores[part.places], float(bound)
+    return scores[part.ordinals], float(bound)
 
 
 def _rounded(query: Floats) -> tuple[Any, NDArray[np.float64]]:
@@ -89,7 +89,7 @@ def _products(query: Any, tokens: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens in bfloat16, a torch tensor; their largest norm, and the largest distance that rounding moved one by."""
+    """Tokens as a torch tensor in bfloat16, their largest norm, and the largest distance that rounding moved one."""
 
     tokens: Any
     longest: float
@@ -177,13 +177,13 @@ def exact_candidates(parts: Sequence[Part[FloatSegment]], queries: Sequence[Floa
     with one_thread() if work < _MIN_SHARED_TOKENS else contextlib.nullcontext():
         scanned = [_scan(part, queries) for part in parts]
     approximate, errors = [scores for scores, _ in scanned], np.max([error for _, error in scanned], axis=0)
-    owners = np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)])
-    places = np.concatenate([part.places for part in parts])
+    owners = np.concatenate([np.full(len(part.ordinals), number) for number, part in enumerate(parts)])
+    ordinals = np.concatenate([part.ordinals for part in parts])
     scores = np.concatenate(approximate, axis=1)
     _require_finite(parts, scores)
     with one_thread():
         return [
-            _settled(parts, query, owners, places, row, k, float(error))
+            _settled(parts, query, owners, ordinals, row, k, float(error))
             for query, row, error in zip(queries, scores, errors, strict=True)
         ]
 
@@ -192,9 +192,9 @@ def stored_scores(parts: Sequence[Part[FloatSegment]], query: Floats) -> dict[in
     """Return the MaxSim of each passage of `parts`, by catalog number."""
     with one_thread():
         scores = {
-            int(part.pids[place]): maxsim(query, part.segment.vectors(int(place)))
+            int(part.pids[ordinal]): maxsim(query, part.segment.vectors(int(ordinal)))
             for part in parts
-            for place in part.places
+            for ordinal in part.ordinals
         }
     _require_finite(parts, np.fromiter(scores.values(), np.float64, len(scores)))
     return scores
@@ -215,7 +215,7 @@ def _settled(
     parts: Sequence[Part[FloatSegment]],
     query: Floats,
     owners: NDArray[np.int64],
-    places: Places,
+    ordinals: Ordinals,
     scores: Floats,
     k: int,
     error: float,
@@ -227,9 +227,9 @@ def _settled(
     else:
         chosen = np.arange(len(scores))
     settled = {}
-    for place in chosen:
-        part = parts[int(owners[place])]
-        ordinal = int(places[place])
+    for position in chosen:
+        part = parts[int(owners[position])]
+        ordinal = int(ordinals[position])
         # Scored again by itself, since a score must not depend on the passages beside this one.
         settled[int(part.pids[ordinal])] = maxsim(query, part.segment.vectors(ordinal))
     return settled
@@ -244,16 +244,16 @@ def _scan(part: Part[FloatSegment], queries: Sequence[Floats]) -> tuple[Floats, 
 
 
 def _float_scores(part: Part[FloatSegment], queries: Sequence[Floats]) -> Floats:
-    places = part.places
-    scores = np.empty((len(queries), len(places)), dtype=np.float32)
-    lengths = np.diff(part.segment.offsets)[places]
+    ordinals = part.ordinals
+    scores = np.empty((len(queries), len(ordinals)), dtype=np.float32)
+    lengths = np.diff(part.segment.offsets)[ordinals]
     for chosen in _blocks(lengths):
         full = chosen[lengths[chosen] > 0]
         for row, query in enumerate(queries):
             scores[row, chosen] = -len(query)
         if not len(full):
             continue
-        tokens = _gather(part.segment, places[full])
+        tokens = _gather(part.segment, ordinals[full])
         starts = np.concatenate([[0], np.cumsum(lengths[full])[:-1]]).astype(np.int64)
         for row, query in enumerate(queries):
             scores[row, full] = maxsim_block(query, tokens, starts)
@@ -270,13 +270,13 @@ def _blocks(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start = end
 
 
-def _gather(segment: FloatSegment, places: Places) -> Floats:
+def _gather(segment: FloatSegment, ordinals: Ordinals) -> Floats:
     offsets, tokens = segment.offsets, segment.tokens
-    first, last = int(places[0]), int(places[-1])
+    first, last = int(ordinals[0]), int(ordinals[-1])
     start, end = int(offsets[first]), int(offsets[last + 1])
     run = np.asarray(tokens[start:end])
-    if last - first + 1 != len(places):
+    if last - first + 1 != len(ordinals):
         keep = np.zeros(last - first + 1, dtype=bool)
-        keep[places - first] = True
+        keep[ordinals - first] = True
         run = run[np.repeat(keep, np.diff(offsets[first : last + 2]))]
     return run.astype(np.float32)

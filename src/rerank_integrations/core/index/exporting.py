@@ -53,8 +53,8 @@ class _Source:
 
     def bounds(self) -> tuple[Rows, Rows]:
         """Return the row at which each passage's tokens start, and the row at which they end."""
-        offsets, places = self.part.segment.offsets, self.part.places
-        return offsets[places], offsets[places + 1]
+        offsets, ordinals = self.part.segment.offsets, self.part.ordinals
+        return offsets[ordinals], offsets[ordinals + 1]
 
     def vectors(self, rows: Rows) -> Floats:
         """Return unit vectors, since colbert-ai has no others."""
@@ -78,7 +78,7 @@ class _Chunk:
 
 
 class _Encoder(Protocol):
-    """Maker of colbert-ai's codes and residuals."""
+    """Interface that gives colbert-ai's codes and residuals of stored tokens."""
 
     codec: ColbertAICodec
 
@@ -135,7 +135,7 @@ def export_colbert(
     def run(transaction: ReadTransaction, snapshot: Snapshot) -> None:
         sources = _sources(snapshot.everything)
         encoder = _encoder(transaction, index.path, snapshot.everything, sources, show_progress)
-        passages = sum(len(source.part.places) for source in sources)
+        passages = sum(len(source.part.ordinals) for source in sources)
         # tqdm takes None for "only on a terminal".
         disable = None if show_progress is None else not show_progress
         with (
@@ -186,7 +186,7 @@ def _recorded_buckets(meta: Mapping[str, str], index_path: Path) -> tuple[Floats
 
 
 class _Verbatim:
-    """Encoder for an imported index: the codes and residuals that were imported."""
+    """Encoder of an imported index; it copies the imported codes and residuals."""
 
     def __init__(self, group: Group, buckets: tuple[Floats, Floats, float]) -> None:
         self.codec = ColbertAICodec(group.codec.nbits, group.codec.centroids, *buckets)
@@ -198,7 +198,7 @@ class _Verbatim:
 
 
 class _Reencoder:
-    """Encoder for any other index: colbert-ai's codec, with these centroids."""
+    """Encoder of every other index; it compresses the vectors again by colbert-ai's codec."""
 
     def __init__(self, centroids: Floats, nbits: int, sources: Sequence[_Source]) -> None:
         from rerank_integrations.core.index.plaid.clustering import NearestCentroid
@@ -250,7 +250,7 @@ def _chunks(sources: Sequence[_Source]) -> Iterator[_Chunk]:
     for source in sources:
         starts, ends = source.bounds()
         lengths = ends - starts
-        pids = source.part.pids[source.part.places].tolist()
+        pids = source.part.pids[source.part.ordinals].tolist()
         first = 0
         while first < len(pids):
             fitting = int(np.searchsorted(np.cumsum(lengths[first:]), PLAID_TOKENS, side="right"))

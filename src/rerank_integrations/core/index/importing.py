@@ -261,12 +261,12 @@ def _codes(codec: Codec, piece: _Piece) -> Codes:
 
 
 def _rows(passages: Collection, written: Sequence[_Written]) -> Iterator[NewRow]:
-    places = (
+    locations = (
         (pid, segment.record.name, ordinal, tokens)
         for segment in written
         for ordinal, (pid, tokens) in enumerate(zip(segment.pids.tolist(), segment.lengths.tolist(), strict=True))
     )
-    for (pid, passage), (expected, name, ordinal, tokens) in zip(passages, places, strict=True):
+    for (pid, passage), (expected, name, ordinal, tokens) in zip(passages, locations, strict=True):
         assert pid == expected, (pid, expected)
         yield passage.id, passage.text, metadata_json(passage), name, ordinal, tokens
 

@@ -18,8 +18,8 @@ from rerank_integrations.core.index.storage.segments import (
     DEAD,
     FloatSegment,
     Group,
+    Ordinals,
     Part,
-    Places,
     PlaidSegment,
     S,
     Segment,
@@ -98,13 +98,13 @@ def narrowed(snapshot: Snapshot, wanted: Iterable[tuple[str, int]]) -> Selection
 
 def _narrowed(part: Part[S], ordinals: Sequence[int]) -> Part[S]:
     wanted = np.array(ordinals) if ordinals else np.empty(0, dtype=np.int64)
-    return _part_of(part.segment, part.pids, _places(part.segment, wanted))
+    return _part_of(part.segment, part.pids, _sound_ordinals(part.segment, wanted))
 
 
-def _places(segment: Segment, ordinals: NDArray[np.int64]) -> Places:
+def _sound_ordinals(segment: Segment, ordinals: NDArray[np.int64]) -> Ordinals:
     """Return ordinals in the order that the search loops rely on: rising, without repetition, within the segment.
 
-    A damaged catalog may give others, since SQLite's index on places and the rows themselves may differ.
+    A damaged catalog may give others, since SQLite's index of ordinals and the rows themselves may differ.
     """
     sound = ordinals.dtype.kind == "i"
     if sound and len(ordinals):
@@ -115,9 +115,9 @@ def _places(segment: Segment, ordinals: NDArray[np.int64]) -> Places:
     return ordinals.astype(np.int32)
 
 
-def _part_of(segment: S, pids: NDArray[np.int64], places: Places) -> Part[S]:
-    tokens = int((segment.offsets[places + 1] - segment.offsets[places]).sum())
-    return Part(segment, pids, places, tokens)
+def _part_of(segment: S, pids: NDArray[np.int64], ordinals: Ordinals) -> Part[S]:
+    tokens = int((segment.offsets[ordinals + 1] - segment.offsets[ordinals]).sum())
+    return Part(segment, pids, ordinals, tokens)
 
 
 def _parts(selection: Selection) -> Iterable[Part[FloatSegment] | Part[PlaidSegment]]:
@@ -133,7 +133,7 @@ def _part(
     rows = transaction.places_in(record.name)
     # Without a dtype, which would turn other numbers into whole ones.
     numbers = np.array(rows) if rows else np.empty((0, 2), dtype=np.int64)
-    alive = _places(segment, numbers[:, 0])
+    alive = _sound_ordinals(segment, numbers[:, 0])
     pids[numbers[:, 0]] = numbers[:, 1]
     if isinstance(segment, FloatSegment):
         return _part_of(segment, pids, alive)

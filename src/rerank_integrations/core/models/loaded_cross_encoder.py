@@ -90,7 +90,7 @@ class PairTokenizer:
         return text_room(share, room) if self._longest_first else max(1, room - share)
 
     def exceeds_query_room(self, query: str, limit: int) -> bool:
-        """Whether `query` is longer than `query_room` allows."""
+        """Return True if `query` is longer than `query_room` allows."""
         return len(self._query_tokens(query)["input_ids"]) > self.query_room(limit)
 
     def tokenize(self, pairs: list[tuple[str, str]], limit: int) -> Features:

@@ -103,7 +103,7 @@ class _Encoded:
 
 
 class ColBERTScorer:
-    """Scores candidates by ColBERT; any number of threads may use it.
+    """Scorer of candidates by ColBERT; any number of threads may use it.
 
     Parameters
     ----------

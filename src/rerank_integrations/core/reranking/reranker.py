@@ -21,7 +21,7 @@ _MAX_CANDIDATES_PER_CALL = 1024
 
 
 class Reranker:
-    """Puts candidates in the order of their scores; any number of threads may use it.
+    """Reranker of candidates by one scorer; any number of threads may use it.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from rerank_integrations.errors import InvalidInputError
 
 
 class CrossEncoderScorer:
-    """Scores candidates by a cross-encoder; any number of threads may use it.
+    """Scorer of candidates by a cross-encoder; any number of threads may use it.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class CandidateScorer(Protocol):
 
 
 class PlainScorer:
-    """Scores candidates by anything with ``score(query, texts)``, on a scale of its own."""
+    """Scorer of candidates by any object with ``score(query, texts)``, on that object's scale."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer

@@ -144,7 +144,7 @@ def test_a_flipped_bit_in_a_segments_name_removes_nothing(path: Path, tmp_path: 
 
 
 def test_a_passage_that_names_a_wrong_segment_removes_none(path: Path) -> None:
-    """Otherwise the right segment would seem unused."""
+    """A removal would make the right segment seem unused."""
     with ColBERTIndex.open(path, ToyEncoder()) as index:
         index.upsert([Passage("alone", "a text alone")])
     folders = segments_of(path)

@@ -17,7 +17,7 @@ NBITS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, eq=False)
 class ColbertAICodec:
-    """Values that turn codes and residuals into vectors: ``normalise(centroids[code] + weights of the residual)``.
+    """Codec of colbert-ai, by which a vector is ``normalise(centroids[code] + weights of the residual)``.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def require_array(
     if (
         array.dtype not in [np.dtype(dtype) for dtype in dtypes]
         or array.ndim != len(shape)
-        or any(isinstance(wanted, int) and wanted != found for wanted, found in zip(shape, array.shape, strict=True))
+        or any(isinstance(wanted, int) and wanted != length for wanted, length in zip(shape, array.shape, strict=True))
     ):
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         wanted_shape = "(" + ", ".join(map(str, shape)) + ")"

@@ -135,9 +135,9 @@ def _texts(source: Path) -> Callable[[], Iterator[str]]:
     if source.suffix == ".tsv":
         return lambda: _tsv_texts(source)
     texts = read_json(source, list)
-    for place, text in enumerate(texts):
+    for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise IndexFormatError(f"{source} has a {type(text).__name__} at place {place}; expected {_EXPECTED}")
+            raise IndexFormatError(f"{source} has a {type(text).__name__} at place {position}; expected {_EXPECTED}")
     return lambda: iter(texts)
 
 
@@ -169,7 +169,7 @@ def _document_ids(folder: Path) -> dict[int, str] | None:
         if (folder / DOCID_METADATA_MAP).exists():
             raise IndexFormatError(f"{folder} holds {DOCID_METADATA_MAP} but no {PID_DOCID_MAP}; expected both")
         return None
-    found: dict[int, str] = {}
+    documents: dict[int, str] = {}
     for key, document in read_json(path, dict).items():
         if not (key.isascii() and key.isdigit()) or str(int(key[:20])) != key:
             raise IndexFormatError(f"{path} has the key {brief(key)}; expected the number of a passage")
@@ -177,8 +177,8 @@ def _document_ids(folder: Path) -> dict[int, str] | None:
             raise IndexFormatError(
                 f"{path} gives passage {key} the document id {brief(document)}; expected a non-empty string"
             )
-        found[int(key)] = str(document)
-    return dict(sorted(found.items()))
+        documents[int(key)] = str(document)
+    return dict(sorted(documents.items()))
 
 
 def _require_known(path: Path, documents: dict[int, str], lengths: Any) -> None:
@@ -223,8 +223,8 @@ def _metadata(folder: Path, documents: dict[int, str] | None) -> dict[int, dict[
         raise IndexFormatError(
             f"{path} gives the passages {stored} bytes of metadata in all; expected at most {_METADATA_BYTES}"
         )
-    found: dict[int, dict[str, Any]] = {}
+    metadata_of: dict[int, dict[str, Any]] = {}
     for pid, document in documents.items():
         metadata = known.get(document) or {}
-        found[pid] = {"document_id": document, **metadata} if passages[document] > 1 else metadata
-    return found
+        metadata_of[pid] = {"document_id": document, **metadata} if passages[document] > 1 else metadata
+    return metadata_of

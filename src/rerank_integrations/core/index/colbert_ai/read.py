@@ -222,8 +222,8 @@ def _chunk_lengths(folder: Path, number: int, first_pid: int) -> NDArray[np.int3
     doclens = read_json(doclens_path, list)
     if not all(type(length) is int and 0 <= length < 1 << 31 for length in doclens):
         raise IndexFormatError(f"{doclens_path} holds something else than token counts; expected integers from 0")
-    found = {"passage_offset": first_pid, "num_passages": len(doclens), "num_embeddings": sum(doclens)}
-    for name, value in found.items():
+    counted = {"passage_offset": first_pid, "num_passages": len(doclens), "num_embeddings": sum(doclens)}
+    for name, value in counted.items():
         if expected[name] != value:
             raise IndexFormatError(
                 f"{path} gives {name!r} as {brief(expected[name])}; expected {value} by doclens.{number}.json "

@@ -168,7 +168,7 @@ class _Archive:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that turns the description into arrays, and looks nothing up outside this module."""
+    """Unpickler that turns the description into arrays and looks up no name outside this module."""
 
     def __init__(self, pickled: bytes, archive: _Archive) -> None:
         super().__init__(io.BytesIO(pickled))

@@ -113,7 +113,7 @@ def _json(text: str) -> str:
 
 
 class InvertedLists:
-    """Builder of inverted lists from chunks of tokens, in the order of the passages.
+    """Builder of inverted lists; it takes chunks of tokens in the order of the passages.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ _CODEC_NAMES = {
 
 
 class ColbertAIWriter:
-    """Writer of an index folder, chunk by chunk; at the end of its ``with`` block the whole folder appears.
+    """Writer of an index folder; the whole folder appears at the end of the ``with`` block.
 
     Until then everything is in a hidden folder beside it, which is removed if the block ends with an error. The folder
     opens in colbert-ai's ``IndexScorer`` and ``Searcher`` (``collection=".../collection.tsv"``), and holds

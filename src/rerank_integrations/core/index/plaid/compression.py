@@ -129,10 +129,10 @@ def train_codec(sample: NDArray[np.float16], tokens: int, nbits: int, *, show_pr
     centroids = train_centroids(rotated, centroid_count(tokens), show_progress=show_progress)
     # Rounded as they are stored, so that encoding gives the same before and after reopening.
     centroids = centroids.astype(np.float16).astype(np.float32)
-    some = rotated[:: max(1, len(rotated) // _BLOCK)].astype(np.float32)
-    lengths = np.linalg.norm(some - centroids[nearest(some, centroids)], axis=1)
+    measured = rotated[:: max(1, len(rotated) // _BLOCK)].astype(np.float32)
+    lengths = np.linalg.norm(measured - centroids[nearest(measured, centroids)], axis=1)
     # Vectors that the sample lacks are far from every centroid, however near the whole sample is.
-    far = 0.8 * float(np.median(np.linalg.norm(some, axis=1)))
+    far = 0.8 * float(np.median(np.linalg.norm(measured, axis=1)))
     longest = max(float(lengths.max(initial=0.0)), far, 1e-3) / np.sqrt(rotation.shape[1])
     step = _HEADROOM * longest / np.iinfo(np.uint8).max
     return Codec("", centroids, normal_codebook(nbits), rotation, step, whole=False, tokens=tokens)
@@ -160,8 +160,8 @@ def vector_lengths(centroids: Floats, codebook: Floats, codes: NDArray[Any], res
 
     def measure(start: int, end: int) -> None:
         # Copies, since numba would compile the loop once more for other integers and for read-only arrays.
-        some, rest = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
-        measure_lengths(centroids, codebook, some, rest, lengths[start:end])
+        centroid_numbers, residual_bytes = np.array(codes[start:end], dtype=np.uint16), np.array(residuals[start:end])
+        measure_lengths(centroids, codebook, centroid_numbers, residual_bytes, lengths[start:end])
 
     in_parts(measure, len(codes), _MEASURED_TOKENS)
     return lengths

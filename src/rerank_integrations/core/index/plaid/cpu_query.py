@@ -15,7 +15,7 @@ from rerank_integrations.core.index.plaid import centroid_kernels, token_kernels
 from rerank_integrations.core.index.plaid.simd import BYTES, FLOATS
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.storage.codecs import Codec
-from rerank_integrations.core.index.storage.segments import Group, Places, PlaidSegment
+from rerank_integrations.core.index.storage.segments import Group, Ordinals, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 
 
@@ -161,13 +161,13 @@ class CpuQuery:
         def score(start: int, end: int) -> None:
             # The kernel takes whole groups of four.
             rows = slice(start // 4 * 4, end // 4 * 4)
-            some = in_bytes.centroids[rows.start * dim : rows.stop * dim]
-            centroid_kernels.centroid_levels(some, columns, factors, level_shifts, levels[rows])
+            centroid_bytes = in_bytes.centroids[rows.start * dim : rows.stop * dim]
+            centroid_kernels.centroid_levels(centroid_bytes, columns, factors, level_shifts, levels[rows])
 
         in_parts(score, len(levels), _SHARED_CENTROIDS)
         self._levels = levels
 
-    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Places]:
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Ordinals]:
         """Choose those passages of each part whose MaxSim is worth computing; see `search.PreparedQuery`."""
         codec = self._codec
         bounds = np.empty(len(group.parts) + 1, dtype=np.int64)
@@ -188,9 +188,9 @@ class CpuQuery:
         )
         return [ordinals[start:end] for start, end in itertools.pairwise(bounds)]
 
-    def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+    def scores(self, segment: PlaidSegment, ordinals: Ordinals) -> NDArray[np.float64]:
         """Return the MaxSim of the passages' decompressed vectors."""
-        out = np.empty(len(places), dtype=np.float64)
+        out = np.empty(len(ordinals), dtype=np.float64)
         codec, in_bytes, columns = self._codec, self._bytes, self._columns.reshape(-1)
         row = np.array(token_kernels.segment_row(segment), dtype=np.uintp)
 
@@ -202,12 +202,12 @@ class CpuQuery:
                 np.float32(codec.step),
                 codec.whole,
                 self._query,
-                places[start:end],
+                ordinals[start:end],
                 in_bytes.wide,
                 in_bytes.codebook,
                 columns,
                 out[start:end],
             )
 
-        in_parts(score, len(places), _SHARED_PASSAGES)
+        in_parts(score, len(ordinals), _SHARED_PASSAGES)
         return out

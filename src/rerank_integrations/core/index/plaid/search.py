@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rerank_integrations.core.index.plaid.cpu_query import CpuQuery
 from rerank_integrations.core.index.plaid.search_options import SearchOptions
-from rerank_integrations.core.index.storage.segments import Group, Part, Places, PlaidSegment
+from rerank_integrations.core.index.storage.segments import Group, Ordinals, Part, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 from rerank_integrations.errors import IndexFormatError
@@ -40,7 +40,7 @@ _FINALISTS_PER_HIT = 3
 class PreparedQuery(Protocol):
     """A query's tables, which choose and score passages: `CpuQuery`, or `torch_stages.TorchQuery` on a GPU."""
 
-    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int, /) -> list[Places]:
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int, /) -> list[Ordinals]:
         """Choose those passages of each part whose MaxSim is worth computing.
 
         Parameters
@@ -52,7 +52,7 @@ class PreparedQuery(Protocol):
         """
         ...
 
-    def scores(self, segment: PlaidSegment, places: Places, /) -> NDArray[np.float64]:
+    def scores(self, segment: PlaidSegment, ordinals: Ordinals, /) -> NDArray[np.float64]:
         """Return the MaxSim of the passages' decompressed vectors."""
         ...
 
@@ -93,36 +93,36 @@ def search_group(group: Group, query: Floats, k: int, options: SearchOptions, de
 def _searched(
     group: Group, query: PreparedQuery, query_tokens: int, k: int, options: SearchOptions
 ) -> dict[int, float]:
-    scored = [part.places for part in group.parts]
+    scored = [part.ordinals for part in group.parts]
     candidates = max(k, options.n_candidates or _candidates(group, k))
-    if not options.exact and query_tokens and group.found > candidates:
+    if not options.exact and query_tokens and group.searchable > candidates:
         try:
             finalists = max(_FINALISTS, _FINALISTS_PER_HIT * k)
             scored = query.finalists(group, options.n_probe or _probes(group), candidates, finalists)
         except IndexError as error:
             names = ", ".join(part.segment.name for part in group.parts)
             raise IndexFormatError(f"of the segments {names} one is damaged: {error}") from error
-    scores = [_scores(part, places, query) for part, places in zip(group.parts, scored, strict=True)]
+    scores = [_scores(part, ordinals, query) for part, ordinals in zip(group.parts, scored, strict=True)]
     bar = score_of_best(scores, k)
     best: dict[int, float] = {}
-    for part, places, row in zip(group.parts, scored, scores, strict=True):
+    for part, ordinals, row in zip(group.parts, scored, scores, strict=True):
         reached = row >= bar
-        best.update(zip(part.pids[places[reached]].tolist(), row[reached].tolist(), strict=True))
+        best.update(zip(part.pids[ordinals[reached]].tolist(), row[reached].tolist(), strict=True))
     return best
 
 
-def _scores(part: Part[PlaidSegment], places: Places, query: PreparedQuery) -> NDArray[np.float64]:
-    if not len(places):
+def _scores(part: Part[PlaidSegment], ordinals: Ordinals, query: PreparedQuery) -> NDArray[np.float64]:
+    if not len(ordinals):
         return np.empty(0)
     try:
-        return query.scores(part.segment, places)
+        return query.scores(part.segment, ordinals)
     except IndexError as error:
         raise IndexFormatError(f"segment {part.segment.name} is damaged: {error}") from error
 
 
 def stored_scores(group: Group, query: Floats, device: str = "cpu") -> dict[int, float]:
     """Return the MaxSim of each passage of the group, by catalog number."""
-    return search_group(group, query, max(1, group.found), SearchOptions(exact=True), device)
+    return search_group(group, query, max(1, group.searchable), SearchOptions(exact=True), device)
 
 
 def _candidates(group: Group, k: int) -> int:
@@ -134,8 +134,8 @@ def _candidates(group: Group, k: int) -> int:
 
 def _probes(group: Group) -> int | None:
     """Return how many centroids to probe per query token; ``None`` to scan all tokens where they are few enough."""
-    if group.found_tokens <= _SCANNED_TOKENS:
+    if group.searchable_tokens <= _SCANNED_TOKENS:
         return None
     # A filter thins the lists out, so in proportion more of them are read.
-    probes = math.ceil(_PROBES * group.passages / group.found)
+    probes = math.ceil(_PROBES * group.passages / group.searchable)
     return probes if probes <= _MAX_PROBES else None

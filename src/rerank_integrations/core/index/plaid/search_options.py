@@ -9,7 +9,7 @@ from rerank_integrations.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How much of a compressed index a search looks at.
+    """Share of a compressed index that a search looks at.
 
     Parameters
     ----------

@@ -248,7 +248,7 @@ def _total(best: Any, tokens: Any) -> Any:
 # Inlined into the loop that calls it, it takes three times as long.
 @apart
 def nearly(stored: Any, query: Any, places: Any, slack: Any, out: Any) -> None:
-    """Compute the approximate MaxSim of passages: in bytes, over their tokens with promising centroids.
+    """Compute the approximate MaxSim of passages in 8-bit numbers, from their tokens with promising centroids alone.
 
     Parameters
     ----------
@@ -497,7 +497,7 @@ def part_table(group: Group) -> NDArray[np.uintp]:
 
 def _addresses(part: Part[PlaidSegment]) -> list[int]:
     segment = part.segment
-    row = [*segment_row(segment), part.places.ctypes.data, len(part.places)]
+    row = [*segment_row(segment), part.ordinals.ctypes.data, len(part.ordinals)]
     if segment.list_starts is None or segment.listed is None:
         return [*row, 0, 0, 0]
     return [*row, segment.list_starts.ctypes.data, segment.listed.ctypes.data, segment.listed.itemsize]

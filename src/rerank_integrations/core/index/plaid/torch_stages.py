@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 
 from rerank_integrations.core.index.plaid.centroid_kernels import mark_listed
 from rerank_integrations.core.index.storage.codecs import Codec
-from rerank_integrations.core.index.storage.segments import Group, Part, Places, PlaidSegment
+from rerank_integrations.core.index.storage.segments import Group, Ordinals, Part, PlaidSegment
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import score_of_best
 
@@ -71,29 +71,31 @@ class TorchQuery:
             # One row per centroid, as both stages look them up.
             self._scores = _product(self._codec.centroids, self._columns)
 
-    def approximate(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+    def approximate(self, segment: PlaidSegment, ordinals: Ordinals) -> NDArray[np.float64]:
         """Score passages by their centroids, with scores below 0 as 0; a passage without tokens scores 0."""
         # Bytes per token, and per passage: codes, their numbers, and what `embedding_bag` stores for each query token.
         costs = 32, 12 * self._count + 64
-        return self._in_blocks(segment, places, costs, self._by_centroids)
+        return self._in_blocks(segment, ordinals, costs, self._by_centroids)
 
-    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Places]:
+    def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Ordinals]:
         """Choose the passages whose MaxSim is worth computing: all the candidates, since it costs little here."""
-        considered = [part.places for part in group.parts]
+        considered = [part.ordinals for part in group.parts]
         if probes is not None:
             marked = self.probed(probes)
             listed = [_listed(part, marked) for part in group.parts]
             # Where the lists name too few, all passages are considered.
             considered = listed if sum(map(len, listed)) >= candidates else considered
-        scores = [self.approximate(part.segment, places) for part, places in zip(group.parts, considered, strict=True)]
+        scores = [
+            self.approximate(part.segment, ordinals) for part, ordinals in zip(group.parts, considered, strict=True)
+        ]
         bar = score_of_best(scores, candidates)
-        return [places[row >= bar] for places, row in zip(considered, scores, strict=True)]
+        return [ordinals[row >= bar] for ordinals, row in zip(considered, scores, strict=True)]
 
-    def scores(self, segment: PlaidSegment, places: Places) -> NDArray[np.float64]:
+    def scores(self, segment: PlaidSegment, ordinals: Ordinals) -> NDArray[np.float64]:
         """Return the MaxSim of the passages' decompressed vectors; without tokens it is minus one per query token."""
         residual_bytes = segment.residuals.shape[1]
         costs = 32 + 5 * residual_bytes + 4 * self._columns.shape[0] + 12 * self._count, 16 * self._count + 64
-        return self._in_blocks(segment, places, costs, self._decompressed)
+        return self._in_blocks(segment, ordinals, costs, self._decompressed)
 
     def probed(self, count: int) -> NDArray[np.uint8]:
         """Mark the `count` best centroids of each query token, uint8, *Shape:* (centroids,)."""
@@ -107,21 +109,21 @@ class TorchQuery:
     def _in_blocks(
         self,
         segment: PlaidSegment,
-        places: Places,
+        ordinals: Ordinals,
         costs: tuple[int, int],
         score: Callable[[_Uploaded, _Rows], torch.Tensor],
     ) -> NDArray[np.float64]:
-        out = np.zeros(len(places), dtype=np.float64)
-        if not len(places) or not self._count:
+        out = np.zeros(len(ordinals), dtype=np.float64)
+        if not len(ordinals) or not self._count:
             return out
-        lengths = segment.offsets[places + 1] - segment.offsets[places]
+        lengths = segment.offsets[ordinals + 1] - segment.offsets[ordinals]
         with _plain(self._device):
             uploaded = _SEGMENTS.get(segment, self._device)
             if uploaded.highest >= len(self._scores):
                 # Checked before the look-up: one out of range would end CUDA for the whole process.
                 raise IndexError(f"centroid {uploaded.highest} of {len(self._scores)} in segment {segment.name}")
             for block in _blocks(lengths * costs[0] + costs[1], self._block_bytes):
-                rows = _rows(segment, uploaded, places[block], int(lengths[block].sum()))
+                rows = _rows(segment, uploaded, ordinals[block], int(lengths[block].sum()))
                 out[block] = _numpy(score(uploaded, rows))
         return out
 
@@ -143,14 +145,14 @@ class TorchQuery:
         return best.sum(dim=1, dtype=torch.float64)
 
 
-def _listed(part: Part[PlaidSegment], chosen: NDArray[np.uint8]) -> Places:
+def _listed(part: Part[PlaidSegment], chosen: NDArray[np.uint8]) -> Ordinals:
     """Return the passages of a part that the lists of the chosen centroids name; all of a part without lists."""
     segment = part.segment
     if segment.list_starts is None or segment.listed is None:
-        return part.places
+        return part.ordinals
     marks = np.zeros(len(segment.offsets) - 1, dtype=np.uint8)
     mark_listed(chosen, segment.list_starts, segment.listed, marks)
-    listed: Places = part.places[marks[part.places] != 0]
+    listed: Ordinals = part.ordinals[marks[part.ordinals] != 0]
     return listed
 
 
@@ -271,15 +273,15 @@ def _maxima(table: torch.Tensor, rows: torch.Tensor, bounds: torch.Tensor) -> to
     return embedding_bag(rows, table, bounds, mode="max", include_last_offset=True)
 
 
-def _rows(segment: PlaidSegment, uploaded: _Uploaded, places: Places, total: int) -> _Rows:
+def _rows(segment: PlaidSegment, uploaded: _Uploaded, ordinals: Ordinals, total: int) -> _Rows:
     device = uploaded.offsets.device
-    numbers = torch.from_numpy(places.astype(np.int64)).to(device)
+    numbers = torch.from_numpy(ordinals.astype(np.int64)).to(device)
     starts = uploaded.offsets[numbers]
     lengths = uploaded.offsets[numbers + 1] - starts
-    bounds = torch.zeros(len(places) + 1, dtype=torch.int32, device=device)
+    bounds = torch.zeros(len(ordinals) + 1, dtype=torch.int32, device=device)
     bounds[1:] = lengths.cumsum(0)
-    if (np.diff(places) == 1).all():
-        first = int(segment.offsets[places[0]])
+    if (np.diff(ordinals) == 1).all():
+        first = int(segment.offsets[ordinals[0]])
         return _Rows(slice(first, first + total), bounds)
     shifts = torch.repeat_interleave(starts - bounds[:-1], lengths, output_size=total)
     return _Rows(shifts.add_(torch.arange(total, device=device)), bounds)

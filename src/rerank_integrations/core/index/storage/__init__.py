@@ -1,1 +1,1 @@
-"""What lies on disk: the catalog, folders of arrays, segments, codecs, and the rules they are checked by."""
+"""Files of an index: the catalog, folders of arrays, segments, codecs, and the rules by which they are checked."""

@@ -68,7 +68,7 @@ class PlaidSegment:
 Segment = FloatSegment | PlaidSegment
 
 S = TypeVar("S", FloatSegment, PlaidSegment)
-Places: TypeAlias = NDArray[np.int32]
+Ordinals: TypeAlias = NDArray[np.int32]
 
 DEAD = -1
 
@@ -81,7 +81,7 @@ class Part(Generic[S]):
     ----------
     pids
         The catalog number of each passage of the segment, `DEAD` for replaced and deleted ones; int64.
-    places
+    ordinals
         The ordinals of the passages that may be returned, rising; int32.
     tokens
         How many tokens these have.
@@ -89,7 +89,7 @@ class Part(Generic[S]):
 
     segment: S
     pids: NDArray[np.int64]
-    places: Places
+    ordinals: Ordinals
     tokens: int
 
 
@@ -101,12 +101,12 @@ class Group:
     parts: tuple[Part[PlaidSegment], ...]
 
     @cached_property
-    def found(self) -> int:
+    def searchable(self) -> int:
         """Count the passages that a search may return."""
-        return sum(len(part.places) for part in self.parts)
+        return sum(len(part.ordinals) for part in self.parts)
 
     @cached_property
-    def found_tokens(self) -> int:
+    def searchable_tokens(self) -> int:
         """Count the tokens of the passages that a search may return."""
         return sum(part.tokens for part in self.parts)
 

@@ -63,17 +63,17 @@ class LoadOptions:
 
     @property
     def is_starter(self) -> bool:
-        """Whether this names the model of the package; a folder of that name is ``./starter``."""
+        """True if this names the model of the package; a folder of that name is ``./starter``."""
         return self.name_or_path == STARTER
 
     @property
     def is_graph(self) -> bool:
-        """Whether the encoder runs as a graph on the CPU instead of in torch."""
+        """True if the encoder runs as a graph on the CPU instead of in torch."""
         return self.backend != "torch"
 
     @property
     def is_local(self) -> bool:
-        """Whether all files are certainly on this machine."""
+        """True if all files are certainly on this machine."""
         return self.is_starter or Path(self.name_or_path).is_dir()
 
     def resolved_device(self) -> str:

@@ -51,7 +51,7 @@ class GraphSession(ABC):
     filename: ClassVar[str]
     """The name of the file from `write`; there may be others beside it."""
     has_precisions: ClassVar[bool]
-    """Whether a graph with weights of any format can also be computed in float32."""
+    """True if a graph with weights of any format can also be computed in float32."""
 
     inputs: tuple[str, ...]
     """The names of the inputs, each int64, *Shape:* (texts, tokens)."""
