@@ -15,7 +15,14 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError, Passage
-from rerank_integrations.langchain import ColBERTRerank, ColBERTRetriever, CrossEncoderRerank, RerankingRetriever
+from rerank_integrations.core.structure import with_structure
+from rerank_integrations.langchain import (
+    ColBERTRerank,
+    ColBERTRetriever,
+    ColBERTVectorStore,
+    CrossEncoderRerank,
+    RerankingRetriever,
+)
 
 QUERY = QUERIES[0]
 
@@ -209,3 +216,13 @@ def test_a_retriever_whose_model_is_a_relative_path_loads_in_another_working_dir
     monkeypatch.chdir(tmp_path)
     back = load(json.loads(written), allowed_objects=[ColBERTRetriever], valid_namespaces=["rerank_integrations"])
     assert back.invoke(QUERY) == expected
+
+
+def test_what_a_node_of_another_framework_stores_is_not_shown(colbert: ColBERTModel) -> None:
+    metadata = with_structure({"page": 3}, {"relationships": {}}, "a")
+    with ColBERTIndex.create(None, colbert) as index:
+        index.upsert([Passage("a", "Mars is red.", metadata)])
+        (document,) = ColBERTRetriever(index=index).invoke("Mars")
+        (stored,) = ColBERTVectorStore(index).get_by_ids(["a"])
+    assert set(document.metadata) == {"page", "relevance_score", "relevance_rank"}
+    assert stored.metadata == {"page": 3}

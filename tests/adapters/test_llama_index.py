@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import pytest
 from corpus import QUERIES
+from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.llms import MockLLM
-from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.schema import Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
@@ -39,10 +40,35 @@ def test_a_node_is_the_passage(index: ColBERTIndex) -> None:
     ]
 
 
-def test_a_query_bundle_is_searched_by_its_string(index: ColBERTIndex) -> None:
-    bundle = QueryBundle(QUERY, custom_embedding_strs=["something else"])
-    retriever = ColBERTRetriever(index)
-    assert [item.node_id for item in retriever.retrieve(bundle)] == [item.node_id for item in retriever.retrieve(QUERY)]
+def test_a_query_bundle_is_searched_by_its_texts(index: ColBERTIndex) -> None:
+    retriever = ColBERTRetriever(index, similarity_top_k=5)
+
+    def found(query: QueryBundle | str) -> list[tuple[str, float]]:
+        return [(item.node_id, pytest.approx(item.score, abs=1e-3)) for item in retriever.retrieve(query)]
+
+    assert found(QueryBundle(QUERY, custom_embedding_strs=[QUERIES[1]])) == found(QUERIES[1]) != found(QUERY)
+    assert found(QueryBundle(QUERY, custom_embedding_strs=[" ", QUERY])) == found(QUERY)
+    assert found(QueryBundle(QUERY, custom_embedding_strs=[])) == []
+    with pytest.raises(InvalidInputError, match="custom_embedding_str number 0 is of type int"):
+        found(QueryBundle(QUERY, custom_embedding_strs=[3]))  # type: ignore[list-item]
+    scores: dict[str, float] = {}
+    for query in QUERIES[:2]:
+        for hit in index.search(query, 48):
+            scores[hit.id] = scores.get(hit.id, 0.0) + hit.score / 2
+    best = sorted(scores.items(), key=lambda item: -item[1])[:5]
+    assert found(QueryBundle(QUERY, custom_embedding_strs=QUERIES[:2])) == best
+
+
+async def test_a_hypothetical_document_decides(index: ColBERTIndex) -> None:
+    retriever = ColBERTRetriever(index, similarity_top_k=3)
+    engine = TransformQueryEngine(
+        RetrieverQueryEngine.from_args(retriever, llm=MockLLM()),
+        HyDEQueryTransform(llm=MockLLM(), include_original=False),
+    )
+    (written,) = HyDEQueryTransform(llm=MockLLM(), include_original=False).run(QUERY).embedding_strs
+    expected = [item.node_id for item in retriever.retrieve(written)]
+    for response in (engine.query(QUERY), await engine.aquery(QUERY)):
+        assert [item.node_id for item in response.source_nodes] == expected
 
 
 def test_a_stored_ref_doc_id_becomes_the_source_and_stays_out_of_texts(colbert: ColBERTModel) -> None:

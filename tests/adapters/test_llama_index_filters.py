@@ -50,6 +50,12 @@ SCALAR = [
 LISTS = [
     ("tags", OP.CONTAINS, "red"),
     ("tags", OP.CONTAINS, "none"),
+    ("tags", OP.CONTAINS, "re"),
+    ("city", OP.CONTAINS, "ar"),
+    ("city", OP.CONTAINS, "AR"),
+    ("city", OP.CONTAINS, ""),
+    ("city", OP.ANY, ["om", "ach"]),
+    ("city", OP.ALL, ["a", "ch"]),
     ("tags", OP.ANY, ["red", "green"]),
     ("tags", OP.ANY, ["none"]),
     ("tags", OP.ALL, ["red", "blue"]),

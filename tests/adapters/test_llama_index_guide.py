@@ -50,3 +50,18 @@ def test_async_and_saving(guide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ids(guide["engine"].query(question).source_nodes) for question in guide["questions"]
     ]
     assert guide["again"].to_json() == guide["text"]
+
+
+def test_the_vector_store_and_ingestion(guide: Any) -> None:
+    assert [item.text for item in guide["in_the_store"]] == ["gzip reads and writes one compressed file."]
+    assert sorted(item.text for item in guide["prices"]) == [
+        "The price is 20 euros.",
+        "gzip reads and writes one compressed file.",
+    ]
+    assert sorted(ids(guide["by_hyde"].source_nodes)) == ["tar", "zip"]
+
+
+def test_the_managed_index(guide: Any) -> None:
+    assert guide["changed"] == [True]
+    assert guide["stored_documents"] == ["csv", "tar"]
+    assert [item.node.ref_doc_id for item in guide["answer"].source_nodes] == ["csv"]

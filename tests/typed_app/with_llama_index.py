@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llama_index.core import Document
 from llama_index.core.llms import MockLLM
+from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.storage.docstore.types import RefDocInfo
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from typing_extensions import assert_type
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Explanation, Passage
-from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
+from rerank_integrations.llama_index import (
+    CascadeRerank,
+    ColBERTManagedIndex,
+    ColBERTRerank,
+    ColBERTRetriever,
+    ColBERTVectorStore,
+    CrossEncoderRerank,
+    node_to_passage,
+)
 
 LIBRARY = [
     Passage("zipfile", "ZipFile.read returns one member without extracting the archive.", {"topic": "files"}),
@@ -34,9 +45,31 @@ def rerank(nodes: list[NodeWithScore], index: ColBERTIndex) -> list[NodeWithScor
     return cascade.postprocess_nodes(nodes, query_bundle=QueryBundle(QUESTION))
 
 
+def store_nodes(index: ColBERTIndex) -> None:
+    node = TextNode(id_="tarfile", text="tarfile unpacks an archive.")
+    assert_type(node_to_passage(node), Passage)
+    store = ColBERTVectorStore(index)
+    assert_type(store.add([node]), list[str])
+    assert_type(store.get_nodes(["tarfile"]), list[BaseNode])
+    assert store.query(VectorStoreQuery(query_str=QUESTION, node_ids=["tarfile"])).ids == ["tarfile"]
+    store.delete_nodes(["tarfile"])
+
+
+def keep_documents(folder: Path) -> None:
+    document = Document(doc_id="gzip", text="gzip reads one compressed file.")
+    splitter = TokenTextSplitter(chunk_size=64, chunk_overlap=0)
+    managed = ColBERTManagedIndex.from_documents([document], "starter", folder / "documents", [splitter])
+    assert_type(managed, ColBERTManagedIndex)
+    assert_type(managed.refresh_ref_docs([document]), list[bool])
+    assert_type(managed.ref_doc_info, dict[str, RefDocInfo])
+    assert_type(managed.as_retriever(similarity_top_k=1), ColBERTRetriever)
+    managed.index.close()
+
+
 def main(folder: Path) -> None:
     with ColBERTIndex.create(folder / "index", ColBERTModel("starter")) as index:
         index.upsert(LIBRARY)
+        store_nodes(index)
         about_files = MetadataFilters(filters=[MetadataFilter(key="topic", value="files")])
         retriever = ColBERTRetriever(index, similarity_top_k=3, filters=about_files)
         nodes = retriever.retrieve(QUESTION)
@@ -46,3 +79,4 @@ def main(folder: Path) -> None:
         by_name = ColBERTRerank("starter", top_n=2, device="cpu")
         engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM(), node_postprocessors=[by_name])
         assert "ZipFile.read" in str(engine.query(QUESTION))
+    keep_documents(folder)

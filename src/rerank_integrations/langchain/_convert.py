@@ -12,6 +12,7 @@ from langchain_core.documents import Document
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.reranking.metadata import retrieval_score, with_fields, with_ranking
+from rerank_integrations.core.structure import without_structure
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
 
@@ -83,7 +84,7 @@ class PairScorer:
 
 def hit_to_document(hit: Hit) -> Document:
     """Return a document with the passage's id, text and metadata, and the hit's score and rank."""
-    metadata = with_fields(hit.metadata, relevance_score=hit.score, relevance_rank=hit.rank)
+    metadata = with_fields(without_structure(hit.metadata), relevance_score=hit.score, relevance_rank=hit.rank)
     return Document(id=hit.id, page_content=hit.text, metadata=metadata)
 
 

@@ -19,6 +19,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.reranking.relevance import search_diverse, search_with_relevance
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
+from rerank_integrations.core.structure import without_structure
 from rerank_integrations.core.types import Hit, Metadata, Passage, Where
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._convert import as_list, require_documents
@@ -337,7 +338,7 @@ def _batches(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
 
 
 def _document(passage: Passage | Hit) -> Document:
-    return Document(id=passage.id, page_content=passage.text, metadata=dict(passage.metadata))
+    return Document(id=passage.id, page_content=passage.text, metadata=without_structure(passage.metadata))
 
 
 def _no_single_vector(method: str, instead: str) -> NotImplementedError:

@@ -9,7 +9,18 @@ except ModuleNotFoundError as _error:
         raise
     raise MissingExtraError("llama-index", "rerank_integrations.llama_index") from _error
 
+from rerank_integrations.llama_index._nodes import node_to_passage
+from rerank_integrations.llama_index.managed_index import ColBERTManagedIndex
 from rerank_integrations.llama_index.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
+from rerank_integrations.llama_index.vector_store import ColBERTVectorStore
 
-__all__ = ["CascadeRerank", "ColBERTRerank", "ColBERTRetriever", "CrossEncoderRerank"]
+__all__ = [
+    "CascadeRerank",
+    "ColBERTManagedIndex",
+    "ColBERTRerank",
+    "ColBERTRetriever",
+    "ColBERTVectorStore",
+    "CrossEncoderRerank",
+    "node_to_passage",
+]

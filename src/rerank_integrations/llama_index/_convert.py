@@ -5,41 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from llama_index.core.schema import (
-    BaseNode,
-    MetadataMode,
-    NodeRelationship,
-    NodeWithScore,
-    RelatedNodeInfo,
-    RelatedNodeType,
-    TextNode,
-)
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from rerank_integrations.core.reranking import Candidate, Ranked
 from rerank_integrations.core.reranking.metadata import is_reranking_key, ranking_note, with_ranking, without_ranking
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
-
-_SOURCE_KEY = "ref_doc_id"
+from rerank_integrations.llama_index._nodes import passage_to_node
 
 
 def hit_to_node(hit: Hit) -> NodeWithScore:
-    """Return a text node with the passage's id, text and metadata; ``ref_doc_id`` becomes its source."""
-    source = hit.metadata.get(_SOURCE_KEY)
-    relationships: dict[NodeRelationship, RelatedNodeType] = (
-        {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=source)} if isinstance(source, str) else {}
-    )
-    # An opaque id is useless to a language model.
-    hidden = [_SOURCE_KEY] if relationships else []
-    node = TextNode(
-        id_=hit.id,
-        text=hit.text,
-        metadata=dict(hit.metadata),
-        relationships=relationships,
-        excluded_embed_metadata_keys=hidden,
-        excluded_llm_metadata_keys=list(hidden),
-    )
-    return NodeWithScore(node=node, score=hit.score)
+    """Return the passage's node with the hit's score."""
+    return NodeWithScore(node=passage_to_node(hit), score=hit.score)
 
 
 def ranked_node(retrieved: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:

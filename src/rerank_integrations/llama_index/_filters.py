@@ -22,10 +22,10 @@ _OPERATORS = {
     FilterOperator.LTE: "$lte",
     FilterOperator.IN: "$in",
     FilterOperator.NIN: "$nin",
-    # On a list field the core's conditions are true if they are true for one item.
-    FilterOperator.CONTAINS: "$eq",
-    FilterOperator.ANY: "$in",
+    FilterOperator.CONTAINS: "$contains",
 }
+# Operators that contain several values.
+_OF_SEVERAL = {FilterOperator.ANY: "$or", FilterOperator.ALL: "$and"}
 
 
 def filters_to_where(filters: MetadataFilters | None) -> dict[str, object] | None:
@@ -58,12 +58,14 @@ def _part(part: MetadataFilter | MetadataFilters) -> dict[str, object]:
             f"the filter {operator.value!r} on {key!r} has the value None; "
             f"expected a value, or the operator {FilterOperator.IS_EMPTY.value!r}"
         )
-    if operator is FilterOperator.ALL:
+    if operator in _OF_SEVERAL:
         if not isinstance(value, list) or not value:
-            raise InvalidInputError(f"the filter 'all' on {key!r} has the value {value!r}; expected a list of values")
-        return {"$and": [{key: {"$eq": item}} for item in value]}
+            raise InvalidInputError(
+                f"the filter {operator.value!r} on {key!r} has the value {value!r}; expected a list of values"
+            )
+        return {_OF_SEVERAL[operator]: [{key: {"$contains": item}} for item in value]}
     if operator not in _OPERATORS:
-        known = ", ".join(repr(known.value) for known in (*_OPERATORS, FilterOperator.ALL, FilterOperator.IS_EMPTY))
+        known = ", ".join(repr(known.value) for known in (*_OPERATORS, *_OF_SEVERAL, FilterOperator.IS_EMPTY))
         raise InvalidInputError(
             f"the filter operator {operator.value!r} on {key!r} is not supported; expected one of {known}"
         )

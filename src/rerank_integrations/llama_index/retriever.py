@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
+from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
@@ -17,7 +22,12 @@ from rerank_integrations.llama_index._filters import filters_to_where
 
 
 class ColBERTRetriever(BaseRetriever):
-    """Retrieve the passages of a `ColBERTIndex` as text nodes, with the passages' ids and metadata.
+    """Retrieve the passages of a `ColBERTIndex` as nodes.
+
+    Nodes that `node_to_passage` stored come back whole, other passages as text nodes with their ids and metadata.
+
+    A query that has ``custom_embedding_strs``, as ``HyDEQueryTransform`` gives them, is searched by these texts; the
+    score is their mean.
 
     Parameters
     ----------
@@ -53,8 +63,22 @@ class ColBERTRetriever(BaseRetriever):
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self.index.search(query_bundle.query_str, self.similarity_top_k, where=filters_to_where(self.filters))
+        where = filters_to_where(self.filters)
+        texts = query_bundle.custom_embedding_strs
+        if texts is not None:
+            return self._retrieve_by_texts(texts, where)
+        hits = self.index.search(query_bundle.query_str, self.similarity_top_k, where=where)
         return [hit_to_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await run_blocking(self._retrieve, query_bundle)
+
+    def _retrieve_by_texts(self, texts: Sequence[str], where: Mapping[str, object] | None) -> list[NodeWithScore]:
+        """Return the best nodes by their mean score over several texts."""
+        require_texts(texts, "custom_embedding_str")
+        vectors = [self.index.encode_query(text) for text in texts if text.strip()]
+        if not vectors:
+            return []
+        # MaxSim is a sum over query tokens, so the tokens of all texts together give the sum over the texts.
+        hits = self.index.search_encoded(np.concatenate(vectors), self.similarity_top_k, where=where)
+        return [hit_to_node(replace(hit, score=hit.score / len(vectors))) for hit in hits]

@@ -345,7 +345,7 @@ class ColBERTIndex:
             How many passages to return, at least 0.
         where
             A Mongo-style filter on metadata, applied before anything is scored: ``{"year": {"$gte": 2023}}``; with
-            ``$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not``.
+            ``$eq $ne $gt $gte $lt $lte $in $nin $contains $exists $and $or $not``.
         ids
             Search only these passages; unknown ids are ignored.
         exact

@@ -90,14 +90,15 @@ class Reader:
         def run(transaction: ReadTransaction, snapshot: Snapshot) -> dict[str, Floats]:
             selection = _selection(transaction, snapshot, select)
             by_pid = {
-                int(part.pids[place]): part.segment.vectors(int(place))
+                int(part.pids[ordinal]): part.segment.vectors(int(ordinal))
                 for part in selection.floats
-                for place in part.places
+                for ordinal in part.ordinals
             }
             for group in selection.groups:
                 for compressed in group.parts:
-                    for place in compressed.places:
-                        by_pid[int(compressed.pids[place])] = group.codec.decode(compressed.segment.passage(int(place)))
+                    for ordinal in compressed.ordinals:
+                        codes = compressed.segment.passage(int(ordinal))
+                        by_pid[int(compressed.pids[ordinal])] = group.codec.decode(codes)
             named = transaction.ids_numbered(list(by_pid))
             return {named[pid]: vectors for pid, vectors in by_pid.items()}
 

@@ -57,6 +57,9 @@ def _condition(stored: list[Any], name: str, wanted: Any) -> bool:
         return not _condition(stored, "$eq", wanted)
     if name == "$nin":
         return not _condition(stored, "$in", wanted)
+    if name == "$contains":
+        has_part = [isinstance(value, str) and isinstance(wanted, str) and wanted in value for value in stored]
+        return any(has_part) or _condition(stored, "$eq", wanted)
     if name == "$in":
         return any(_condition(stored, "$eq", value) for value in wanted)
     items = [item for value in stored or [MISSING] for item in (value if isinstance(value, list) else [value])]
@@ -93,6 +96,7 @@ PLAIN_CONDITIONS = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne"]), SCALARS),
     st.tuples(st.sampled_from(list(COMPARISONS)), ORDERED),
     st.tuples(st.sampled_from(["$in", "$nin"]), MEMBERS),
+    st.tuples(st.just("$contains"), SCALARS.filter(lambda value: value is not None)),
     st.tuples(st.just("$exists"), st.booleans()),
 )
 CONDITIONS = st.lists(PLAIN_CONDITIONS, min_size=1, max_size=2).map(dict)
@@ -209,6 +213,10 @@ def test_each_operator_by_hand(index: ColBERTIndex, where: dict[str, Any], ids: 
         ({"year": {"$nin": {"a": 1}}}, r"\$nin"),
         ({"year": {"$in": [[1]]}}, "year"),
         ({"year": {"$in": [math.nan]}}, "year"),
+        ({"year": {"$contains": None}}, r"\$contains"),
+        ({"year": {"$contains": ["a"]}}, r"\$contains"),
+        ({"year": {"$contains": {"a": 1}}}, "year"),
+        ({"year": {"$contains": "x\0"}}, "NUL"),
         ({"year": {"$exists": 1}}, r"\$exists"),
         ({"year": {"$gt": None}}, r"\$gt"),
         ({"year": {"$gt": True}}, r"\$gt"),

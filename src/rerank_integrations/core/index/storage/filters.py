@@ -19,7 +19,7 @@ _EXPECTED = "expected a string, a finite number (whole ones below 2**63), a bool
 # as nested keys, or as one key.
 _MAX_MIXED_DOTS = 5
 _BY_ID = "id IN (SELECT value FROM json_each(?))"
-_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$not")
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$contains", "$exists", "$not")
 
 
 def compile_selection(where: Mapping[str, object] | None, ids: Sequence[str] | None) -> Sql | None:
@@ -60,7 +60,7 @@ def compile_filter(where: object) -> Sql:
 
     The meaning is MongoDB's: ``$ne`` and ``$nin`` also hold where the field is absent; a condition on a list holds
     if it holds for one of its items; values of different types are never equal and never ordered; ``$eq`` with ``[]``
-    is the empty list. ``{}`` matches all.
+    is the empty list. ``$contains`` is not MongoDB's: a string has that part, or a list that item. ``{}`` matches all.
 
     ``a.b`` is the field ``b`` inside ``a`` (lists are not searched), and a field whose own name is ``a.b``. Where a
     passage has several fields that a name with dots may mean, a condition holds if it holds for one of them.
@@ -109,6 +109,7 @@ def _condition(field: str, operator: str, value: object) -> Sql:
         "$ne": lambda: _negated(_equal(field, value)),
         "$in": lambda: _member(field, operator, value),
         "$nin": lambda: _negated(_member(field, operator, value)),
+        "$contains": lambda: _contains(field, value),
         "$exists": lambda: _exists(field, value),
         "$not": lambda: _negated(_not_operand(field, value)),
     }
@@ -151,6 +152,18 @@ def _member(field: str, operator: str, values: object) -> Sql:
         # One parameter whatever the length: SQLite limits their number.
         condition = f"item.type IN {types} AND item.value IN (SELECT value FROM json_each(?))"
         clauses.append(_some(field, condition, [json.dumps(alike)]))
+    return _join(clauses, "OR", "0")
+
+
+def _contains(field: str, value: object) -> Sql:
+    if value is None or isinstance(value, list | tuple):
+        raise InvalidInputError(
+            f"$contains on {field!r} has the value {value!r}; expected a string, a number or a bool"
+        )
+    clauses = [_equal(field, value)]
+    if isinstance(value, str):
+        has_part = "COALESCE(json_type(metadata, ?) = 'text' AND instr(json_extract(metadata, ?), ?) > 0, 0)"
+        clauses += [(has_part, [path, path, str.__str__(value)]) for path in _paths(field)]
     return _join(clauses, "OR", "0")
 
 

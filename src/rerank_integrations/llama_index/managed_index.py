@@ -1,0 +1,235 @@
+"""A LlamaIndex index over a `ColBERTIndex`: documents are inserted, updated, refreshed and deleted."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.chat_engine import (
+    CondensePlusContextChatEngine,
+    CondenseQuestionChatEngine,
+    ContextChatEngine,
+    SimpleChatEngine,
+)
+from llama_index.core.data_structs.data_structs import IndexDict
+from llama_index.core.indices.managed.base import BaseManagedIndex
+from llama_index.core.ingestion import run_transformations
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import BaseNode, Document, TransformComponent
+from llama_index.core.storage import StorageContext
+from llama_index.core.storage.docstore.types import RefDocInfo
+from llama_index.core.vector_stores.types import MetadataFilters
+
+from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
+from rerank_integrations.llama_index._nodes import passage_to_node, source_filter
+from rerank_integrations.llama_index.retriever import ColBERTRetriever
+from rerank_integrations.llama_index.vector_store import ColBERTVectorStore, refuse_arguments
+
+
+class ColBERTManagedIndex(BaseManagedIndex):
+    """Keep documents in a `ColBERTIndex` for their whole life.
+
+    The nodes of a document know its id and its hash, and the index stores them, so that `refresh_ref_docs` needs no
+    document store and works in a new process. Every change is on disk when the call returns. To load an index,
+    construct this class over ``ColBERTIndex.open(path)``.
+
+    Parameters
+    ----------
+    index
+        An open index; or a path, or a mapping of ``path`` and ``model``, which is opened read-only.
+    transformations
+        What makes nodes of a document; by default LlamaIndex's ``Settings.transformations``, a splitter of sentences.
+    callback_manager, show_progress
+        LlamaIndex's own.
+
+    Raises
+    ------
+    InvalidInputError
+        If `index` is of a wrong kind.
+    """
+
+    index_struct_cls = IndexDict
+
+    def __init__(
+        self,
+        index: IndexLike,
+        *,
+        transformations: list[TransformComponent] | None = None,
+        callback_manager: CallbackManager | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        self._store = ColBERTVectorStore(index)
+        super().__init__(
+            index_struct=IndexDict(),
+            storage_context=StorageContext.from_defaults(vector_store=self._store),
+            transformations=transformations,
+            callback_manager=callback_manager,
+            show_progress=show_progress,
+        )
+
+    @classmethod
+    def from_documents(  # type: ignore[override]
+        cls,
+        documents: Sequence[Document],
+        model: ColBERTLike,
+        path: str | os.PathLike[str] | None = None,
+        transformations: list[TransformComponent] | None = None,
+        *,
+        callback_manager: CallbackManager | None = None,
+        show_progress: bool = False,
+    ) -> ColBERTManagedIndex:
+        """Open or create the index at `path`, and refresh it with `documents`.
+
+        Parameters
+        ----------
+        documents
+            Those that are stored unchanged are not encoded again, and other stored documents stay.
+        model
+            A name, a path, a mapping of `ColBERTModel`'s arguments, or a model.
+        path
+            A folder; ``None`` for a temporary index, which goes when it is closed.
+        transformations, callback_manager, show_progress
+            As for the class.
+        """
+        encoder = load_colbert(model)
+        index = ColBERTIndex.create(None, encoder) if path is None else ColBERTIndex.open_or_create(path, encoder)
+        managed = cls(
+            index, transformations=transformations, callback_manager=callback_manager, show_progress=show_progress
+        )
+        managed.refresh_ref_docs(documents)
+        return managed
+
+    @property
+    def index(self) -> ColBERTIndex:
+        """The index that stores the nodes."""
+        return self._store.index
+
+    @property
+    def ref_doc_info(self) -> dict[str, RefDocInfo]:
+        """The ids of the stored nodes and the metadata of each source document, by its id."""
+        documents: dict[str, RefDocInfo] = {}
+        for node in self._store.get_nodes():
+            source = node.source_node
+            info = documents.setdefault(
+                node.node_id if source is None else source.node_id,
+                RefDocInfo(metadata=dict(node.metadata if source is None else source.metadata)),
+            )
+            info.node_ids.append(node.node_id)
+        return documents
+
+    def insert(self, document: Document, **insert_kwargs: Any) -> None:
+        """Make nodes of `document` and store them; nodes that it has already are replaced, as by `update_ref_doc`."""
+        refuse_arguments("insert", insert_kwargs)
+        with self._callback_manager.as_trace("insert"):
+            self._replace(document)
+
+    def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+        """Replace the nodes of `document`. The old ones are deleted once the new ones are stored."""
+        refuse_arguments("update_ref_doc", update_kwargs)
+        with self._callback_manager.as_trace("update_ref_doc"):
+            self._replace(document)
+
+    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """Insert or replace the documents that are new or have changed; return for each whether it was."""
+        refuse_arguments("refresh_ref_docs", update_kwargs)
+        with self._callback_manager.as_trace("refresh_ref_docs"):
+            refreshed = []
+            for document in documents:
+                changed = self._stored_hash(document.id_) != document.hash
+                if changed:
+                    self._replace(document)
+                refreshed.append(changed)
+            return refreshed
+
+    def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """Delete the nodes of a document; there is no document store for `delete_from_docstore` to change."""
+        self._store.delete(ref_doc_id, **delete_kwargs)
+
+    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+        """Store nodes; those of the same id are replaced."""
+        self._insert(nodes, **insert_kwargs)
+
+    def delete_nodes(self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """Delete nodes by their ids."""
+        self._store.delete_nodes(node_ids, **delete_kwargs)
+
+    async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
+        """Do what `insert` does, on a thread."""
+        await run_blocking(self.insert, document, **insert_kwargs)
+
+    async def aupdate_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+        """Do what `update_ref_doc` does, on a thread."""
+        await run_blocking(self.update_ref_doc, document, **update_kwargs)
+
+    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """Do what `refresh_ref_docs` does, on a thread."""
+        return await run_blocking(self.refresh_ref_docs, documents, **update_kwargs)
+
+    async def adelete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+        """Do what `delete_ref_doc` does, on a thread."""
+        await run_blocking(self.delete_ref_doc, ref_doc_id, delete_from_docstore, **delete_kwargs)
+
+    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+        """Do what `insert_nodes` does, on a thread."""
+        await run_blocking(self.insert_nodes, nodes, **insert_kwargs)
+
+    async def adelete_nodes(
+        self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Do what `delete_nodes` does, on a thread."""
+        await run_blocking(self.delete_nodes, node_ids, delete_from_docstore, **delete_kwargs)
+
+    def as_retriever(
+        self,
+        similarity_top_k: int = 10,
+        filters: MetadataFilters | None = None,
+        callback_manager: CallbackManager | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Return a `ColBERTRetriever` over the index.
+
+        LlamaIndex passes the arguments of a query or chat engine here too; they are left to the engine.
+
+        Raises
+        ------
+        InvalidInputError
+            For an argument that neither the retriever nor an engine has.
+        """
+        refuse_arguments("as_retriever", kwargs.keys() - _engine_arguments())
+        return ColBERTRetriever(self.index, similarity_top_k, filters, callback_manager or self._callback_manager)
+
+    def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+        self._store.add(nodes, **insert_kwargs)
+
+    def _delete_node(self, node_id: str, **delete_kwargs: Any) -> None:
+        self._store.delete_nodes([node_id], **delete_kwargs)
+
+    def _replace(self, document: Document) -> None:
+        nodes = run_transformations([document], self._transformations, show_progress=self._show_progress)
+        stored = set(self.index.ids(where=source_filter([document.id_])))
+        self._store.delete_nodes(sorted(stored - set(self._store.add(nodes))))
+
+    def _stored_hash(self, ref_doc_id: str) -> str | None:
+        """Return the hash that a document had when its nodes were made."""
+        passages = self.index.get(where=source_filter([ref_doc_id]), limit=1)
+        if not passages:
+            return None
+        node = passage_to_node(passages[0])
+        return node.hash if node.source_node is None else node.source_node.hash
+
+
+def _engine_arguments() -> set[str]:
+    """Return the names of the arguments that LlamaIndex's query and chat engines take."""
+    builders = (
+        RetrieverQueryEngine.from_args,
+        CondensePlusContextChatEngine.from_defaults,
+        CondenseQuestionChatEngine.from_defaults,
+        ContextChatEngine.from_defaults,
+        SimpleChatEngine.from_defaults,
+    )
+    return {name for builder in builders for name in inspect.signature(builder).parameters} - {"kwargs"}

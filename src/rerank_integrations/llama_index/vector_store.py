@@ -1,0 +1,209 @@
+"""A LlamaIndex vector store over a `ColBERTIndex`, which encodes nodes and queries by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from llama_index.core.bridge.pydantic import Field, field_serializer
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+
+from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.index.colbert_index import as_index
+from rerank_integrations.core.reranking.specs import IndexLike, index_spec
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.llama_index._filters import filters_to_where
+from rerank_integrations.llama_index._nodes import node_to_passage, passage_to_node, source_filter
+from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE
+
+# What a query of LlamaIndex may ask of other stores.
+_OTHER_STORES = ("alpha", "mmr_threshold", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
+
+
+class ColBERTVectorStore(BasePydanticVectorStore):
+    """Store nodes in a `ColBERTIndex` and search it, wherever LlamaIndex takes a vector store.
+
+    The store encodes texts and queries with the index's model, and neither reads nor keeps embeddings of nodes. It
+    takes part in ``VectorStoreIndex``, ``StorageContext`` and ``IngestionPipeline``, which want an embedding model all
+    the same: ``MockEmbedding(embed_dim=1)`` costs nothing. A pipeline hands over only nodes that have an embedding.
+
+    A node that is added replaces the one with the same id, and comes back whole, as `node_to_passage` says. Every
+    change is on disk when the call returns, so that there is nothing to persist.
+
+    Parameters
+    ----------
+    index
+        An open index; or a path, or a mapping of ``path`` and ``model``, which is opened read-only.
+
+    Raises
+    ------
+    InvalidInputError
+        If `index` is of a wrong kind.
+    """
+
+    stores_text: bool = Field(default=True, frozen=True, description="Texts are stored with their vectors.")
+    is_embedding_query: bool = Field(default=False, frozen=True, description="The store encodes queries by itself.")
+    index: Annotated[ColBERTIndex, CHECKED_BEFORE] = Field(frozen=True, description="The index; written as its path.")
+
+    def __init__(self, index: IndexLike, **fields: object) -> None:
+        # What to_dict writes beside the index.
+        refuse_arguments("ColBERTVectorStore", fields.keys() - {"stores_text", "is_embedding_query", "class_name"})
+        super().__init__(index=as_index(index))  # type: ignore[call-arg]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which LlamaIndex serialises this class."""
+        return "ColBERTVectorStore"
+
+    @field_serializer("index")
+    def _serialize_index(self, index: ColBERTIndex) -> str | None:
+        return index_spec(index)
+
+    @property
+    def client(self) -> ColBERTIndex:
+        """The index."""
+        return self.index
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Encode and store `nodes`; return their ids.
+
+        Raises
+        ------
+        InvalidInputError
+            For a node that cannot be stored, or an argument that is not known.
+        IndexReadOnlyError, IndexWriteError
+            If the index is not open for writing, or the disk is full.
+        """
+        refuse_arguments("add", kwargs)
+        passages = [node_to_passage(node) for node in nodes]
+        self.index.upsert(passages)
+        return [passage.id for passage in passages]
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Do what `add` does, on a thread."""
+        return await run_blocking(self.add, nodes, **kwargs)
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete the nodes of a source document; a node without a source is its own document."""
+        refuse_arguments("delete", delete_kwargs)
+        self.index.delete(where=source_filter([ref_doc_id]))
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Do what `delete` does, on a thread."""
+        await run_blocking(self.delete, ref_doc_id, **delete_kwargs)
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Delete the nodes with these ids, of those that match the filters.
+
+        Raises
+        ------
+        InvalidInputError
+            Without ids and filters, and for a filter that has no exact translation.
+        """
+        refuse_arguments("delete_nodes", delete_kwargs)
+        where = filters_to_where(filters)
+        if node_ids is None and where is None:
+            raise InvalidInputError("delete_nodes has neither node_ids nor filters; clear() deletes every node")
+        if node_ids is None:
+            self.index.delete(where=where)
+        else:
+            self.index.delete(self._matching(node_ids, where))
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Do what `delete_nodes` does, on a thread."""
+        await run_blocking(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Return the nodes with these ids, in their order, of those that match the filters; every node without both."""
+        where = filters_to_where(filters)
+        if node_ids is None:
+            passages = self.index.get(where=where or {})
+        else:
+            passages = self.index.get(self._matching(node_ids, where))
+        return [passage_to_node(passage) for passage in passages]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Do what `get_nodes` does, on a thread."""
+        return await run_blocking(self.get_nodes, node_ids, filters)
+
+    def clear(self) -> None:
+        """Delete every node."""
+        self.index.delete(where={})
+
+    async def aclear(self) -> None:
+        """Do what `clear` does, on a thread."""
+        await run_blocking(self.clear)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Search for ``query.query_str`` among the nodes that the query allows.
+
+        Raises
+        ------
+        InvalidInputError
+            For a query without a text, another mode than ``DEFAULT``, and what only other stores have.
+        """
+        refuse_arguments("query", kwargs)
+        _require_supported(query)
+        # An empty list restricts nothing, as in other stores: VectorStoreIndex gives one when it has no node ids.
+        hits = self.index.search(
+            query.query_str or "",
+            query.similarity_top_k,
+            where=_where(query),
+            ids=query.node_ids or None,
+        )
+        return VectorStoreQueryResult(
+            nodes=[passage_to_node(hit) for hit in hits],
+            similarities=[hit.score for hit in hits],
+            ids=[hit.id for hit in hits],
+        )
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Do what `query` does, on a thread."""
+        return await run_blocking(self.query, query, **kwargs)
+
+    def _matching(self, node_ids: list[str], where: dict[str, object] | None) -> list[str]:
+        """Return those of `node_ids` that match the filter."""
+        if where is None or not node_ids:
+            return node_ids
+        matching = set(self.index.ids(where=where))
+        return [node_id for node_id in node_ids if node_id in matching]
+
+
+def _where(query: VectorStoreQuery) -> dict[str, object] | None:
+    where = filters_to_where(query.filters)
+    if not query.doc_ids:
+        return where
+    of_documents = source_filter(query.doc_ids)
+    return of_documents if where is None else {"$and": [of_documents, where]}
+
+
+def _require_supported(query: VectorStoreQuery) -> None:
+    if query.query_str is None:
+        raise InvalidInputError("the query has no query_str; this store searches by text, not by an embedding")
+    if query.mode is not VectorStoreQueryMode.DEFAULT:
+        raise InvalidInputError(
+            f"the query's mode is {query.mode.value!r}; expected {VectorStoreQueryMode.DEFAULT.value!r}"
+        )
+    for name in _OTHER_STORES:
+        if (value := getattr(query, name)) is not None:
+            raise InvalidInputError(f"{name} of the query is {value!r}; expected None, because this store has no such")
+
+
+def refuse_arguments(what: str, arguments: Iterable[str]) -> None:
+    """Raise an `InvalidInputError` that names `arguments`, if there are any."""
+    if names := sorted(arguments):
+        raise InvalidInputError(f"{what} has the arguments {names}; expected none of these")
