@@ -57,8 +57,10 @@ def within(seconds: float, work: Callable[[], T]) -> T:
         When the time is over. The work's own errors pass through.
     """
     context, given_up = revocable()
-    future = _started(lambda: context.run(work), given_up)
+    future: Future[T] = Future()
     try:
+        # An interrupt may come as early as here.
+        _start(future, lambda: context.run(work), given_up)
         wait([future], timeout=min(seconds, threading.TIMEOUT_MAX))
         if not future.done():
             raise OutOfTimeError(f"not done within {seconds:.3f} s")
@@ -68,17 +70,16 @@ def within(seconds: float, work: Callable[[], T]) -> T:
             given_up.set()
 
 
-def _started(work: Callable[[], T], given_up: threading.Event) -> Future[T]:
+def _start(future: Future[T], work: Callable[[], T], given_up: threading.Event) -> None:
     """Start `work` on a new thread, since all threads of a pool may be waiting for work that they would start there."""
-    future: Future[T] = Future()
     thread = threading.Thread(target=_run, args=(future, work), name="rerank-integrations-budget", daemon=True)
     _running[thread] = given_up
     try:
         thread.start()
-    except BaseException:
+    except RuntimeError:
+        # There are too many threads: this thread does not run.
         del _running[thread]
         raise
-    return future
 
 
 def _run(future: Future[T], work: Callable[[], T]) -> None:
