@@ -228,3 +228,32 @@ def test_what_cannot_be_stored_is_refused_by_name(store: ColBERTVectorStore) -> 
         with pytest.raises(TypeError, match=r"where|namespace"):
             call()
     assert len(store.index) == 3
+
+
+def test_documents_that_cannot_all_be_stored_are_not_stored_in_part() -> None:
+    documents = [Document(page_content=f"text {number}") for number in range(300)]
+    documents[-1].metadata["wrong"] = float("nan")
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        store = ColBERTVectorStore(index)
+        with pytest.raises(InvalidInputError, match="wrong"):
+            store.add_documents(documents)
+        assert len(index) == 0
+        with pytest.raises(InvalidInputError, match="reserved"):
+            store.add_texts(["a text"], [{"_rerank_integrations_node": {"mine": 1}}])
+        assert len(index) == 0
+
+
+def test_a_filter_in_place_of_ids_is_refused() -> None:
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        store = ColBERTVectorStore(index)
+        store.add_texts(["a text"], [{"n": 1}])
+        for call in (store.delete, index.delete, index.get):
+            with pytest.raises(InvalidInputError, match="where="):
+                call({"n": 1})  # type: ignore[arg-type]
+        assert len(index) == 1
+
+
+def test_a_retriever_with_a_wrong_k_stores_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="k is -1"):
+        ColBERTRetriever.from_texts(["a text"], ToyEncoder(), path=tmp_path / "index", k=-1)
+    assert not (tmp_path / "index").exists()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from llama_index.core import Document
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import TokenTextSplitter
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import BaseNode, NodeRelationship, TextNode, TransformComponent
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from toy import Floats, ToyEncoder
 
-from rerank_integrations import ColBERTIndex, ColBERTModel, InvalidInputError
-from rerank_integrations.llama_index import ColBERTManagedIndex, ColBERTRetriever
+from rerank_integrations import ColBERTIndex, ColBERTModel, InvalidInputError, Passage
+from rerank_integrations.llama_index import ColBERTManagedIndex, ColBERTRetriever, ColBERTVectorStore
 
 LONG = "Mars is the fourth planet, and it is red. Its two moons are small. " * 3
 SPLIT = [TokenTextSplitter(chunk_size=20, chunk_overlap=0)]
@@ -156,3 +158,93 @@ async def test_async_does_the_same_on_other_threads(
     assert texts(managed) == ["Mars is red.", "Pluto"]
     assert threads
     assert threading.current_thread().name not in threads
+
+
+# --- changes that are cut short, made at once, or of what is no node ---
+
+
+class OneNodePerWord(TransformComponent):
+    """Split a document into a node per word."""
+
+    def __call__(self, nodes: Sequence[BaseNode], **_: Any) -> list[BaseNode]:
+        return [
+            TextNode(text=word, relationships={NodeRelationship.SOURCE: node.as_related_node_info()})
+            for node in nodes
+            for word in node.get_content().split()
+        ]
+
+
+class FailingEncoder(ToyEncoder):
+    """Fail at texts with `word`, as an encoder without memory does."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.word: str | None = word
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool | None = None) -> list[Floats]:
+        if self.word in texts:
+            raise OSError("out of memory")
+        return super().encode_documents(texts, show_progress)
+
+
+def test_a_document_that_was_stored_in_part_is_refreshed() -> None:
+    encoder = FailingEncoder("w299")
+    managed = ColBERTManagedIndex.from_documents([], encoder, transformations=[OneNodePerWord()])
+    long = Document(doc_id="long", text=" ".join(f"w{number}" for number in range(300)))
+    with managed.index:
+        with pytest.raises(OSError, match="out of memory"):
+            managed.refresh_ref_docs([long])
+        encoder.word = None
+        assert managed.refresh_ref_docs([long]) == [True]
+        assert len(managed.index) == 300
+        assert managed.refresh_ref_docs([long]) == [False]
+
+
+def test_updates_of_one_document_at_once_leave_one_version() -> None:
+    managed = ColBERTManagedIndex.from_documents([], ToyEncoder(), transformations=[OneNodePerWord()])
+    versions = [Document(doc_id="d", text=f"version{number} word") for number in range(8)]
+
+    async def update() -> None:
+        await asyncio.gather(*(managed.aupdate_ref_doc(version) for version in versions))
+
+    with managed.index:
+        asyncio.run(update())
+        assert len(managed.index) == 2
+        assert managed.refresh_ref_docs(versions).count(False) <= 1
+
+
+def test_passages_that_were_no_nodes_stay_apart() -> None:
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert([Passage("plain", "a passage", {}), Passage("of", "another", {"ref_doc_id": "source"})])
+        managed = ColBERTManagedIndex(index, transformations=[OneNodePerWord()])
+        store = ColBERTVectorStore(index)
+        store.add([TextNode(id_="node", text="no source")])
+        assert {name: info.node_ids for name, info in managed.ref_doc_info.items()} == {
+            "source": ["of"],
+            "node": ["node"],
+        }
+        with pytest.raises(InvalidInputError, match="ref_doc_id is None"):
+            managed.delete_ref_doc(TextNode(text="no source").ref_doc_id)  # type: ignore[arg-type]
+        assert len(index) == 3
+        managed.delete_ref_doc("node")
+        assert sorted(index.ids()) == ["of", "plain"]
+
+
+@pytest.mark.parametrize("wrong", [None, "a text", 7])
+def test_anything_but_a_document_is_refused(managed: ColBERTManagedIndex, wrong: Any) -> None:
+    for change in (managed.insert, managed.update_ref_doc, lambda document: managed.refresh_ref_docs([document])):
+        with pytest.raises(InvalidInputError, match="expected a Document"):
+            change(wrong)
+
+
+def test_a_document_whose_metadata_a_transformation_changes_is_stored_once() -> None:
+    class Titled(TransformComponent):
+        def __call__(self, nodes: Sequence[BaseNode], **_: Any) -> Sequence[BaseNode]:
+            for node in nodes:
+                node.metadata["title"] = "given by a transformation"
+            return nodes
+
+    managed = ColBERTManagedIndex.from_documents([], ToyEncoder(), transformations=[Titled()])
+    with managed.index:
+        fresh = [Document(doc_id="d", text="a text") for _ in range(2)]
+        assert [managed.refresh_ref_docs([document]) for document in fresh] == [[True], [False]]

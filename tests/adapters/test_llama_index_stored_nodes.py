@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,8 +21,9 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from toy import ToyEncoder
 
-from rerank_integrations import ColBERTIndex, ColBERTModel, InvalidInputError
+from rerank_integrations import ColBERTIndex, ColBERTModel, InvalidInputError, Passage
 from rerank_integrations.core.structure import STRUCTURE_KEY
 from rerank_integrations.llama_index import ColBERTRerank, ColBERTRetriever, node_to_passage
 
@@ -147,3 +149,32 @@ def test_metadata_that_the_index_does_not_store_is_refused_by_name(empty: ColBER
 
     with pytest.raises(InvalidInputError, match=r"metadata of passage 'a' has .*at 'day'.*isoformat"):
         empty.upsert([node_to_passage(TextNode(id_="a", text="Mars", metadata={"day": date(2024, 1, 1)}))])
+
+
+def test_bytes_of_media_come_back() -> None:
+    data = base64.b64encode(b"an image")
+    node = Node(
+        id_="n",
+        text_resource=MediaResource(text="a caption"),
+        image_resource=MediaResource(data=data, mimetype="image/png"),
+    )
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert([node_to_passage(node)])
+        (found,) = ColBERTRetriever(index).retrieve("caption")
+    assert isinstance(found.node, Node)
+    assert found.node.image_resource == node.image_resource
+    assert found.node.hash == node.hash
+
+
+@pytest.mark.parametrize("value", [{"mine": 1}, "mine", None, 7])
+def test_a_reserved_key_of_the_users_own_is_no_node(value: object) -> None:
+    with ColBERTIndex.create(None, ToyEncoder()) as index:
+        index.upsert([Passage("p", "a text", {"_rerank_integrations_node": value})])
+        (found,) = ColBERTRetriever(index).retrieve("text")
+    assert found.node.metadata == {"_rerank_integrations_node": value}
+
+
+@pytest.mark.parametrize("key", ["_rerank_integrations_node", "_rerank_integrations_node.ref_doc_id"])
+def test_a_node_with_a_reserved_key_is_refused(key: str) -> None:
+    with pytest.raises(InvalidInputError, match="reserved"):
+        node_to_passage(TextNode(text="a text", metadata={key: "other"}))

@@ -19,11 +19,15 @@ def with_structure(metadata: Metadata, structure: Mapping[str, object], passage_
     InvalidInputError
         If the metadata has that key already.
     """
-    if STRUCTURE_KEY in metadata:
-        raise InvalidInputError(
-            f"metadata of passage {passage_id!r} has the key {STRUCTURE_KEY!r}, which is reserved; expected another key"
-        )
+    require_no_structure(metadata, f"passage {passage_id!r}")
     return {**metadata, STRUCTURE_KEY: dict(structure)}
+
+
+def require_no_structure(metadata: Metadata, what: str) -> None:
+    """Raise `InvalidInputError` if metadata of the user's own has the reserved key, or a dotted name within it."""
+    for key in metadata:
+        if isinstance(key, str) and (key == STRUCTURE_KEY or key.startswith(f"{STRUCTURE_KEY}.")):
+            raise InvalidInputError(f"metadata of {what} has the key {key!r}, which is reserved; expected another key")
 
 
 def without_structure(metadata: Metadata) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
     ) -> Self:
         """Add texts to an index, and return a retriever over it; see `ColBERTVectorStore.from_texts`."""
+        require_count(k, "k")
         store = ColBERTVectorStore.from_texts(texts, model, metadatas, ids=ids, path=path, nbits=nbits)
         return cls(index=store.index, k=k, filter=filter)
 
@@ -164,6 +165,7 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
     ) -> Self:
         """Add documents to an index, and return a retriever over it; see `ColBERTVectorStore.from_documents`."""
+        require_count(k, "k")
         store = ColBERTVectorStore.from_documents(documents, model, ids=ids, path=path, nbits=nbits)
         return cls(index=store.index, k=k, filter=filter)
 

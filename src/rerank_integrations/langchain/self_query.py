@@ -34,7 +34,8 @@ class ColBERTFilterTranslator(Visitor):
     """Translate LangChain's structured queries into the filters of a `ColBERTIndex`.
 
     For a self-query retriever over a `ColBERTVectorStore`. Its language model is offered the comparators and operators
-    that map exactly. ``contain`` and ``like`` look for a part of a text, which filters do not, and are refused.
+    that map exactly. ``contain`` and ``like`` mean different things in different stores, and are refused; a filter of
+    your own may have ``$contains``.
 
     A date, as LangChain's parser gives it, is compared as the ISO 8601 text that it has, so store dates as such texts.
     """

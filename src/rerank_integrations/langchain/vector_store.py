@@ -17,9 +17,10 @@ from rerank_integrations.core.checks import whole_number
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
+from rerank_integrations.core.index.storage.validation import require_storable
 from rerank_integrations.core.reranking.relevance import search_diverse, search_with_relevance
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
-from rerank_integrations.core.structure import without_structure
+from rerank_integrations.core.structure import require_no_structure, without_structure
 from rerank_integrations.core.types import Hit, Metadata, Passage, Where
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._convert import as_list, require_documents
@@ -138,17 +139,22 @@ class ColBERTVectorStore(VectorStore):
         Raises
         ------
         InvalidInputError
-            If there is not one metadata or id per text, or one of a wrong kind.
+            If there is not one metadata or id per text, or if one of them cannot be stored. Then nothing is stored.
         """
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise InvalidInputError(f"texts is one {type(texts).__name__}; expected a list of strings")
         listed = list(texts)
         described = _one_per_text(metadatas, "metadatas", len(listed))
         named = _one_per_text(ids, "ids", len(listed))
-        return self.index.upsert(
+        passages = [
             Passage(_id(passage_id), text, {} if metadata is None else metadata)
             for text, metadata, passage_id in zip(listed, described, named, strict=True)
-        )
+        ]
+        for passage in passages:
+            # Before any is stored: a second try would store the first of them again, under other random ids.
+            require_storable(passage)
+            require_no_structure(passage.metadata, f"passage {passage.id!r}")
+        return self.index.upsert(passages)
 
     def add_documents(  # type: ignore[override]
         self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None, batch_size: int | None = None

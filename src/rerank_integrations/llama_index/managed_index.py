@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine import (
@@ -24,9 +26,17 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
-from rerank_integrations.llama_index._nodes import passage_to_node, source_filter
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.llama_index._nodes import (
+    document_passages,
+    is_stored_whole,
+    passage_to_node,
+    source_filter,
+    source_of,
+)
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
 from rerank_integrations.llama_index.vector_store import ColBERTVectorStore, refuse_arguments
 
@@ -113,13 +123,13 @@ class ColBERTManagedIndex(BaseManagedIndex):
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
         """The ids of the stored nodes and the metadata of each source document, by its id."""
         documents: dict[str, RefDocInfo] = {}
-        for node in self._store.get_nodes():
-            source = node.source_node
-            info = documents.setdefault(
-                node.node_id if source is None else source.node_id,
-                RefDocInfo(metadata=dict(node.metadata if source is None else source.metadata)),
-            )
-            info.node_ids.append(node.node_id)
+        for passage in self.index.get(where={}):
+            source_id = source_of(passage)
+            # A passage that was no node and names no document belongs to none.
+            if source_id is not None:
+                node = passage_to_node(passage)
+                metadata = dict((node.source_node or node).metadata)
+                documents.setdefault(source_id, RefDocInfo(metadata=metadata)).node_ids.append(node.node_id)
         return documents
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:
@@ -140,9 +150,11 @@ class ColBERTManagedIndex(BaseManagedIndex):
         with self._callback_manager.as_trace("refresh_ref_docs"):
             refreshed = []
             for document in documents:
-                changed = self._stored_hash(document.id_) != document.hash
-                if changed:
-                    self._replace(document)
+                _require_document(document)
+                with _changing(self.index):
+                    changed = not is_stored_whole(self.index, document)
+                    if changed:
+                        self._replace(document)
                 refreshed.append(changed)
             return refreshed
 
@@ -210,17 +222,40 @@ class ColBERTManagedIndex(BaseManagedIndex):
         self._store.delete_nodes([node_id], **delete_kwargs)
 
     def _replace(self, document: Document) -> None:
-        nodes = run_transformations([document], self._transformations, show_progress=self._show_progress)
-        stored = set(self.index.ids(where=source_filter([document.id_])))
-        self._store.delete_nodes(sorted(stored - set(self._store.add(nodes))))
+        _require_document(document)
+        # Transformations may change the document that they get.
+        copied = document.model_copy(deep=True)
+        nodes = run_transformations([copied], self._transformations, show_progress=self._show_progress)
+        passages = document_passages(document, nodes)
+        with _changing(self.index):
+            stored = set(self.index.ids(where=source_filter([document.id_])))
+            self._store.delete_nodes(sorted(stored - set(self.index.upsert(passages))))
 
-    def _stored_hash(self, ref_doc_id: str) -> str | None:
-        """Return the hash that a document had when its nodes were made."""
-        passages = self.index.get(where=source_filter([ref_doc_id]), limit=1)
-        if not passages:
-            return None
-        node = passage_to_node(passages[0])
-        return node.hash if node.source_node is None else node.source_node.hash
+
+def _require_document(document: object) -> None:
+    if not isinstance(document, Document):
+        raise InvalidInputError(f"a document is of type {type(document).__name__}; expected a Document of LlamaIndex")
+
+
+# Two threads that replace one document at once must not keep the nodes of both. A lock per index, since any number of
+# managed indexes may stand over it.
+_LOCKS: WeakKeyDictionary[ColBERTIndex, threading.RLock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def _changing(index: ColBERTIndex) -> threading.RLock:
+    """Return the lock under which the documents of `index` change."""
+    with forks_held_off(), _LOCKS_LOCK:
+        return _LOCKS.setdefault(index, threading.RLock())
+
+
+def _forget_locks() -> None:
+    """Drop the locks in a forked child, where no thread is left that would release them."""
+    _LOCKS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _engine_arguments() -> set[str]:

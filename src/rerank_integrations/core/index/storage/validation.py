@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from rerank_integrations.core.types import Passage, Where
+from rerank_integrations.core.types import Passage, Where, to_passage
 from rerank_integrations.errors import InvalidInputError
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -22,6 +22,8 @@ def id_list(ids: Iterable[str]) -> list[str]:
     InvalidInputError
         If `ids` is a single string, no iterable, or has an item that is not a string.
     """
+    if isinstance(ids, Mapping):
+        raise InvalidInputError(f"ids is {ids!r}; expected a list of strings, or a filter as where=")
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InvalidInputError(f"ids is {ids!r}; expected a list of strings")
     wanted = list(ids)
@@ -77,6 +79,11 @@ def metadata_json(passage: Passage) -> str:
     if "\\u0000" in written.replace("\\\\", ""):
         raise InvalidInputError(f"{what} holds a NUL character; expected none")
     return written
+
+
+def require_storable(passage: Passage) -> None:
+    """Raise `InvalidInputError` if an index would refuse to store `passage`."""
+    metadata_json(to_passage(passage))
 
 
 def plain_scalar(value: object) -> Scalar:
