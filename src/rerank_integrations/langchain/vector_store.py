@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from langchain_core.documents import Document
@@ -215,8 +215,11 @@ class ColBERTVectorStore(VectorStore):
         Raises
         ------
         InvalidInputError
-            For a bad filter, or if both `ids` and `filter` are given.
+            For a bad filter, a filter in place of `ids`, or if both are given.
         """
+        if isinstance(ids, Mapping):
+            # Its fields would be taken for ids, and nothing would be removed.
+            raise InvalidInputError(f"ids is {ids!r}; expected a list of strings, or a filter as filter=")
         self.index.delete(ids, where={} if ids is None and filter is None else filter)
         return True
 

@@ -22,8 +22,6 @@ def id_list(ids: Iterable[str]) -> list[str]:
     InvalidInputError
         If `ids` is a single string, no iterable, or has an item that is not a string.
     """
-    if isinstance(ids, Mapping):
-        raise InvalidInputError(f"ids is {ids!r}; expected a list of strings, or a filter as where=")
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InvalidInputError(f"ids is {ids!r}; expected a list of strings")
     wanted = list(ids)
