@@ -132,19 +132,19 @@ class ColBERTManagedIndex(BaseManagedIndex):
                 documents.setdefault(source_id, RefDocInfo(metadata=metadata)).node_ids.append(node.node_id)
         return documents
 
-    def insert(self, document: Document, **insert_kwargs: Any) -> None:
+    def insert(self, document: Document, **insert_kwargs: object) -> None:
         """Make nodes of `document` and store them; nodes that it has already are replaced, as by `update_ref_doc`."""
         refuse_arguments("insert", insert_kwargs)
         with self._callback_manager.as_trace("insert"):
             self._replace(document)
 
-    def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+    def update_ref_doc(self, document: Document, **update_kwargs: object) -> None:
         """Replace the nodes of `document`. The old ones are deleted once the new ones are stored."""
         refuse_arguments("update_ref_doc", update_kwargs)
         with self._callback_manager.as_trace("update_ref_doc"):
             self._replace(document)
 
-    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: object) -> list[bool]:
         """Insert or replace the documents that are new or have changed; return for each whether it was."""
         refuse_arguments("refresh_ref_docs", update_kwargs)
         with self._callback_manager.as_trace("refresh_ref_docs"):
@@ -158,11 +158,11 @@ class ColBERTManagedIndex(BaseManagedIndex):
                 refreshed.append(changed)
             return refreshed
 
-    def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+    def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: object) -> None:
         """Delete the nodes of a document; there is no document store for `delete_from_docstore` to change."""
         self._store.delete(ref_doc_id, **delete_kwargs)
 
-    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
         """Store nodes; those of the same id are replaced."""
         self._insert(nodes, **insert_kwargs)
 
@@ -170,28 +170,30 @@ class ColBERTManagedIndex(BaseManagedIndex):
         """Delete nodes by their ids."""
         self._store.delete_nodes(node_ids, **delete_kwargs)
 
-    async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
+    async def ainsert(self, document: Document, **insert_kwargs: object) -> None:
         """Do what `insert` does, on a thread."""
         await run_blocking(self.insert, document, **insert_kwargs)
 
-    async def aupdate_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
+    async def aupdate_ref_doc(self, document: Document, **update_kwargs: object) -> None:
         """Do what `update_ref_doc` does, on a thread."""
         await run_blocking(self.update_ref_doc, document, **update_kwargs)
 
-    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: object) -> list[bool]:
         """Do what `refresh_ref_docs` does, on a thread."""
         return await run_blocking(self.refresh_ref_docs, documents, **update_kwargs)
 
-    async def adelete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
+    async def adelete_ref_doc(
+        self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: object
+    ) -> None:
         """Do what `delete_ref_doc` does, on a thread."""
         await run_blocking(self.delete_ref_doc, ref_doc_id, delete_from_docstore, **delete_kwargs)
 
-    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
         """Do what `insert_nodes` does, on a thread."""
         await run_blocking(self.insert_nodes, nodes, **insert_kwargs)
 
     async def adelete_nodes(
-        self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any
+        self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: object
     ) -> None:
         """Do what `delete_nodes` does, on a thread."""
         await run_blocking(self.delete_nodes, node_ids, delete_from_docstore, **delete_kwargs)
@@ -201,7 +203,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         similarity_top_k: int = 10,
         filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> ColBERTRetriever:
         """Return a `ColBERTRetriever` over the index.
 
@@ -215,7 +217,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         refuse_arguments("as_retriever", kwargs.keys() - _engine_arguments())
         return ColBERTRetriever(self.index, similarity_top_k, filters, callback_manager or self._callback_manager)
 
-    def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+    def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
         self._store.add(nodes, **insert_kwargs)
 
     def _delete_node(self, node_id: str, **delete_kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from llama_index.core.bridge.pydantic import Field, field_serializer
 from llama_index.core.schema import BaseNode
@@ -72,7 +72,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """The index."""
         return self.index
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    def add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
         """Encode and store `nodes`; return their ids.
 
         Raises
@@ -87,21 +87,21 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         self.index.upsert(passages)
         return [passage.id for passage in passages]
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
         """Do what `add` does, on a thread."""
         return await run_blocking(self.add, nodes, **kwargs)
 
-    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    def delete(self, ref_doc_id: str, **delete_kwargs: object) -> None:
         """Delete the nodes of a source document; a node without a source is its own document."""
         refuse_arguments("delete", delete_kwargs)
         self.index.delete(where=source_filter([ref_doc_id]))
 
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: object) -> None:
         """Do what `delete` does, on a thread."""
         await run_blocking(self.delete, ref_doc_id, **delete_kwargs)
 
     def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: object
     ) -> None:
         """Delete the nodes with these ids, of those that match the filters.
 
@@ -120,7 +120,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             self.index.delete(self._matching(node_ids, where))
 
     async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: object
     ) -> None:
         """Do what `delete_nodes` does, on a thread."""
         await run_blocking(self.delete_nodes, node_ids, filters, **delete_kwargs)
@@ -148,7 +148,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """Do what `clear` does, on a thread."""
         await run_blocking(self.clear)
 
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+    def query(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
         """Search for ``query.query_str`` among the nodes that the query allows.
 
         Raises
@@ -171,7 +171,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             ids=[hit.id for hit in hits],
         )
 
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+    async def aquery(self, query: VectorStoreQuery, **kwargs: object) -> VectorStoreQueryResult:
         """Do what `query` does, on a thread."""
         return await run_blocking(self.query, query, **kwargs)
 
