@@ -248,3 +248,15 @@ def test_a_document_whose_metadata_a_transformation_changes_is_stored_once() -> 
     with managed.index:
         fresh = [Document(doc_id="d", text="a text") for _ in range(2)]
         assert [managed.refresh_ref_docs([document]) for document in fresh] == [[True], [False]]
+
+
+@pytest.mark.parametrize("wrong", [None, "a text", 7, Document(text="not in a list")])
+def test_anything_but_a_list_is_refused(managed: ColBERTManagedIndex, tmp_path: Path, wrong: Any) -> None:
+    before = texts(managed)
+    for change in (managed.refresh_ref_docs, managed.insert_nodes, ColBERTVectorStore(managed.index).add):
+        with pytest.raises(InvalidInputError, match="expected a list"):
+            change(wrong)
+    with pytest.raises(InvalidInputError, match="expected a list"):
+        ColBERTManagedIndex.from_documents(wrong, ToyEncoder(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert texts(managed) == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,12 @@ _HASH_KEY = "source_hash"
 _COUNT_KEY = "source_nodes"
 # The passage has fields of its own for these, and the index has its own vectors.
 _PASSAGE_FIELDS = {"id_", "text", "metadata", "embedding"}
+
+
+def require_list(items: object, name: str) -> None:
+    """Raise an `InvalidInputError` unless `items`, the argument `name`, is an iterable of nodes or documents."""
+    if isinstance(items, str | bytes | Mapping | BaseNode) or not isinstance(items, Iterable):
+        raise InvalidInputError(f"{name} is of type {type(items).__name__}; expected a list")
 
 
 def node_to_passage(node: BaseNode) -> Passage:

@@ -34,6 +34,7 @@ from rerank_integrations.llama_index._nodes import (
     document_passages,
     is_stored_whole,
     passage_to_node,
+    require_list,
     source_filter,
     source_of,
 )
@@ -106,6 +107,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         transformations, callback_manager, show_progress
             As for the class.
         """
+        require_list(documents, "documents")
         encoder = load_colbert(model)
         index = ColBERTIndex.create(None, encoder) if path is None else ColBERTIndex.open_or_create(path, encoder)
         managed = cls(
@@ -147,6 +149,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
     def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: object) -> list[bool]:
         """Insert or replace the documents that are new or have changed; return for each whether it was."""
         refuse_arguments("refresh_ref_docs", update_kwargs)
+        require_list(documents, "documents")
         with self._callback_manager.as_trace("refresh_ref_docs"):
             refreshed = []
             for document in documents:

@@ -21,7 +21,7 @@ from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.reranking.specs import IndexLike, index_spec
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._filters import filters_to_where
-from rerank_integrations.llama_index._nodes import node_to_passage, passage_to_node, source_filter
+from rerank_integrations.llama_index._nodes import node_to_passage, passage_to_node, require_list, source_filter
 from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE
 
 # What a query of LlamaIndex may ask of other stores.
@@ -83,6 +83,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             If the index is not open for writing, or the disk is full.
         """
         refuse_arguments("add", kwargs)
+        require_list(nodes, "nodes")
         passages = [node_to_passage(node) for node in nodes]
         self.index.upsert(passages)
         return [passage.id for passage in passages]
