@@ -127,6 +127,18 @@ def test_reranked_documents_keep_id_and_class() -> None:
     ]
 
 
+def test_documents_without_an_id_are_all_reranked() -> None:
+    assert len(CrossEncoderRerank(model=Lengths()).compress_documents(docs("same", "same"), QUERY)) == 2
+
+
+def test_documents_of_other_content_are_not_equal_though_the_scored_text_is() -> None:
+    pages = [
+        Document("first part", id="a", metadata={"title": "t"}),
+        Document("second", id="a", metadata={"title": "t"}),
+    ]
+    assert len(CrossEncoderRerank(model=Lengths(), text_fn="{title}").compress_documents(pages, QUERY)) == 2
+
+
 @pytest.mark.parametrize(
     ("threshold", "expected"), [(None, ["333", "22", "1"]), (2, ["333", "22"]), (2.5, ["333"]), (4.0, [])]
 )

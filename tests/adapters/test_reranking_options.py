@@ -213,3 +213,20 @@ def test_a_fitted_threshold_is_one_of_the_component(harness: Any, passages: list
     reranker = harness.cross_encoder_rerank(model=Counting(), top_n=None, score_threshold=fit.threshold)
     chosen = [Passage(text, text) for _, text, _ in pairs]
     assert len(ids(harness.rerank(reranker, harness.candidates(chosen), "q"))) == 4
+
+
+async def test_a_candidate_that_comes_again_is_reranked_once(harness: Any, passages: list[Passage]) -> None:
+    """Several retrievers, or several queries, find the same passage."""
+    changed = Passage(passages[1].id, "Another text under the id of the second.", passages[1].metadata)
+    found = harness.candidates([passages[0], passages[1], passages[0], changed, passages[1]])
+    reranker = harness.cross_encoder_rerank(model=Counting(), top_n=None)
+    cascade = harness.cascade_rerank(stages=[reranker])
+    expected = sorted((passage.text for passage in [passages[0], passages[1], changed]), key=len, reverse=True)
+    for component in (reranker, cascade):
+        assert [row.text for row in harness.rerank(component, found, QUERY)] == expected
+        assert [row.text for row in await harness.arerank(component, found, QUERY)] == expected
+    first = harness.cross_encoder_rerank(model=Counting(), top_n=None, max_candidates=2)
+    assert {row.id for row in harness.rerank(first, [found[0], found[2], found[1]], QUERY)} == {
+        passages[0].id,
+        passages[1].id,
+    }

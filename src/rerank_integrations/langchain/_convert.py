@@ -119,7 +119,9 @@ def candidates(documents: Sequence[Document], text_fn: TextFn | None) -> list[Ca
     """Return the candidates for ranking: each document's id, its text by `text_fn`, and its retriever's score."""
     read = text_reader(text_fn)
     return [
-        Candidate(document.id, read(document, number), retrieval_score(document.metadata))
+        Candidate(
+            document.id, read(document, number), retrieval_score(document.metadata), content=document.page_content
+        )
         for number, document in enumerate(documents)
     ]
 

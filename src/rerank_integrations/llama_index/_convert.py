@@ -75,7 +75,15 @@ def as_metadata_mode(mode: MetadataModeLike) -> MetadataMode:
 
 def candidates(nodes: Sequence[NodeWithScore], mode: MetadataMode) -> list[Candidate]:
     """Return the candidates for ranking: each node's id, its text in `mode`, and its retriever's score."""
-    return [Candidate(item.node.node_id, read_text(item.node, mode), item.score) for item in nodes]
+    return [
+        Candidate(
+            item.node.node_id,
+            read_text(item.node, mode),
+            item.score,
+            content=item.node.get_content(metadata_mode=MetadataMode.NONE),
+        )
+        for item in nodes
+    ]
 
 
 def read_text(node: BaseNode, mode: MetadataMode) -> str:

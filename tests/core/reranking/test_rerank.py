@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_integrations import ColBERTModel, CrossEncoderModel, Hit, InvalidInputError, Passage, rerank
+from rerank_integrations import (
+    Candidate,
+    Cascade,
+    ColBERTModel,
+    CrossEncoderModel,
+    Hit,
+    InvalidInputError,
+    Passage,
+    PlainScorer,
+    Reranker,
+    rerank,
+)
 from rerank_integrations.core.ranking import best_first
 
 
@@ -90,18 +101,37 @@ def test_it_takes_what_a_passage_can_be_and_returns_new_hits() -> None:
         Hit("h", 99.0, 7, "3", {"m": {"k": 1}}),
         {"text": "4"},
         {"id": "m", "text": "5", "metadata": {"x": 1}},
-        Passage("p", "2", {"n": [1]}),
+        Passage("q", "2", {"n": [1]}),
     ]
     before = copy.deepcopy(given)
     scorer = Given()
     hits = rerank("query", (item for item in given), scorer)
     assert scorer.asked == [("query", ["1", "2", "3", "4", "5", "2"])]
     assert [(hit.id, hit.score, hit.rank) for hit in hits if len(hit.id) == 1] == [
-        ("m", 5.0, 1), ("h", 3.0, 3), ("p", 2.0, 4), ("p", 2.0, 5)
+        ("m", 5.0, 1), ("h", 3.0, 3), ("p", 2.0, 4), ("q", 2.0, 5)
     ]  # fmt: skip
     assert [dict(hit.metadata) for hit in hits] == [{"x": 1}, {}, {"m": {"k": 1}}, {"n": [1]}, {"n": [1]}, {}]
     hits[2].metadata["new"] = 1  # type: ignore[index]
     assert given == before
+
+
+def test_a_passage_that_comes_again_is_scored_and_returned_once() -> None:
+    scorer = Given()
+    found_twice = [Passage("a", "1", {"by": "first"}), Passage("b", "2"), Passage("a", "1", {"by": "second"}), "3", "3"]
+    hits = rerank("query", found_twice, scorer)
+    assert scorer.asked == [("query", ["1", "2", "3"])]
+    assert [(hit.text, hit.note["retrieval_rank"]) for hit in hits] == [("3", 4), ("2", 2), ("1", 1)]
+    assert hits[-1].metadata == {"by": "first"}
+    # Another text under the same id, or the same text under another id, is another passage.
+    others = [Passage("a", "1"), Passage("a", "2"), Passage("b", "1")]
+    assert len(rerank("query", others, scorer)) == 3
+
+
+def test_candidates_without_an_id_or_of_other_content_are_not_equal() -> None:
+    alike = [Candidate(None, "1"), Candidate(None, "1"), Candidate("a", "1"), Candidate("a", "1", content="one")]
+    reranker = Reranker(PlainScorer(Given()), max_candidates=4)
+    assert [ranked.place for ranked in reranker.rank("query", [alike[2], *alike, alike[3]])] == [0, 1, 2, 4]
+    assert [ranked.place for ranked in Cascade([("only", reranker)]).rank("query", [alike[2], *alike])] == [0, 1, 2, 4]
 
 
 @pytest.mark.parametrize("scores", [np.array([1, 2], np.float32), (1, 2), [np.float64(1), 2], iter([1.0, 2.0])])

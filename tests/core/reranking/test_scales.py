@@ -171,7 +171,7 @@ def test_numpy_thresholds_mean_what_they_say() -> None:
 
 
 def test_infinite_scores_have_their_order() -> None:
-    hits = rerank("query", ["-inf", "1", "inf", "-inf"], Given())
+    hits = rerank("query", ["-inf", "1", "inf", Passage("other", "-inf")], Given())
     assert [hit.score for hit in hits] == [math.inf, 1.0, -math.inf, -math.inf]
     assert len(rerank("query", ["-inf", "1", "inf"], Given(), threshold=math.inf)) == 1
 

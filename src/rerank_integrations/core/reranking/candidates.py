@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rerank_integrations.core.types import RankingNote, VectorSource
@@ -20,17 +21,33 @@ class Candidate:
         The text that is scored.
     score
         The score from its retriever, if there is one. It is reported as ``retrieval_score`` and never used.
+    content
+        The passage's own text, where another form of it is scored; ``None`` if `text` is that.
     """
 
     id: str | None
     text: str
     score: float | None = None
+    content: str | None = None
 
     def retrieval_note(self, position: int) -> RankingNote:
         """Return its score and rank before reranking; `position` counts from 0."""
         if self.score is None or math.isnan(self.score):
             return {"retrieval_rank": position + 1}
         return {"retrieval_score": float(self.score), "retrieval_rank": position + 1}
+
+
+def distinct_positions(candidates: Sequence[Candidate]) -> list[int]:
+    """Return the positions of the candidates without those that are equal to an earlier one.
+
+    Two candidates are equal if both have the same id, the same `Candidate.text` and the same `Candidate.content`: they
+    are one passage that several retrievers, or several queries, found. A candidate without an id equals no other.
+    """
+    first: dict[object, int] = {}
+    for position, candidate in enumerate(candidates):
+        key = position if candidate.id is None else (candidate.id, candidate.text, candidate.content)
+        first.setdefault(key, position)
+    return list(first.values())
 
 
 @dataclass(frozen=True)

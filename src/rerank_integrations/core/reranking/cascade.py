@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeError, within
 from rerank_integrations.core.ranking import require_cut
-from rerank_integrations.core.reranking.candidates import Candidate, Ranked
+from rerank_integrations.core.reranking.candidates import Candidate, Ranked, distinct_positions
 from rerank_integrations.core.reranking.reranker import Reranker, require_query
 from rerank_integrations.core.types import RankingNote
 from rerank_integrations.errors import InvalidInputError
@@ -86,7 +86,9 @@ class Cascade:
                 f"lists of {counts} candidates for {len(self._stages)} stages; expected the same candidates for each"
             )
         deadline = None if self._time_budget is None else time.monotonic() + self._time_budget
-        order = [_as_retrieved(position, candidate) for position, candidate in enumerate(candidates[0])]
+        # The same as in `Reranker`, so that the order before the first stage has no candidate twice either.
+        places = sorted({place for of_stage in candidates for place in distinct_positions(of_stage)})
+        order = [_as_retrieved(place, candidates[0][place]) for place in places]
         for stage, of_stage in zip(self._stages, candidates, strict=True):
             if not order or self._top_n == 0:
                 break

@@ -48,7 +48,8 @@ def rerank(
     Returns
     -------
     list of Hit
-        Best first. Passages of equal score keep the order given. ``note`` says how each was scored.
+        Best first. Passages of equal score keep the order given. Of passages with the same id and text only the first
+        is scored and returned; the id of a plain string is made from its text. ``note`` says how each was scored.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import cast
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.ranking import best_first, require_text
-from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored
+from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored, distinct_positions
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.options import RerankOptions
 from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
@@ -70,6 +70,8 @@ class Reranker:
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
         """Return the candidates that are kept, best first; of equal scores, in the order given.
 
+        A candidate with the id and the text of an earlier one is omitted, before `max_candidates` are counted.
+
         A cross-encoder's candidates are ordered by their logits, so those whose scores round to 1.0 keep their order.
 
         Raises
@@ -90,11 +92,17 @@ class Reranker:
         for query in queries:
             require_query(query)
         limit = 0 if self._options.top_n == 0 else self._options.max_candidates
-        chosen = [list(of_query[:limit]) for of_query in candidates]
+        places = [distinct_positions(of_query)[:limit] for of_query in candidates]
+        chosen = [
+            [of_query[place] for place in of_places] for of_query, of_places in zip(candidates, places, strict=True)
+        ]
         if self._options.strict:
             self._scorer.require_whole(queries, chosen)
         scored = score_in_groups(self._scorer, queries, chosen)
-        return [self._ordered(of_query, scores) for of_query, scores in zip(chosen, scored, strict=True)]
+        return [
+            self._ordered(of_query, of_places, scores)
+            for of_query, of_places, scores in zip(chosen, places, scored, strict=True)
+        ]
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return one score per text, in their order and without threshold or cut; higher is better."""
@@ -102,14 +110,16 @@ class Reranker:
         candidates = [Candidate(None, text) for text in texts]
         return [scored.score for scored in self._scorer.score_many([query], [candidates])[0]]
 
-    def _ordered(self, candidates: Sequence[Candidate], scores: Sequence[Scored]) -> list[Ranked]:
-        for position, (candidate, scored) in enumerate(zip(candidates, scores, strict=True)):
+    def _ordered(
+        self, candidates: Sequence[Candidate], places: Sequence[int], scores: Sequence[Scored]
+    ) -> list[Ranked]:
+        for candidate, place, scored in zip(candidates, places, scores, strict=True):
             if math.isnan(scored.score):
                 named = "" if candidate.id is None else f" ({candidate.id!r})"
-                raise InvalidInputError(f"the score of passage number {position}{named} is NaN; expected a number")
+                raise InvalidInputError(f"the score of passage number {place}{named} is NaN; expected a number")
         order = best_first(
             [scored.score for scored in scores],
-            range(len(scores)),
+            places,
             top_n=self._options.top_n,
             threshold=self._options.threshold,
             keys=[scored.order_key for scored in scores],
@@ -118,7 +128,9 @@ class Reranker:
         scale: RankingNote = {"score_scale": self._scorer.scale} if order else {}
         return [
             Ranked(
-                position, score, {**candidates[position].retrieval_note(position), **scale, **scores[position].note()}
+                places[position],
+                score,
+                {**candidates[position].retrieval_note(places[position]), **scale, **scores[position].note()},
             )
             for position, score in order
         ]
