@@ -8,6 +8,8 @@ BIN = $(VENV)/bin
 BARE = $(VENVS)/bare/bin
 SOURCES = $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 WHEEL = $$(echo $(VENVS)/dist/*.whl)
+# The projects of the thin distributions, and in its folder `built` their packages.
+THIN = $(VENVS)/distributions
 # By environment, so that it holds in the build environments too; the second name is for newer pips.
 export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
@@ -30,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What a pattern makes is kept: the stamps of environments.
 .SECONDARY:
 .PHONY: help demo dev bench constraints completeness clean environments \
-	packages test slow parity check docs neither langchain-alone llama-index-alone pythons
+	packages test slow parity check docs neither langchain-alone llama-index-alone distributions pythons
 
 help:
 	@echo "make demo               index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
@@ -40,7 +42,7 @@ help:
 	@echo "make constraints        resolve constraints.txt again from pyproject.toml"
 	@echo
 	@echo "Sessions, all of which .ci/run runs:"
-	@echo "make packages           build the wheel and the sdist and check their contents"
+	@echo "make packages           build all wheels and sdists, the thin distributions' too, and check their contents"
 	@echo "make test               run the tests"
 	@echo "make slow               run the slow tests, parity with colbert-ai included"
 	@echo "make parity             run the tests of parity with colbert-ai alone"
@@ -49,6 +51,7 @@ help:
 	@echo "make neither            run what needs no framework where neither is installed"
 	@echo "make langchain-alone    run LangChain's tests without LlamaIndex"
 	@echo "make llama-index-alone  run LlamaIndex's tests without LangChain"
+	@echo "make distributions      install the thin distributions beside the package and test them"
 	@echo "make pythons            run what needs no torch on every other Python that is installed; make python3.12: on one"
 
 demo: $(VENV)/.with-all
@@ -81,9 +84,9 @@ docs: $(VENV)/.with-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 packages:
-	@rm -rf $(VENVS)/dist
-	@$(MAKE) --no-print-directory $(VENVS)/dist/.built
-	$(VENVS)/tools/bin/python .ci/contents.py $(VENVS)/dist
+	@rm -rf $(VENVS)/dist $(THIN)
+	@$(MAKE) --no-print-directory $(THIN)/.built
+	$(VENVS)/tools/bin/python .ci/contents.py $(VENVS)/dist $(THIN)
 
 # One test of each kind; that nothing of the core imports a framework is in the contracts.
 neither: $(VENVS)/bare/.ready
@@ -105,6 +108,17 @@ llama-index-alone: $(VENVS)/bare/.ready
 	$(INSTALL_BARE) "$(WHEEL)[llama-index]"
 	$(BARE)/python .ci/refuses.py rerank_integrations.langchain langchain
 	$(BARE)/python $(PYTEST) --frameworks=llama-index tests/adapters
+
+# Both frameworks, and beside them an integration of LlamaIndex that shares its namespace folders and outlives ours.
+distributions: $(VENVS)/bare/.ready $(THIN)/.built
+	@$(INSTALL_BARE) "$(WHEEL)" $(THIN)/built/*.whl --group distributions
+	$(BARE)/python -m pip check
+	$(BARE)/python $(PYTEST) distributions/tests
+	@$(VENVS)/tools/bin/python $(PIP_INSTALL) basedpyright mypy
+	$(VENVS)/tools/bin/mypy --config-file distributions/tests/mypy.ini --python-executable $(BARE)/python $(THIN)/typed_use.py
+	PATH="$(abspath $(VENVS)/tools/bin):$$PATH" $(VENVS)/tools/bin/basedpyright --pythonpath $(BARE)/python $(THIN)/typed_use.py
+	$(BARE)/python $(PIP_UNINSTALL) $$(cd $(THIN) && ls -d l*)
+	$(BARE)/python -c "import llama_index.vector_stores.faiss"
 
 pythons:
 	@$(PYTHON) .ci/interpreters.py missing
@@ -139,9 +153,15 @@ clean:
 
 $(VENVS)/dist/.built: $(SOURCES)
 	$(PYTHON) -m venv $(VENVS)/tools
-	@$(VENVS)/tools/bin/python $(PIP_INSTALL) build hatchling
+	@$(VENVS)/tools/bin/python $(PIP_INSTALL) build hatchling jinja2
 	@rm -rf $(VENVS)/dist
 	$(VENVS)/tools/bin/python -m build --no-isolation --outdir $(VENVS)/dist . >/dev/null
+	@touch $@
+
+$(THIN)/.built: $(VENVS)/dist/.built $(shell find distributions -type f -not -name '*.pyc')
+	$(VENVS)/tools/bin/python distributions/render_distributions.py $(THIN)
+	@set -e; for project in $(THIN)/*/; do \
+		$(VENVS)/tools/bin/python -m build --no-isolation --outdir $(THIN)/built "$$project" >/dev/null; done
 	@touch $@
 
 $(VENVS)/bare/.ready: $(VENVS)/dist/.built constraints.txt
