@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,27 +17,33 @@ NEEDS: dict[str, set[str]] = {
     "cascade_rerank.py": {"langchain", "llama-index"},
     "explain.py": set(),
     "langchain_rag.py": {"langchain"},
+    "llama_index_agent.py": {"llama-index"},
+    "llama_index_pdf_citations.py": {"llama-index"},
     "llama_index_query_engine.py": {"llama-index"},
+    "llama_index_reingest.py": {"llama-index"},
+    "llama_index_three_generations.py": {"llama-index"},
+    "llama_index_two_stage.py": {"llama-index"},
     "shared_index.py": {"langchain", "llama-index"},
 }
 
 
-# Examples that take a question as an argument.
+# Examples that print two hits, then an answer to the question that they take as an argument.
 ASKED = ("langchain_rag.py", "llama_index_query_engine.py")
+WITHOUT_LANGUAGE_MODEL = ("cascade_rerank.py", "explain.py", "llama_index_three_generations.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    present = set(metafunc.config.getoption("--frameworks").split(","))
     if "example" in metafunc.fixturenames:
-        present = set(metafunc.config.getoption("--frameworks").split(","))
         metafunc.parametrize("example", [name for name, needs in NEEDS.items() if needs <= present])
     if "asked" in metafunc.fixturenames:
-        present = set(metafunc.config.getoption("--frameworks").split(","))
         metafunc.parametrize("asked", [name for name in ASKED if NEEDS[name] <= present])
 
 
-def run(example: str, *arguments: str) -> list[str]:
+def run(example: str, *arguments: str, folder: Path | None = None) -> list[str]:
+    """Return the lines that an example prints when it runs in `folder`."""
     command = [sys.executable, str(EXAMPLES / example), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -46,41 +55,19 @@ def scores(lines: list[str]) -> list[float]:
 
 
 def test_every_example_is_listed() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(NEEDS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(NEEDS) == set(CHECKS)
 
 
 def test_is_short_and_says_where_a_real_model_goes(example: str) -> None:
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 60
-    # These two use no language model.
-    without = ("cascade_rerank.py", "explain.py")
-    assert example in without or sum("real" in line and ("LLM" in line or "llm" in line) for line in lines) == 1
+    assert len(lines) <= 90
+    marked = sum("real" in line and ("LLM" in line or "llm" in line) for line in lines)
+    assert marked == (example not in WITHOUT_LANGUAGE_MODEL)
 
 
 @pytest.mark.slow
 def test_prints_what_it_promises(example: str, tmp_path: Path) -> None:
-    if example == "explain.py":
-        _check_explained(tmp_path / "page.html")
-        return
-    lines = run(example)
-    if example == "cascade_rerank.py":
-        _check_cascade(lines)
-        return
-    if example == "shared_index.py":
-        _check_shared(lines)
-        return
-    found = scores(lines)
-    assert len(found) == 2
-    assert found == sorted(found, reverse=True)
-    assert "[zipfile]" in lines[0]
-    answer = "\n".join(lines[2:])
-    if example == "langchain_rag.py":
-        assert answer.startswith("According to [zipfile] ZipFile.read returns the bytes of one member")
-    else:
-        assert "ZipFile.read returns one member" in answer
-        assert "how do I read one file of an archive?" in answer
-        # Kept for the caller, not for the language model.
-        assert "retrieval_score" not in answer
+    CHECKS[example](tmp_path)
 
 
 @pytest.mark.slow
@@ -90,7 +77,32 @@ def test_takes_a_question(asked: str) -> None:
     assert "shutil.disk_usage" in "\n".join(lines[2:])
 
 
-def _check_cascade(lines: list[str]) -> None:
+def _check_langchain_rag(folder: Path) -> None:
+    lines = run("langchain_rag.py")
+    _check_two_hits(lines)
+    answer = "\n".join(lines[2:])
+    assert answer.startswith("According to [zipfile] ZipFile.read returns the bytes of one member")
+
+
+def _check_llama_index_query_engine(folder: Path) -> None:
+    lines = run("llama_index_query_engine.py")
+    _check_two_hits(lines)
+    answer = "\n".join(lines[2:])
+    assert "ZipFile.read returns one member" in answer
+    assert "how do I read one file of an archive?" in answer
+    # Kept for the caller, not for the language model.
+    assert "retrieval_score" not in answer
+
+
+def _check_two_hits(lines: list[str]) -> None:
+    found = scores(lines)
+    assert len(found) == 2
+    assert found == sorted(found, reverse=True)
+    assert "[zipfile]" in lines[0]
+
+
+def _check_cascade(folder: Path) -> None:
+    lines = run("cascade_rerank.py")
     assert lines[0] == "LangChain"
     assert lines[3] == "LlamaIndex"
     # Both frameworks print the same scores, to the last digit.
@@ -99,7 +111,8 @@ def _check_cascade(lines: list[str]) -> None:
     assert lines[-1] == "  [difflib] is still first; ColBERTRerank: the time budget of 0.001 s ran out"
 
 
-def _check_shared(lines: list[str]) -> None:
+def _check_shared(folder: Path) -> None:
+    lines = run("shared_index.py")
     after = lines.index("After the writer added a passage")
     for part in (lines[1:after], lines[after + 1 :]):
         langchain, llama_index = (
@@ -111,7 +124,8 @@ def _check_shared(lines: list[str]) -> None:
     assert "tarfile" in lines[after + 1]
 
 
-def _check_explained(page: Path) -> None:
+def _check_explained(folder: Path) -> None:
+    page = folder / "page.html"
     lines = run("explain.py", "how much space is left on my disk?", str(page))
     assert re.match(r"\[shutil\] \d+\.\d{4}$", lines[0])
     assert any(re.match(r"  disk: (disk|disk_usage).* \(0\.\d\d\)", line) for line in lines)
@@ -120,3 +134,110 @@ def _check_explained(page: Path) -> None:
     html = page.read_text("utf-8")
     assert html.startswith("<!doctype html>")
     assert "disk" in html
+
+
+def _check_llama_index_two_stage(folder: Path) -> None:
+    lines = run("llama_index_two_stage.py")
+    hits = [re.match(r"(\d\.\d{3})  \[(\w+)\] .* \(FAISS (\d\.\d\d), place (\d) of 5\)$", line) for line in lines[:-1]]
+    reranked, retrieved, names, places = zip(*((hit[1], hit[3], hit[2], hit[4]) for hit in hits if hit), strict=True)
+    # FAISS has them the other way round.
+    assert names == ("zipfile", "tarfile")
+    assert places == ("2", "1")
+    assert float(reranked[0]) > float(reranked[1])
+    assert float(retrieved[0]) < float(retrieved[1])
+    answer = "ZipFile.read returns the bytes of one member without extracting the archive."
+    assert lines[-1] == f"According to the library: {answer}"
+
+
+def _check_llama_index_pdf_citations(folder: Path) -> None:
+    library = folder / "library"
+    shutil.copytree(EXAMPLES / "library", library)
+    for question, quoted, file, page, removed in (
+        ("how long may I keep a film?", "films and music for one week", "borrowing_rules.pdf", 2, None),
+        # The next run opens the index of the first.
+        ("is tea free?", "tea is free until ten o'clock", "opening_hours.pdf", 1, "tool_workshop.pdf"),
+    ):
+        if removed:
+            (library / removed).unlink()
+        stored, answer, *sources = run("llama_index_pdf_citations.py", question, str(library), folder=folder)
+        assert re.match(r"5 pages, \d+ passages$" if removed else r"8 pages, \d+ passages$", stored)
+        assert quoted in answer
+        assert answer.endswith(" [1]")
+        assert [re.sub(r"\d+\.\d\d", "0", line) for line in sources] == [f"[1] {file}, page {page} (score 0)"]
+        assert quoted in _text_of_page(library / file, page)
+
+
+def _text_of_page(path: Path, page: int) -> str:
+    from pypdf import PdfReader
+
+    return " ".join(PdfReader(path).pages[page - 1].extract_text().split())
+
+
+def _check_llama_index_agent(folder: Path) -> None:
+    for question, name, answer in (
+        ("how do I read one file of an archive?", "zip", "zipfile ZipFile.read returns one member"),
+        ("how much room is left on my disk?", "disk", "shutil shutil.disk_usage tells how much space"),
+    ):
+        lines = run("llama_index_agent.py", question)
+        assert lines[0] == f"The agent called library({question!r})"
+        assert re.match(rf" +\d+\.\d\d  \[{name}\] ", lines[1])
+        found = scores(lines[1:3])
+        assert len(found) == 2
+        assert found == sorted(found, reverse=True)
+        assert lines[3].startswith(f"According to module: {answer}")
+
+
+def _check_llama_index_reingest(folder: Path) -> None:
+    from rerank_integrations import ColBERTIndex
+
+    price, tram = "  How much is a ticket? [price.txt] A ticket costs", "  Does the tram go to the museum?"
+    answers = [f"{price} 10 euros.", f"{tram} [strike.txt] The tram to the museum is on strike."]
+    assert run("llama_index_reingest.py") == [
+        "added ['hours.txt', 'price.txt', 'strike.txt'], replaced [], deleted []",
+        *answers,
+        "added [], replaced [], deleted []",
+        *answers,
+        "added ['bus.txt'], replaced ['price.txt'], deleted ['strike.txt']",
+        f"{price} 12 euros.",
+        f"{tram} [bus.txt] Bus 7 goes to the museum every ten minutes.",
+    ]
+    # A run that was interrupted between the index and the document store.
+    ingest = runpy.run_path(str(EXAMPLES / "llama_index_reingest.py"))["ingest"]
+    (folder / "notices").mkdir()
+    (folder / "notices" / "long.txt").write_text("The museum has many rooms. " * 100)
+    ingest(folder / "notices", folder / "state")
+    with ColBERTIndex.open(folder / "state" / "index") as index:
+        stored = set(index.ids())
+    (folder / "state" / "ingested.json").unlink()
+    ingest(folder / "notices", folder / "state")
+    with ColBERTIndex.open(folder / "state" / "index") as index:
+        assert set(index.ids()) == stored
+    assert len(stored) > 1
+
+
+def _check_llama_index_three_generations(folder: Path) -> None:
+    title, header, *rows, mean_ranks, milliseconds = run("llama_index_three_generations.py")
+    passages = int(title.split()[-2])
+    assert header.split() == ["bi-encoder", "+", "cross-encoder", "ColBERT"]
+    ranks = [[int(place) for place in row.split()[-3:]] for row in rows]
+    assert len(ranks) == 10
+    assert all(1 <= place <= passages for places in ranks for place in places)
+    expected = [sum(1 / place for place in places) / 10 for places in zip(*ranks, strict=True)]
+    assert [float(mean) for mean in mean_ranks.split()[-3:]] == pytest.approx(expected, abs=0.0006)
+    # Most answers come first with each of the three.
+    assert min(expected) > 0.6
+    assert all(float(value) > 0 for value in milliseconds.split()[-3:])
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "cascade_rerank.py": _check_cascade,
+    "explain.py": _check_explained,
+    "langchain_rag.py": _check_langchain_rag,
+    "llama_index_agent.py": _check_llama_index_agent,
+    "llama_index_pdf_citations.py": _check_llama_index_pdf_citations,
+    "llama_index_query_engine.py": _check_llama_index_query_engine,
+    "llama_index_reingest.py": _check_llama_index_reingest,
+    "llama_index_three_generations.py": _check_llama_index_three_generations,
+    "llama_index_two_stage.py": _check_llama_index_two_stage,
+    "shared_index.py": _check_shared,
+}
