@@ -126,7 +126,7 @@ pythons:
 
 python3.%: $(VENVS)/3.%/.ready
 	$(VENVS)/3.$*/bin/python $(PYTEST) tests/test_packaging.py tests/test_public_names.py tests/test_other_encoder.py \
-		tests/cli/test_app.py tests/cli/test_sources.py tests/cli/test_highlight.py tests/demo/test_docstrings.py
+		tests/cli/test_app.py tests/files/test_sources.py tests/files/test_tables.py tests/cli/test_highlight.py tests/demo/test_docstrings.py
 
 # Every test on another Python; CI runs it where the registries have a CPU build of torch for it.
 all-tests-3.%: $(VENVS)/3.%/.ready

@@ -23,6 +23,10 @@ HEAVY = (
     "sklearn",
     "numba",
     "faiss",
+    "bs4",
+    "mammoth",
+    "pypdf",
+    "semantic_text_splitter",
 )
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -33,6 +37,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations",
         "rerank_integrations.cli",
         "rerank_integrations.evaluation",
+        "rerank_integrations.files",
         "rerank_integrations.training",
     ],
 )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docx
 import pytest
 from command_line import Cli
+from fpdf import FPDF
 
-from rerank_integrations import ColBERTIndex, ColBERTModel
+from rerank_integrations import ColBERTIndex, ColBERTModel, Passage
+from rerank_integrations.files.reading import read_passages
+from rerank_integrations.files.sources import SourceFile
 
 
 def _stored(path: Path, *ids: str) -> dict[str, tuple[str, dict[str, object]]]:
@@ -55,16 +61,18 @@ def test_overwrite_replaces_the_index(cli: Cli, index_path: Path, tmp_path: Path
     notes.write_text("one\n\ntwo", "utf-8")
     done = cli("index", index_path, notes, "--model", colbert_dir, "--overwrite")
     assert done.code == 0, done.err
-    assert _stored(index_path, "notes.txt#1") == {"notes.txt#1": ("one\n\ntwo", {"source": "notes.txt"})}
+    assert _stored(index_path, "notes.txt#1") == {
+        "notes.txt#1": ("one\n\ntwo", {"source": "notes.txt", "start": 0, "end": 8})
+    }
 
 
 def test_a_folder_is_read_recursively(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
     docs = tmp_path / "docs"
     (docs / "deep").mkdir(parents=True)
-    (docs / "deep" / "guide.md").write_text("# Install\n\nRun it.\n\n# Use\n\nCall it.", "utf-8")
+    (docs / "deep" / "guide.md").write_text(f"# Install\n\n{'Run it. ' * 6}\n\n# Use\n\n{'Call it. ' * 6}", "utf-8")
     (docs / "notes.txt").write_text("A note.", "utf-8")
     (docs / "records.jsonl").write_text('{"_id": "r", "text": "A record."}', "utf-8")
-    done = cli("index", tmp_path / "made", docs, "--model", colbert_dir)
+    done = cli("index", tmp_path / "made", docs, "--model", colbert_dir, "--chunk-tokens", 30)
     assert done.code == 0, done.err
     assert "4 passages read from 3 files" in done.out
     _stored(tmp_path / "made", "docs/deep/guide.md#1", "docs/deep/guide.md#2", "docs/notes.txt#1", "r")
@@ -72,8 +80,8 @@ def test_a_folder_is_read_recursively(cli: Cli, tmp_path: Path, colbert_dir: Pat
 
 def test_a_file_that_became_shorter_leaves_nothing_stale(cli: Cli, tmp_path: Path, cached_model: str) -> None:
     guide, index_path = tmp_path / "guide.md", tmp_path / "made"
-    guide.write_text("# One\n\ntext\n\n# Two\n\ntext\n\n# Three\n\ntext", "utf-8")
-    assert cli("index", index_path, guide, "--model", cached_model).code == 0
+    guide.write_text("\n\n".join(f"# Part {number}\n\n{'text ' * 10}" for number in range(3)), "utf-8")
+    assert cli("index", index_path, guide, "--model", cached_model, "--chunk-tokens", 20).code == 0
     guide.write_text("# One\n\nother text", "utf-8")
     done = cli("index", index_path, guide, "--json")
     assert done.json()["removed"] == 2
@@ -230,7 +238,11 @@ def test_the_other_files_are_indexed_when_a_file_is_unreadable(cli: Cli, notes: 
     assert "3 passages read from 2 files, 0 added, 1 replaced, 2 unchanged, 0 removed" in " ".join(done.out.split())
     first, second = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert first.startswith(f"error: {folder / 'bad.jsonl'}: text of passage 'half' is not valid Unicode")
-    assert second == f"error: {folder / 'old.txt'}, line 1: not UTF-8 (unexpected end of data); expected UTF-8"
+    option = "its encoding as the option encoding"
+    assert (
+        second
+        == f"error: {folder / 'old.txt'}, line 1: not UTF-8 (unexpected end of data); expected UTF-8, or {option}"
+    )
     # The passages of an unreadable file stay.
     assert "notes/old.txt#1" in _stored(index_path, "notes/old.txt#1", "notes/new.txt#1", "r1", "r2")
     document = cli("index", index_path, folder, "--json").json()
@@ -240,18 +252,29 @@ def test_the_other_files_are_indexed_when_a_file_is_unreadable(cli: Cli, notes: 
 def test_ignored_kinds_of_files_are_listed(cli: Cli, notes: tuple[Path, Path]) -> None:
     folder, index_path = notes
     (folder / ".git").mkdir()
-    for name in ("a.PDF", "deep.pdf", "page.html", "Makefile", ".git/config"):
+    for name in ("a.RST", "deep.rst", "table.xlsx", "Makefile", ".git/config"):
         (folder / name).write_text("x", "utf-8")
     done = cli("index", index_path, folder)
     assert done.code == 0
-    assert "files left out: 2 .pdf, " in done.err
+    assert "files left out: 2 .rst, " in done.err
     left_out = cli("index", index_path, folder, "--json").json()["left_out"]
-    assert left_out == {".pdf": 2, ".html": 1, "without a suffix": 1, "hidden": 1}
+    assert left_out == {".rst": 2, ".xlsx": 1, "without a suffix": 1, "hidden": 1}
     # The files of an index within the folder are not counted.
     assert cli("index", index_path, folder.parent, "--json").json()["left_out"] == left_out
 
 
-@pytest.mark.parametrize("record", ["{", "[]", '{"version": 2}', '{"version": 1, "sources": {"a": {"b": {"c": 1}}}}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[]",
+        '{"version": 2}',
+        '{"version": 3, "sources": {}}',
+        '{"version": 1, "sources": {"a": {"b": {"c": 1}}}}',
+        '{"version": 2, "sources": {"a": {"options": {"chunk_tokens": "x"}, "files": {}}}}',
+        '{"version": 2, "sources": {"a": {"options": {}, "files": {"b": {"digests": {"c": 1}, "fingerprint": ""}}}}}',
+    ],
+)
 def test_a_damaged_record_of_sources_is_named(cli: Cli, notes: tuple[Path, Path], record: str) -> None:
     folder, index_path = notes
     (index_path / "sources.json").write_text(record, "utf-8")
@@ -259,3 +282,139 @@ def test_a_damaged_record_of_sources_is_named(cli: Cli, notes: tuple[Path, Path]
     assert done.code == 1
     assert f"error: {index_path / 'sources.json'} does not say what was indexed" in done.err
     assert cli("index", index_path, folder, "--overwrite").code == 0
+
+
+def test_a_record_of_the_first_version_is_read(cli: Cli, notes: tuple[Path, Path]) -> None:
+    folder, index_path = notes
+    file = index_path / "sources.json"
+    record = json.loads(file.read_text("utf-8"))
+    files = {name: value["digests"] for name, value in record["sources"][str(folder)]["files"].items()}
+    file.write_text(json.dumps({"version": 1, "sources": {str(folder): files}}), "utf-8")
+    (folder / "old.txt").unlink()
+    assert _changes(cli("index", index_path, folder, "--json").json()) == (0, 0, 3, 1)
+
+
+# --- other formats, chunks and their options ---
+
+
+def _reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which every file that is read from now on is added."""
+    names: list[str] = []
+
+    def read_and_note(file: SourceFile, *rest: Any) -> Iterator[Passage]:
+        names.append(file.name)
+        return read_passages(file, *rest)
+
+    monkeypatch.setattr("rerank_integrations.cli.index.read_passages", read_and_note)
+    return names
+
+
+def test_unchanged_files_are_not_read_again(
+    cli: Cli, notes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index_path = notes
+    names = _reads(monkeypatch)
+    assert _changes(cli("index", index_path, folder, "--json").json()) == (0, 0, 4, 0)
+    assert names == []
+    (folder / "new.txt").write_text("Lunch is at one.", "utf-8")
+    assert _changes(cli("index", index_path, folder, "--json").json()) == (0, 1, 3, 0)
+    assert names == ["notes/new.txt"]
+    # A passage that the index has no more as it was is stored again.
+    with ColBERTIndex.open(index_path) as index:
+        index.delete(["notes/old.txt#1"])
+        index.upsert([{"id": "r1", "text": "By hand."}])
+    assert _changes(cli("index", index_path, folder, "--json").json()) == (1, 1, 2, 0)
+    assert names == ["notes/new.txt", "notes/old.txt", "notes/records.jsonl"]
+
+
+def test_other_options_replace_and_stay(cli: Cli, notes: tuple[Path, Path]) -> None:
+    folder, index_path = notes
+    (folder / "new.txt").write_text("Lunch is at one, and nobody is late. " * 8, "utf-8")
+    assert _changes(cli("index", index_path, folder, "--chunk-tokens", 40, "--json").json())[3] == 0
+    with ColBERTIndex.open(index_path, read_only=True) as index:
+        wide = index.count({"source": "notes/new.txt"})
+        model = index.model
+    options = ["--chunk-tokens", 16, "--chunk-overlap", 0]
+    changes = _changes(cli("index", index_path, folder, *options, "--json").json())
+    with ColBERTIndex.open(index_path, read_only=True) as index:
+        stored = list(index.get(where={"source": "notes/new.txt"}))
+    assert len(stored) > wide > 1
+    assert changes[1] > 0
+    assert isinstance(model, ColBERTModel)
+    assert max(model.token_counts([passage.text for passage in stored])) <= 16
+    assert sum(passage.metadata["end"] - passage.metadata["start"] for passage in stored) <= 37 * 8
+    # What is not given stays as it was, for this folder alone.
+    assert _changes(cli("index", index_path, folder, "--json").json()) == (0, 0, len(stored) + 3, 0)
+    record = json.loads((index_path / "sources.json").read_text("utf-8"))
+    assert record["sources"][str(folder)]["options"] == {"chunk_tokens": 16, "chunk_overlap": 0}
+    assert cli("index", index_path, folder, *options, "--overwrite").code == 0
+    assert cli("index", index_path, folder, "--overwrite").code == 0
+    record = json.loads((index_path / "sources.json").read_text("utf-8"))
+    assert record["sources"][str(folder)]["options"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--chunk-tokens", 3], "chunk_tokens is 3; expected a whole number of at least 16"),
+        (["--chunk-tokens", 10_000], "chunk_tokens is 10000; expected at most"),
+        (["--chunk-tokens", 16, "--chunk-overlap", 16], "chunk_overlap is 16; expected at most half of a chunk"),
+        (["--encoding", "x"], "encoding is 'x'; expected a name such as"),
+    ],
+)
+def test_options_that_cannot_be_meant_change_nothing(
+    cli: Cli, notes: tuple[Path, Path], options: list[object], message: str
+) -> None:
+    folder, index_path = notes
+    (folder / "new.txt").unlink()
+    done = cli("index", index_path, folder, *options)
+    assert done.code == 1
+    assert done.err.startswith(f"error: {message}")
+    _stored(index_path, "notes/new.txt#1", "notes/old.txt#1", "r1", "r2")
+
+
+def test_a_folder_of_every_format(cli: Cli, tmp_path: Path, cached_model: str) -> None:
+    folder, index_path = tmp_path / "all", tmp_path / "made"
+    folder.mkdir()
+    pdf = FPDF()
+    pdf.set_font("helvetica", size=12)
+    for text in ("The river rose.", "The river fell."):
+        pdf.add_page()
+        pdf.cell(text=text)
+    pdf.output(str(folder / "a.pdf"))
+    document = docx.Document()
+    document.add_paragraph("The letter came.")
+    document.save(str(folder / "b.docx"))
+    (folder / "c.html").write_text("<title>Page</title><p>The page.</p>", "utf-8")
+    (folder / "d.csv").write_bytes("Stadt;Land\nK\u00f6ln;DE\n".encode("cp1252"))
+    (folder / "e.pdf").write_bytes(b"%PDF-1.7 broken")
+    done = cli("index", index_path, folder, "--model", cached_model, "--encoding", "cp1252", "--json")
+    assert done.code == 3, done.err
+    assert done.err.splitlines()[-1].startswith(f"error: {folder / 'e.pdf'}: cannot be read as PDF (")
+    document_counts = done.json()
+    assert (document_counts["files"], document_counts["added"], len(document_counts["unreadable"])) == (4, 4, 1)
+    stored = _stored(index_path, *(f"all/{name}#1" for name in ("a.pdf", "b.docx", "c.html", "d.csv")))
+    assert stored["all/a.pdf#1"][0].split("\n\n") == ["The river rose.", "The river fell."]
+    assert stored["all/a.pdf#1"][1] == {"source": "all/a.pdf", "page": 1, "start": 0, "end": 32}
+    assert stored["all/b.docx#1"][0] == "The letter came."
+    assert stored["all/c.html#1"][1]["title"] == "Page"
+    assert stored["all/d.csv#1"] == (
+        "Stadt: K\u00f6ln\nLand: DE",
+        {"source": "all/d.csv", "Stadt": "K\u00f6ln", "Land": "DE"},
+    )
+
+
+def test_a_file_whose_reader_is_missing_is_named(
+    cli: Cli, notes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index_path = notes
+    (folder / "page.html").write_text("<p>The page.</p>", "utf-8")
+    (folder / "old.txt").unlink()
+    monkeypatch.delitem(sys.modules, "rerank_integrations.files.formats", raising=False)
+    monkeypatch.delattr("rerank_integrations.files.formats", raising=False)
+    monkeypatch.setitem(sys.modules, "mammoth", None)
+    done = cli("index", index_path, folder)
+    assert done.code == 3
+    advice = "reading HTML needs an extra: pip install 'rerank-integrations[files]'"
+    assert done.err.strip().splitlines()[-1] == f"error: {folder / 'page.html'}: {advice}"
+    _stored(index_path, "notes/new.txt#1", "r1", "r2")

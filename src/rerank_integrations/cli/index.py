@@ -4,54 +4,72 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import IO, Annotated
 
 import typer
 from tqdm import tqdm
 
+from rerank_integrations.cli.index_record import (
+    Digests,
+    FileRecord,
+    Record,
+    SourceRecord,
+    digests_by_id,
+    joined,
+    read_record,
+    write_record,
+)
 from rerank_integrations.cli.options import AsJson
 from rerank_integrations.cli.output import show, show_on_stderr, write_json
-from rerank_integrations.cli.sources import (
-    SourceFile,
-    count_ignored,
-    expected_kinds,
-    find_files,
-    read_passages,
-    source_name,
-)
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage
-from rerank_integrations.errors import IndexExistsError, IndexFormatError, InvalidInputError
+from rerank_integrations.errors import IndexExistsError, IndexFormatError, InvalidInputError, MissingExtraError
+from rerank_integrations.files.reading import (
+    ReadingOptions,
+    SplitterFactory,
+    is_chunked,
+    read_passages,
+    reading_fingerprint,
+    splitter_factory,
+)
+from rerank_integrations.files.sources import SourceFile, count_ignored, expected_kinds, find_files, source_name
 
 # Beside 1 for an error and 2 for wrong usage: some files could not be read, the others are indexed.
 _EXIT_SOME_UNREADABLE = 3
 
-_RECORD_NAME = "sources.json"
-_RECORD_VERSION = 1
 _PASSAGES_PER_READ = 1000
-
-# Digest by id of the passage, digests by name of the file within its source, files by name of the source.
-Digests: TypeAlias = dict[str, str]
-ByFile: TypeAlias = dict[str, Digests]
-Record: TypeAlias = dict[str, ByFile]
 
 
 @dataclass
 class _Contents:
-    """Contents of the files: digests of their passages by source and file, and the files that cannot be read."""
+    """Contents of the files: what is to be recorded of them, changed passages, and the files that cannot be read.
+
+    `changed` has the passages of all files that are not known to be stored as they are, one per line.
+    """
 
     by_source: Record
+    changed: IO[bytes]
     problems: dict[str, str] = field(default_factory=dict)
     read: int = 0
 
     def digests(self) -> Digests:
         """Return the digest of each passage; the last of several passages with one id counts, as in the index."""
-        return {key: value for files in self.by_source.values() for ids in files.values() for key, value in ids.items()}
+        files = [file for source in self.by_source.values() for file in source.files.values()]
+        return {key: value for file in files for key, value in file.digests.items()}
+
+    def passages(self, ids: Container[str]) -> Iterator[Passage]:
+        """Yield the changed passages with these ids."""
+        self.changed.seek(0)
+        for line in self.changed:
+            passage = Passage(*json.loads(line))
+            if passage.id in ids:
+                yield passage
 
 
 @dataclass
@@ -69,7 +87,8 @@ def index(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            exists=True, help="JSONL in BEIR layout, .txt or .md files (each also .gz), or folders of them."
+            exists=True,
+            help="Files or folders of them: Markdown, text, CSV, JSONL; with the extra \\[files] PDF, HTML, DOCX.",
         ),
     ],
     model: Annotated[
@@ -79,32 +98,59 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing index instead of adding to it.")
     ] = False,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens in a chunk of a text. \\[default: 256, or what the model reads]")
+    ] = None,
+    chunk_overlap: Annotated[
+        int | None, typer.Option(help="Most tokens shared with the chunk before. \\[default: an eighth of a chunk]")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of CSV that is the text. \\[default: text, else all columns]")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of CSV that is the id. \\[default: _id or id, else the row's number]")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of text, CSV and HTML that is not UTF-8, such as cp1252 or gb18030.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Store the passages of files in an index; a passage replaces the stored one with its id.
 
     A folder that was indexed before is synchronized: passages of files that are gone or shorter are removed.
-    Passages that were stored in another way stay.
+    Passages that were stored in another way stay. Options of reading that are not given stay as they were.
     A file that cannot be read is reported and its stored passages stay. The exit code is then 3.
     """
-    files = find_files(sources, () if overwrite else _read_record(path))
-    # The first pass reads all files. Nothing is stored or overwritten before it is known which of them can be read.
-    contents = _survey(files, sources)
-    if files and len(contents.problems) == len(files):
-        raise InvalidInputError("\n".join(contents.problems.values()))
-    with _open_or_create(path, model, overwrite=overwrite) as target:
-        # Read it again, now that no other process can write it.
-        record = {} if overwrite else _read_record(path)
-        changes = _store(target, files, contents, record)
-        total = len(target)
-    ignored = count_ignored(sources, path)
+    options = ReadingOptions(chunk_tokens, chunk_overlap, text_column, id_column, encoding)
+    record = {} if overwrite else read_record(path)
+    files = find_files(sources, record)
+    encoder = _recorded_model(path) if model is None else ColBERTModel(model)
+    with tempfile.TemporaryFile(dir=_existing_folder(path)) as changed:
+        # All files are read first. Nothing is stored or overwritten before it is known which of them can be read.
+        contents = _Contents(_sources(sources, options, record), changed)
+        _survey(files, contents, encoder, _still_stored(path, record, contents.by_source))
+        if files and len(contents.problems) == len(files):
+            raise InvalidInputError("\n".join(contents.problems.values()))
+        with _open_or_create(path, encoder, overwrite=overwrite) as target:
+            # Read it again, now that no other process can write it.
+            changes = _store(target, contents, {} if overwrite else read_record(path))
+            total = len(target)
+    _report(path, sources, contents, changes, files=len(files), total=total, as_json=as_json)
+    if contents.problems:
+        raise typer.Exit(_EXIT_SOME_UNREADABLE)
+
+
+def _report(
+    path: Path, sources: list[Path], contents: _Contents, changes: _Changes, *, files: int, total: int, as_json: bool
+) -> None:
+    ignored, readable = count_ignored(sources, path), files - len(contents.problems)
     if as_json:
-        counts = {"files": len(files) - len(contents.problems), "read": contents.read, **asdict(changes)}
+        counts = {"files": readable, "read": contents.read, **asdict(changes)}
         omitted = {"left_out": dict(ignored), "unreadable": list(contents.problems.values())}
         write_json({"index": str(path), **counts, "passages": total, **omitted})
     else:
         show(
-            f"{path}: {contents.read:,} passages read from {len(files) - len(contents.problems):,} files, "
+            f"{path}: {contents.read:,} passages read from {readable:,} files, "
             f"{changes.added:,} added, {changes.replaced:,} replaced, {changes.unchanged:,} unchanged, "
             f"{changes.removed:,} removed; the index holds {total:,}"
         )
@@ -113,12 +159,14 @@ def index(
             show_on_stderr(f"files left out: {counted}; those of the kinds {expected_kinds()} are read")
     for problem in contents.problems.values():
         show_on_stderr(f"error: {problem}")
-    if contents.problems:
-        raise typer.Exit(_EXIT_SOME_UNREADABLE)
 
 
-def _open_or_create(path: Path, model: str | None, *, overwrite: bool) -> ColBERTIndex:
-    encoder = _recorded_model(path) if model is None else ColBERTModel(model)
+def _existing_folder(path: Path) -> Path:
+    """Return the folder at `path` or the nearest above it that exists: it has room for an index, so for its texts."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+
+
+def _open_or_create(path: Path, encoder: TokenEncoder, *, overwrite: bool) -> ColBERTIndex:
     try:
         return ColBERTIndex.create(path, encoder, overwrite=overwrite)
     except IndexExistsError:
@@ -133,34 +181,90 @@ def _recorded_model(path: Path) -> TokenEncoder:
         return ColBERTModel()
 
 
-def _survey(files: Iterable[SourceFile], sources: Iterable[Path]) -> _Contents:
-    contents = _Contents({source_name(source): {} for source in sources})
-    for file in files:
-        digests, problem = _read_whole(file)
-        if problem is None:
-            contents.by_source[file.source][file.name] = dict(digests)
-            contents.read += len(digests)
-        else:
-            contents.problems[file.name] = problem
-    return contents
+# --- reading the files ---
 
 
-def _read_whole(file: SourceFile) -> tuple[list[tuple[str, str]], str | None]:
-    """Return id and digest of each passage of a file, and the problem if it cannot be read to its end."""
+def _sources(sources: Iterable[Path], options: ReadingOptions, record: Mapping[str, SourceRecord]) -> Record:
+    """Return the sources with no files yet; an option that was not given stays as it is recorded."""
+    names = [source_name(source) for source in sources]
+    recorded = {name: record.get(name, SourceRecord()).options.chosen() for name in names}
+    return {name: SourceRecord(ReadingOptions(**{**recorded[name], **options.chosen()})) for name in names}
+
+
+def _still_stored(
+    path: Path, record: Mapping[str, SourceRecord], sources: Container[str]
+) -> dict[tuple[str, str], FileRecord]:
+    """Return, by source and name, the recorded files whose passages the index stores as they are recorded."""
+    record = {name: source for name, source in record.items() if name in sources}
+    if not record:
+        return {}
     try:
-        return [(passage.id, _digest(passage)) for passage in read_passages(file)], None
-    except InvalidInputError as error:
+        with ColBERTIndex.open(path, read_only=True) as existing:
+            stored = _stored_digests(existing, digests_by_id(record))
+    except IndexFormatError:
+        return {}
+    return {
+        (source, name): file
+        for source, recorded in record.items()
+        for name, file in recorded.files.items()
+        if all(stored.get(key) == value for key, value in file.digests.items())
+    }
+
+
+def _survey(
+    files: Iterable[SourceFile],
+    contents: _Contents,
+    encoder: TokenEncoder,
+    still_stored: Mapping[tuple[str, str], FileRecord],
+) -> None:
+    """Read the files that are not stored as they are into `contents`."""
+    splitters = {name: splitter_factory(encoder, source.options) for name, source in contents.by_source.items()}
+    for file in tqdm(files, unit=" files", desc="reading", disable=None, delay=0.5):
+        source = contents.by_source[file.source]
+        try:
+            fingerprint = reading_fingerprint(file, source.options)
+        except OSError as error:
+            contents.problems[file.name] = f"{file.path} cannot be read: {error.strerror or error}"
+            continue
+        known = still_stored.get((file.source, file.name))
+        if known is None or known.fingerprint != fingerprint:
+            if is_chunked(file):
+                # An error of the model is none of the file.
+                splitters[file.source]()
+            known = _read_whole(file, contents, splitters[file.source], fingerprint)
+        if known is not None:
+            source.files[file.name] = known
+            contents.read += len(known.digests)
+
+
+def _read_whole(
+    file: SourceFile, contents: _Contents, splitter: SplitterFactory, fingerprint: str
+) -> FileRecord | None:
+    """Add the passages of a file to those that changed, or else its problem if it cannot be read to its end."""
+    digests: Digests = {}
+    start = contents.changed.tell()
+    try:
+        for passage in read_passages(file, contents.by_source[file.source].options, splitter):
+            digests[passage.id] = _digest(passage)
+            line = json.dumps([passage.id, passage.text, passage.metadata])
+            contents.changed.write(f"{line}\n".encode())
+        return FileRecord(digests, fingerprint)
+    except (InvalidInputError, MissingExtraError) as error:
         message = str(error)
         # A passage that cannot be stored is reported without its file.
-        return [], message if message.startswith(str(file.path)) else f"{file.path}: {message}"
+        contents.problems[file.name] = message if message.startswith(str(file.path)) else f"{file.path}: {message}"
     except OSError as error:
-        return [], f"{file.path} cannot be read: {error.strerror or error}"
+        contents.problems[file.name] = f"{file.path} cannot be read: {error.strerror or error}"
+    contents.changed.seek(start)
+    contents.changed.truncate()
+    return None
 
 
-def _store(
-    target: ColBERTIndex, files: Iterable[SourceFile], contents: _Contents, record: Mapping[str, ByFile]
-) -> _Changes:
-    """Store the changed passages of the files in `target`, remove the passages that are gone, and write the record."""
+# --- storing what changed ---
+
+
+def _store(target: ColBERTIndex, contents: _Contents, record: Mapping[str, SourceRecord]) -> _Changes:
+    """Store the changed passages in `target`, remove the passages that are gone, and write the record."""
     wanted, changes = contents.digests(), _Changes()
     stored = _stored_digests(target, wanted)
     fresh = {key for key, value in wanted.items() if stored.get(key) != value}
@@ -168,59 +272,28 @@ def _store(
     changes.replaced = len(fresh & stored.keys())
     changes.added = len(fresh) - changes.replaced
     # The record is written before anything changes: a run that is stopped leaves no passage of unknown origin.
-    _write_record(target.path, {**record, **_joined(record, contents.by_source)})
+    write_record(target.path, joined(record, contents.by_source))
     if fresh:
-        readable = [file for file in files if file.name not in contents.problems]
         # The delay avoids an empty bar while the model loads.
-        passages = _passages(readable, fresh)
+        passages = contents.passages(fresh)
         bar = tqdm(passages, total=len(fresh), unit=" passages", desc="indexing", disable=None, delay=0.5)
         target.upsert(bar, show_progress=False)
-    current = {
-        source: {name: ids for name, ids in record.get(source, {}).items() if name in contents.problems} | files_read
-        for source, files_read in contents.by_source.items()
-    }
-    after = {**record, **current}
+    after = {**record, **contents.by_source}
+    for source, current in contents.by_source.items():
+        recorded = record.get(source, SourceRecord()).files
+        # The passages of a file that cannot be read stay.
+        current.files |= {name: file for name, file in recorded.items() if name in contents.problems}
     changes.removed = target.delete(_gone(target, record, after))
-    _write_record(target.path, after)
+    write_record(target.path, after)
     return changes
 
 
-def _joined(record: Mapping[str, ByFile], by_source: Mapping[str, ByFile]) -> Record:
-    """Return the recorded digests of each source together with its present ones."""
-    joined: Record = {}
-    for source, files in by_source.items():
-        joined[source] = dict(record.get(source, {}))
-        for name, ids in files.items():
-            joined[source][name] = {**joined[source].get(name, {}), **ids}
-    return joined
-
-
-def _gone(target: ColBERTIndex, before: Mapping[str, ByFile], after: Mapping[str, ByFile]) -> list[str]:
+def _gone(target: ColBERTIndex, before: Mapping[str, SourceRecord], after: Mapping[str, SourceRecord]) -> list[str]:
     """Return the ids of passages that no source has any more, and that are stored as they were recorded."""
-    remaining = _digests_by_id(after)
-    gone = {key: digests for key, digests in _digests_by_id(before).items() if key not in remaining}
+    remaining = digests_by_id(after)
+    gone = {key: digests for key, digests in digests_by_id(before).items() if key not in remaining}
     # A passage that was replaced in another way has another digest, and this command must not remove it.
     return [key for key, value in _stored_digests(target, gone).items() if value in gone[key]]
-
-
-def _digests_by_id(record: Mapping[str, ByFile]) -> dict[str, set[str]]:
-    """Return the recorded digests of each id, which are several if several files have it."""
-    by_id: dict[str, set[str]] = {}
-    for files in record.values():
-        for ids in files.values():
-            for key, value in ids.items():
-                by_id.setdefault(key, set()).add(value)
-    return by_id
-
-
-def _passages(files: Iterable[SourceFile], ids: Container[str]) -> Iterator[Passage]:
-    for file in files:
-        for passage in read_passages(file):
-            if passage.id in ids:
-                yield passage
-
-
-# --- the record of what was indexed from which source ---
 
 
 def _digest(passage: Passage) -> str:
@@ -243,41 +316,3 @@ def _stored_digests(index: ColBERTIndex, ids: Iterable[str]) -> Digests:
         for start in range(0, len(wanted), _PASSAGES_PER_READ)
         for passage in index.get(wanted[start : start + _PASSAGES_PER_READ])
     }
-
-
-def _read_record(index: Path) -> Record:
-    """Return the record of the index at `index`, which is empty where there is no index or no record.
-
-    Raises
-    ------
-    IndexFormatError
-        If the record is damaged.
-    """
-    file = index / _RECORD_NAME
-    if not file.exists():
-        return {}
-    try:
-        document = json.loads(file.read_text("utf-8"))
-        if document["version"] != _RECORD_VERSION:
-            raise ValueError(f"version is {document['version']!r}; expected {_RECORD_VERSION}")
-        return {source: _require_digests(files) for source, files in document["sources"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise IndexFormatError(
-            f"{file} does not say what was indexed from where: {error!r}. Delete it to go on: then no passage is taken "
-            "for one of a file that is gone"
-        ) from error
-
-
-def _write_record(index: Path, record: Mapping[str, ByFile]) -> None:
-    """Replace the record of the index at `index`."""
-    # The index has one writer, so the temporary file needs no unique name.
-    temporary = index / f"{_RECORD_NAME}.part"
-    temporary.write_text(json.dumps({"version": _RECORD_VERSION, "sources": record}), "utf-8")
-    temporary.replace(index / _RECORD_NAME)
-
-
-def _require_digests(files: ByFile) -> ByFile:
-    for digests in files.values():
-        if not all(isinstance(value, str) for value in digests.values()):
-            raise TypeError("a digest is not a string")
-    return files

@@ -76,7 +76,7 @@ def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file, which is decompressed if its name ends in ``.gz``."""
     number = 0
     try:
-        with _open(path) as stream:
+        with open_bytes(path) as stream:
             # A text stream decodes whole blocks, and an error in a block has no line number.
             for number, line in enumerate(stream, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -86,5 +86,6 @@ def read_lines(path: Path) -> Iterator[str]:
         raise InvalidInputError(f"{path}, line {number + 1}: damaged gzip data ({error})") from error
 
 
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+def open_bytes(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Open a file for reading bytes; it is decompressed if its name ends in ``.gz``."""
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")

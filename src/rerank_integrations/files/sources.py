@@ -1,26 +1,32 @@
-"""Passages from files or folders of JSONL in BEIR layout, plain text and Markdown, streamed."""
+"""The files of a source: which of them are read, in which format, and the name that their passages carry."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from rerank_integrations.core.jsonl import read_jsonl, read_lines
-from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import InvalidInputError
 
-MAX_WORDS = 150
+FileKind: TypeAlias = Literal["jsonl", "csv", "tsv", "text", "markdown", "html", "pdf", "docx"]
 
-FileKind: TypeAlias = Literal["jsonl", "text", "markdown"]
-
-_KINDS: dict[str, FileKind] = {".jsonl": "jsonl", ".txt": "text", ".md": "markdown"}
-_HEADING = re.compile(r"#{1,6} ")
-_SENTENCE_ENDS = (".", "!", "?", ":", ";")
+_KINDS: dict[str, FileKind] = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+}
+# These formats compress their contents themselves.
+_NEVER_GZIPPED = ("pdf", "docx")
 
 
 @dataclass(frozen=True)
@@ -121,72 +127,12 @@ def _unicode(name: str) -> str:
 
 
 def _kind(path: Path) -> FileKind | None:
-    name = path.name.lower().removesuffix(".gz")
-    return _KINDS.get(Path(name).suffix)
+    name = path.name.lower()
+    kind = _KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    return None if kind in _NEVER_GZIPPED and name.endswith(".gz") else kind
 
 
 def expected_kinds() -> str:
     """Return the suffixes of readable files, for messages."""
-    return ", ".join([*_KINDS, *(f"{suffix}.gz" for suffix in _KINDS)])
-
-
-def read_passages(file: SourceFile) -> Iterator[Passage]:
-    """Yield the passages of one file, with one passage in memory at a time.
-
-    A JSONL line is one passage (see `core.jsonl.parse_passage`). Text is divided into passages of whole paragraphs, of
-    at most `MAX_WORDS` words, with the ids ``name#1``, ``name#2`` and so on. In Markdown a heading starts a passage.
-
-    Raises
-    ------
-    InvalidInputError
-        For a line that cannot be read; the message names the file and the line.
-    """
-    if file.kind == "jsonl":
-        yield from read_jsonl(file.path, source=file.name)
-        return
-    paragraphs = _paragraphs(read_lines(file.path), headings=file.kind == "markdown")
-    for number, text in enumerate(_pack(paragraphs), start=1):
-        yield Passage(f"{file.name}#{number}", text, {"source": file.name})
-
-
-def _paragraphs(lines: Iterable[str], *, headings: bool) -> Iterator[tuple[bool, list[str]]]:
-    """Yield ``(is a heading, words)`` for every paragraph, in pieces of at most `MAX_WORDS` words."""
-    words: list[str] = []
-    for line in lines:
-        heading = headings and _HEADING.match(line) is not None
-        if (heading or not line.strip()) and words:
-            yield False, words
-            words = []
-        if heading:
-            yield True, line.split()
-            continue
-        words += line.split()
-        while len(words) > MAX_WORDS:
-            cut = _last_sentence_end(words[:MAX_WORDS])
-            yield False, words[:cut]
-            words = words[cut:]
-    if words:
-        yield False, words
-
-
-def _last_sentence_end(words: list[str]) -> int:
-    """Return the number of words up to the last sentence that ends in their second half, else of all words."""
-    for count in range(len(words), len(words) // 2, -1):
-        if words[count - 1].endswith(_SENTENCE_ENDS):
-            return count
-    return len(words)
-
-
-def _pack(paragraphs: Iterable[tuple[bool, list[str]]]) -> Iterator[str]:
-    """Join neighbouring paragraphs as long as they fit; a heading stays with the paragraph after it."""
-    passage: list[str] = []
-    size, after_heading = 0, False
-    for heading, words in paragraphs:
-        opens_section = heading and not after_heading
-        if passage and (opens_section or size + len(words) > MAX_WORDS):
-            yield "\n\n".join(passage)
-            passage, size = [], 0
-        passage.append(" ".join(words))
-        size, after_heading = size + len(words), heading
-    if passage:
-        yield "\n\n".join(passage)
+    gzipped = [f"{suffix}.gz" for suffix, kind in _KINDS.items() if kind not in _NEVER_GZIPPED]
+    return ", ".join([*_KINDS, *gzipped])
