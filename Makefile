@@ -31,13 +31,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What a pattern makes is kept: the stamps of environments.
 .SECONDARY:
-.PHONY: help demo dev bench constraints completeness clean environments \
+.PHONY: help demo dev bench examples constraints completeness clean environments \
 	packages test slow parity check docs neither langchain-alone llama-index-alone distributions pythons
 
 help:
 	@echo "make demo               index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
 	@echo "make dev                set up $(VENV) with everything that the targets below install into it"
 	@echo "make bench              run every benchmark on a small sample"
+	@echo "make examples           run each example by its own first lines in a clean environment (EXAMPLES=name restricts it)"
 	@echo "make completeness       report the public types that pyright cannot tell"
 	@echo "make constraints        resolve constraints.txt again from pyproject.toml"
 	@echo
@@ -140,6 +141,10 @@ environments: $(VENVS)/bare/.ready
 
 bench: $(VENV)/.with-test
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" --quick; done
+
+# Takes long, since each install line has an environment of its own; `make slow` runs the examples too, in its own.
+examples: $(THIN)/.built
+	$(PYTHON) .ci/examples.py --environments $(VENVS)/examples --wheels $(VENVS)/dist $(THIN)/built -- $(EXAMPLES)
 
 # Resolves again for every Python that is supported, from metadata alone.
 constraints: $(VENV)/.with-test
