@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from corpus import QUERIES
+from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.instrumentation.span import BaseSpan
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from rerank_integrations import ColBERTModel, CrossEncoderModel, InvalidInputError, TextTooLongError
-from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, CrossEncoderRerank
+from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, InvalidInputError, TextTooLongError
+from rerank_integrations.llama_index import CascadeRerank, ColBERTRerank, ColBERTRetriever, CrossEncoderRerank
 
 QUERY = QUERIES[0]
 
@@ -293,5 +299,86 @@ async def test_balanced_when_the_caller_gives_up(
     with pytest.raises(asyncio.CancelledError):
         await task
     may.set()
+    # The work stops before its next batch, and ends with it.
+    for _ in range(3000):
+        if len(instrumentation.events) == 2:
+            break
+        await asyncio.sleep(0.01)
     assert [type(event) for event in instrumentation.events] == [ReRankStartEvent, ReRankEndEvent]
     assert [event[0] for event in callbacks.events] == ["start", "end"]
+
+
+class Spans(BaseSpanHandler[BaseSpan]):
+    """The names of all spans, each under that of its parent, and how they ended."""
+
+    _entered: list[tuple[str, str | None]] = PrivateAttr(default_factory=list)
+    _ended: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+
+    def new_span(self, id_: str, *args: Any, parent_span_id: str | None = None, **kwargs: Any) -> None:
+        self._entered.append((_name(id_), parent_span_id and _name(parent_span_id)))
+
+    def prepare_to_exit_span(self, id_: str, *args: Any, **kwargs: Any) -> None:
+        self._ended.append((_name(id_), "exit"))
+
+    def prepare_to_drop_span(self, id_: str, *args: Any, **kwargs: Any) -> None:
+        self._ended.append((_name(id_), "drop"))
+
+
+def _name(span_id: str) -> str:
+    """Return the name of a span without its UUID, and the method's without the ``a`` of an async one."""
+    kind, method = span_id[:-37].split(".")
+    return f"{kind}.{method.replace('_a', '_')}" if method.startswith("_a") else f"{kind}.{method.removeprefix('a')}"
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    handler = Spans()
+    root = get_dispatcher()
+    root.add_span_handler(handler)
+    yield handler
+    root.span_handlers.remove(handler)
+
+
+@pytest.mark.parametrize("kind", ["ColBERTRerank", "CrossEncoderRerank", "CascadeRerank"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_async_has_the_spans_of_sync(
+    spans: Spans,
+    instrumentation: Instrumentation,
+    index: ColBERTIndex,
+    colbert: ColBERTModel,
+    cross_encoder: CrossEncoderModel,
+    kind: str,
+    fails: bool,
+) -> None:
+    stages = [ColBERTRerank(colbert, top_n=3), CrossEncoderRerank(cross_encoder, top_n=2)]
+    reranker: Any = {
+        "ColBERTRerank": stages[0],
+        "CrossEncoderRerank": stages[1],
+        "CascadeRerank": CascadeRerank(stages),
+    }[kind]
+    if fails:
+        reranker = CrossEncoderRerank(Broken())
+        kind = "CrossEncoderRerank"
+    engine = RetrieverQueryEngine.from_args(
+        ColBERTRetriever(index, similarity_top_k=4), llm=MockLLM(), node_postprocessors=[reranker]
+    )
+    seen = []
+    for mode in ("sync", "async"):
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            if mode == "sync":
+                engine.query(QUERY)
+            else:
+                await engine.aquery(QUERY)
+        ours = ("ColBERT", "CrossEncoder", "Cascade")
+        entered = {(name, parent) for name, parent in spans._entered if name.startswith(ours)}
+        ended = {(name, how) for name, how in spans._ended if name.startswith(ours)}
+        seen.append((entered, ended, {_name(event.span_id) for event in instrumentation.events}))
+        spans._entered.clear()
+        spans._ended.clear()
+        instrumentation.events.clear()
+    assert seen[0] == seen[1]
+    entered, ended, of_events = seen[1]
+    assert of_events == {f"{kind}._postprocess_nodes"}
+    assert (f"{kind}._postprocess_nodes", "RetrieverQueryEngine._query") in entered
+    assert ("ColBERTRetriever._retrieve", "ColBERTRetriever.retrieve") in entered
+    assert (f"{kind}._postprocess_nodes", "drop" if fails else "exit") in ended

@@ -84,6 +84,13 @@ def test_refreshing_encodes_what_changed_in_a_new_object_too(
         ]
 
 
+def test_a_document_without_nodes_is_refreshed_once(managed: ColBERTManagedIndex) -> None:
+    assert managed.refresh_ref_docs(documents(blank=" \n ")) == [False]
+    assert managed.refresh_ref_docs(documents(venus=" ")) == [True]
+    assert managed.refresh_ref_docs(documents(venus=" ")) == [False]
+    assert "venus" not in managed.ref_doc_info
+
+
 def test_without_a_splitter_a_document_is_its_own_node(colbert: ColBERTModel) -> None:
     class Nothing(TokenTextSplitter):
         def __call__(self, nodes: Any, **kwargs: Any) -> Any:

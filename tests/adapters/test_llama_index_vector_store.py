@@ -13,13 +13,13 @@ from llama_index.core import Document, MockEmbedding, StorageContext, VectorStor
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import TokenTextSplitter
-from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
+from llama_index.core.schema import IndexNode, NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, IndexReadOnlyError, InvalidInputError, Passage
-from rerank_integrations.llama_index import ColBERTVectorStore
+from rerank_integrations.llama_index import ColBERTRetriever, ColBERTVectorStore
 
 EMBEDDING = MockEmbedding(embed_dim=1)
 LONG = "Mars is the fourth planet, and it is red. Its two moons are small. " * 6
@@ -173,6 +173,30 @@ def test_a_vector_store_index_over_it(store: ColBERTVectorStore) -> None:
     index.delete_ref_doc("mars")
     index.delete_nodes(["venus0"])
     assert texts(store) == ["Pluto is a dwarf.", "venus 1 of the planets", "venus 2 of the planets"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_its_own_vector_store_index_searches_by_the_texts_of_a_query(
+    store: ColBERTVectorStore, colbert: ColBERTModel, mode: str
+) -> None:
+    index = store.as_index([TokenTextSplitter(chunk_size=40, chunk_overlap=0)])
+    index.insert(Document(doc_id="mars", text=LONG))
+    # What is not a text would restrict the retriever of LlamaIndex's own index to itself.
+    index.insert_nodes([IndexNode(id_="pointer", text="See the appendix.", index_id="appendix"), *nodes()])
+    retriever = index.as_retriever(similarity_top_k=3, filters=RECENT)
+
+    async def retrieve(query: QueryBundle) -> list[tuple[str, float]]:
+        found = retriever.retrieve(query) if mode == "sync" else await retriever.aretrieve(query)
+        return [(item.node_id, item.score) for item in found]
+
+    bundle = QueryBundle("nothing of the kind", custom_embedding_strs=["venus 2", "planets"])
+    ours = ColBERTRetriever(store.index, similarity_top_k=3, filters=RECENT).retrieve(bundle)
+    assert await retrieve(bundle) == [(item.node_id, item.score) for item in ours]
+    assert (await retrieve(bundle))[0][0] == "venus2"
+    assert len(await retrieve(QueryBundle("venus"))) == 3
+    restricted = index.as_retriever(node_ids=["mars1", "venus1"]).retrieve(bundle)
+    assert sorted(ids(restricted)) == ["mars1", "venus1"]
+    assert "venus 2" in str(index.as_query_engine(llm=MockLLM(), similarity_top_k=9).query("venus 2"))
 
 
 async def test_async_of_a_vector_store_index(store: ColBERTVectorStore) -> None:

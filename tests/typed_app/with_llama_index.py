@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_index.core import Document
+from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -33,6 +33,14 @@ LIBRARY = [
 QUESTION = "how do I read one file of an archive?"
 
 
+class SharedWords:
+    """A scorer of the user's own: how many words of the query a text contains."""
+
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        words = set(query.lower().split())
+        return [float(len(words & set(text.lower().split()))) for text in texts]
+
+
 def rerank(nodes: list[NodeWithScore], index: ColBERTIndex) -> list[NodeWithScore]:
     colbert = ColBERTRerank(index=index, top_n=3, keep_retrieval_score=True, score_threshold=0.0, scale="sum")
     cross_encoder = CrossEncoderRerank(CrossEncoderModel("starter"), top_n=2, metadata_mode=MetadataMode.EMBED)
@@ -41,8 +49,36 @@ def rerank(nodes: list[NodeWithScore], index: ColBERTIndex) -> list[NodeWithScor
     postprocessors: list[BaseNodePostprocessor] = [colbert, cross_encoder]
     for postprocessor in postprocessors:
         assert_type(postprocessor.postprocess_nodes(nodes, query_str=QUESTION), list[NodeWithScore])
+    assert_type(colbert.postprocess_nodes(iter(nodes), query_str=QUESTION, top_n=None), list[NodeWithScore])
     cascade = CascadeRerank([colbert, cross_encoder], top_n=1, time_budget=30.0)
     return cascade.postprocess_nodes(nodes, query_bundle=QueryBundle(QUESTION))
+
+
+def documented_forms(nodes: list[NodeWithScore], folder: Path) -> list[BaseNodePostprocessor]:
+    """Every form of an argument that the documentation names."""
+    model = ColBERTModel("starter")
+    index = ColBERTIndex.open_or_create(folder / "forms", model)
+    index.close()
+    arguments = {"name_or_path": "starter", "dtype": "float32"}
+    rerankers: list[BaseNodePostprocessor] = [
+        CrossEncoderRerank("starter", metadata_mode="embed"),
+        CrossEncoderRerank(model="starter", top_n=3, metadata_mode="all"),
+        CrossEncoderRerank(SharedWords(), metadata_mode="none"),
+        CrossEncoderRerank(arguments, cross_encoder_kwargs={"revision": None}),
+        ColBERTRerank(model, metadata_mode="llm"),
+        ColBERTRerank(arguments),
+        ColBERTRerank(index=str(folder / "forms")),
+        ColBERTRerank(index=folder / "forms"),
+        ColBERTRerank(index={"path": folder / "forms", "model": "starter"}),
+    ]
+    for reranker in rerankers[:3]:
+        assert len(reranker.postprocess_nodes(nodes, query_str=QUESTION)) == len(nodes)
+    splitters = [TokenTextSplitter(chunk_size=64, chunk_overlap=0)]
+    ColBERTManagedIndex({"path": folder / "forms", "model": arguments}, transformations=splitters)
+    vector_index = ColBERTVectorStore(folder / "forms").as_index(splitters)
+    assert_type(vector_index, VectorStoreIndex)
+    ColBERTRetriever(folder / "forms", 3, MetadataFilters(filters=[]))
+    return rerankers
 
 
 def store_nodes(index: ColBERTIndex) -> None:
@@ -76,6 +112,7 @@ def main(folder: Path) -> None:
         assert_type(nodes, list[NodeWithScore])
         assert_type(retriever.index, ColBERTIndex)
         assert len(rerank(nodes, index)) == 1
+        assert documented_forms(nodes, folder)
         by_name = ColBERTRerank("starter", top_n=2, device="cpu")
         engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM(), node_postprocessors=[by_name])
         assert "ZipFile.read" in str(engine.query(QUESTION))

@@ -34,7 +34,8 @@ def ranked_node(retrieved: NodeWithScore, ranked: Ranked, rank: int, *, keep_ret
             "excluded_llm_metadata_keys": sorted({*node.excluded_llm_metadata_keys} | hidden),
         }
     )
-    return NodeWithScore(node=copy, score=ranked.score)
+    # A copy, because a class of the user's own may have fields of its own.
+    return retrieved.model_copy(update={"node": copy, "score": ranked.score})
 
 
 def require_nodes(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -14,8 +14,10 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import GetPydanticSchema
 from pydantic_core.core_schema import any_schema
+from typing_extensions import Unpack
 
 from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import ranked_node, require_nodes
@@ -28,6 +30,12 @@ Report: TypeAlias = Callable[[list[NodeWithScore]], None]
 CHECKED_BEFORE = GetPydanticSchema(lambda _source, _handler: any_schema())
 
 
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments of one call, in place of the component's own options."""
+
+    top_n: int | None
+
+
 class Postprocessor(BaseNodePostprocessor):
     """A node postprocessor that ranks; subclasses define how."""
 
@@ -36,48 +44,90 @@ class Postprocessor(BaseNodePostprocessor):
         default=False, description="Whether the score before reranking is kept in the metadata."
     )
 
+    def postprocess_nodes(
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        query_str: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[NodeWithScore]:
+        """Return new nodes, best first; `nodes` are not changed.
+
+        Parameters
+        ----------
+        nodes
+            The candidates; an iterator is consumed.
+        query_bundle, query_str
+            The query, in one of these two forms.
+        options
+            ``top_n`` for this call, in place of the component's own.
+
+        Raises
+        ------
+        InvalidInputError
+            For an empty query, or anything among the nodes that is not one.
+        """
+        return self._postprocess_nodes(nodes, _as_bundle(query_bundle, query_str), **options)
+
+    async def apostprocess_nodes(
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        query_str: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[NodeWithScore]:
+        """Do what `postprocess_nodes` does, on a thread."""
+        return await self._apostprocess_nodes(nodes, _as_bundle(query_bundle, query_str), **options)
+
     def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[NodeWithScore]:
         listed = _as_list(nodes)
-        with self._events(listed, query_bundle) as report:
-            ranked = self._rerank(listed, query_bundle)
+        with self._events(listed, query_bundle, options) as report:
+            checked = require_nodes(listed)
+            ranked = [
+                ranked_node(checked[best.place], best, rank, keep_retrieval_score=self.keep_retrieval_score)
+                for rank, best in enumerate(
+                    self._rank(query_bundle.query_str if query_bundle else "", checked, **options), start=1
+                )
+            ]
             report(ranked)
         return ranked
 
     async def _apostprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[NodeWithScore]:
-        listed = _as_list(nodes)
-        with self._events(listed, query_bundle) as report:
-            ranked = await run_blocking(self._rerank, listed, query_bundle)
-            report(ranked)
-        return ranked
-
-    def _rerank(self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None) -> list[NodeWithScore]:
-        checked = require_nodes(nodes)
-        ranked = self._rank(query_bundle.query_str if query_bundle else "", checked)
-        return [
-            ranked_node(checked[best.place], best, rank, keep_retrieval_score=self.keep_retrieval_score)
-            for rank, best in enumerate(ranked, start=1)
-        ]
+        # The whole of it, so that spans, events and what a subclass overrides are the same as in a synchronous call.
+        return await run_blocking(self._postprocess_nodes, nodes, query_bundle, **options)
 
     def _model_name(self) -> str:
         """Return the name of the model for events."""
         raise NotImplementedError
 
-    def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
+    def _rank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
         """Return which nodes are kept, best first."""
         raise NotImplementedError
 
     @contextmanager
-    def _events(self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None) -> Iterator[Report]:
+    def _events(
+        self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None, options: CallOptions
+    ) -> Iterator[Report]:
         """Report start and end to both of LlamaIndex's event systems; after an error the end has no nodes."""
+        if unknown := sorted(options.keys() - CallOptions.__annotations__.keys()):
+            raise TypeError(f"{type(self).__name__}.postprocess_nodes() got unexpected keyword arguments {unknown}")
+        require_cut(options.get("top_n"), None)
         if not isinstance(query_bundle, QueryBundle | None):
             kind = type(query_bundle).__name__
             raise InvalidInputError(f"query_bundle is of type {kind}; expected QueryBundle, or text as query_str")
         shown = [node for node in nodes if isinstance(node, NodeWithScore)] if isinstance(nodes, list) else []
-        top_n = len(shown) if self.top_n is None else self.top_n
+        limit = options.get("top_n", self.top_n)
+        top_n = len(shown) if limit is None else limit
         name = self._model_name()
         payload: dict[str, object] = {
             EventPayload.NODES: shown,
@@ -98,3 +148,9 @@ class Postprocessor(BaseNodePostprocessor):
 def _as_list(nodes: Iterable[NodeWithScore]) -> Iterable[NodeWithScore]:
     """Return `nodes` as a list, so that an iterator can be both reported and ranked; anything else as it is."""
     return list(nodes) if isinstance(nodes, Iterable) and not isinstance(nodes, str | NodeWithScore) else nodes
+
+
+def _as_bundle(query_bundle: QueryBundle | None, query_str: str | None) -> QueryBundle | None:
+    if query_bundle is not None and query_str is not None:
+        raise InvalidInputError("both query_bundle and query_str are given; expected one of them")
+    return query_bundle if query_str is None else QueryBundle(query_str)

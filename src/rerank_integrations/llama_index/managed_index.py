@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -70,7 +70,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         self,
         index: IndexLike,
         *,
-        transformations: list[TransformComponent] | None = None,
+        transformations: Sequence[TransformComponent] | None = None,
         callback_manager: CallbackManager | None = None,
         show_progress: bool = False,
     ) -> None:
@@ -78,7 +78,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         super().__init__(
             index_struct=IndexDict(),
             storage_context=StorageContext.from_defaults(vector_store=self._store),
-            transformations=transformations,
+            transformations=None if transformations is None else list(transformations),
             callback_manager=callback_manager,
             show_progress=show_progress,
         )
@@ -86,10 +86,10 @@ class ColBERTManagedIndex(BaseManagedIndex):
     @classmethod
     def from_documents(  # type: ignore[override]
         cls,
-        documents: Sequence[Document],
+        documents: Iterable[Document],
         model: ColBERTLike,
         path: str | os.PathLike[str] | None = None,
-        transformations: list[TransformComponent] | None = None,
+        transformations: Sequence[TransformComponent] | None = None,
         *,
         callback_manager: CallbackManager | None = None,
         show_progress: bool = False,
@@ -146,8 +146,11 @@ class ColBERTManagedIndex(BaseManagedIndex):
         with self._callback_manager.as_trace("update_ref_doc"):
             self._replace(document)
 
-    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: object) -> list[bool]:
-        """Insert or replace the documents that are new or have changed; return for each whether it was."""
+    def refresh_ref_docs(self, documents: Iterable[Document], **update_kwargs: object) -> list[bool]:
+        """Insert or replace the documents that are new or have changed; return for each whether it was.
+
+        A document of which no nodes are made, such as one of white space alone, leaves nothing to store.
+        """
         refuse_arguments("refresh_ref_docs", update_kwargs)
         require_list(documents, "documents")
         with self._callback_manager.as_trace("refresh_ref_docs"):
@@ -157,7 +160,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
                 with _changing(self.index):
                     changed = not is_stored_whole(self.index, document)
                     if changed:
-                        self._replace(document)
+                        changed = self._replace(document)
                 refreshed.append(changed)
             return refreshed
 
@@ -165,7 +168,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         """Delete the nodes of a document; there is no document store for `delete_from_docstore` to change."""
         self._store.delete(ref_doc_id, **delete_kwargs)
 
-    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
+    def insert_nodes(self, nodes: Iterable[BaseNode], **insert_kwargs: object) -> None:
         """Store nodes; those of the same id are replaced."""
         self._insert(nodes, **insert_kwargs)
 
@@ -181,7 +184,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         """Do what `update_ref_doc` does, on a thread."""
         await run_blocking(self.update_ref_doc, document, **update_kwargs)
 
-    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: object) -> list[bool]:
+    async def arefresh_ref_docs(self, documents: Iterable[Document], **update_kwargs: object) -> list[bool]:
         """Do what `refresh_ref_docs` does, on a thread."""
         return await run_blocking(self.refresh_ref_docs, documents, **update_kwargs)
 
@@ -191,7 +194,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         """Do what `delete_ref_doc` does, on a thread."""
         await run_blocking(self.delete_ref_doc, ref_doc_id, delete_from_docstore, **delete_kwargs)
 
-    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
+    async def ainsert_nodes(self, nodes: Iterable[BaseNode], **insert_kwargs: object) -> None:
         """Do what `insert_nodes` does, on a thread."""
         await run_blocking(self.insert_nodes, nodes, **insert_kwargs)
 
@@ -220,13 +223,14 @@ class ColBERTManagedIndex(BaseManagedIndex):
         refuse_arguments("as_retriever", kwargs.keys() - _engine_arguments())
         return ColBERTRetriever(self.index, similarity_top_k, filters, callback_manager or self._callback_manager)
 
-    def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: object) -> None:
+    def _insert(self, nodes: Iterable[BaseNode], **insert_kwargs: object) -> None:
         self._store.add(nodes, **insert_kwargs)
 
     def _delete_node(self, node_id: str, **delete_kwargs: Any) -> None:
         self._store.delete_nodes([node_id], **delete_kwargs)
 
-    def _replace(self, document: Document) -> None:
+    def _replace(self, document: Document) -> bool:
+        """Store the nodes of `document` in place of its old ones; return whether there are any of either."""
         _require_document(document)
         # Transformations may change the document that they get.
         copied = document.model_copy(deep=True)
@@ -235,6 +239,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         with _changing(self.index):
             stored = set(self.index.ids(where=source_filter([document.id_])))
             self._store.delete_nodes(sorted(stored - set(self.index.upsert(passages))))
+        return bool(stored or passages)
 
 
 def _require_document(document: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -47,8 +48,9 @@ from rerank_integrations.core.reranking.specs import (
     with_arguments,
 )
 from rerank_integrations.core.types import Scorer, TokenEncoder
+from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import MetadataModeLike, as_metadata_mode, candidates, read_text
-from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE, Postprocessor
+from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE, CallOptions, Postprocessor
 
 
 class _Reranker(Postprocessor):
@@ -89,13 +91,13 @@ class _Reranker(Postprocessor):
     def _model_name(self) -> str:
         return model_name(self.model)
 
-    def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
-        return self._reranker().rank(query, candidates(nodes, self.metadata_mode))
+    def _rank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
+        return self._reranker(**options).rank(query, candidates(nodes, self.metadata_mode))
 
-    def _reranker(self) -> Reranker:
+    def _reranker(self, **options: Unpack[CallOptions]) -> Reranker:
         # Fields may have been set since the last call.
         cached = self._cached = self._cached.matching(dict(self))
-        return cached.reranker
+        return cached.matching({**dict(self), **options}).reranker if options else cached.reranker
 
 
 class ColBERTRerank(_Reranker):
@@ -269,6 +271,8 @@ class CascadeRerank(Postprocessor):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank", _component)
+        for component in components:
+            _require_own_ranking(component)
         # Before pydantic sees the values, which would convert some of a wrong kind.
         _cascade(components, top_n, time_budget)
         super().__init__(  # type: ignore[call-arg]
@@ -291,14 +295,24 @@ class CascadeRerank(Postprocessor):
     def _model_name(self) -> str:
         return " > ".join(stage._model_name() for stage in self.stages)
 
-    def _rank(self, query: str, nodes: list[NodeWithScore]) -> list[Ranked]:
-        cascade = _cascade(self.stages, self.top_n, self.time_budget)
+    def _rank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
+        cascade = _cascade(self.stages, options.get("top_n", self.top_n), self.time_budget)
         return cascade.rank_stages(query, [candidates(nodes, stage.metadata_mode) for stage in self.stages])
 
 
 def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:
     named = [(type(component).__name__, component._reranker()) for component in components]
     return named_cascade(named, top_n, time_budget)
+
+
+def _require_own_ranking(stage: _Reranker) -> None:
+    """Raise an `InvalidInputError` if the stage's class ranks in a way of its own, which a cascade would pass over."""
+    for name in ("postprocess_nodes", "_postprocess_nodes", "_rank"):
+        if inspect.getattr_static(type(stage), name) is not inspect.getattr_static(_Reranker, name):
+            raise InvalidInputError(
+                f"a stage is of the class {type(stage).__name__}, which overrides {name}; a cascade uses the scorers "
+                "of its stages, so call the stages one after another instead"
+            )
 
 
 def _component(stage: object) -> object:

@@ -17,6 +17,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count
 from rerank_integrations.core.reranking.specs import IndexLike
+from rerank_integrations.core.types import Hit
 from rerank_integrations.llama_index._convert import hit_to_node
 from rerank_integrations.llama_index._filters import filters_to_where
 
@@ -63,22 +64,35 @@ class ColBERTRetriever(BaseRetriever):
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        where = filters_to_where(self.filters)
-        texts = query_bundle.custom_embedding_strs
-        if texts is not None:
-            return self._retrieve_by_texts(texts, where)
-        hits = self.index.search(query_bundle.query_str, self.similarity_top_k, where=where)
+        hits = search_texts(
+            self.index,
+            query_bundle.query_str,
+            query_bundle.custom_embedding_strs,
+            self.similarity_top_k,
+            where=filters_to_where(self.filters),
+        )
         return [hit_to_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await run_blocking(self._retrieve, query_bundle)
 
-    def _retrieve_by_texts(self, texts: Sequence[str], where: Mapping[str, object] | None) -> list[NodeWithScore]:
-        """Return the best nodes by their mean score over several texts."""
-        require_texts(texts, "custom_embedding_str")
-        vectors = [self.index.encode_query(text) for text in texts if text.strip()]
-        if not vectors:
-            return []
-        # MaxSim is a sum over query tokens, so the tokens of all texts together give the sum over the texts.
-        hits = self.index.search_encoded(np.concatenate(vectors), self.similarity_top_k, where=where)
-        return [hit_to_node(replace(hit, score=hit.score / len(vectors))) for hit in hits]
+
+def search_texts(
+    index: ColBERTIndex,
+    query: str,
+    texts: Sequence[str] | None,
+    k: int,
+    *,
+    where: Mapping[str, object] | None = None,
+    ids: Sequence[str] | None = None,
+) -> list[Hit]:
+    """Search by `texts`, the ``custom_embedding_strs`` of a query, scored by their mean; by `query` without any."""
+    if texts is None:
+        return index.search(query, k, where=where, ids=ids)
+    require_texts(texts, "custom_embedding_str")
+    vectors = [index.encode_query(text) for text in texts if text.strip()]
+    if not vectors:
+        return []
+    # MaxSim is a sum over query tokens, so the tokens of all texts together give the sum over the texts.
+    hits = index.search_encoded(np.concatenate(vectors), k, where=where, ids=ids)
+    return [replace(hit, score=hit.score / len(vectors)) for hit in hits]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
+from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.bridge.pydantic import Field, field_serializer
-from llama_index.core.schema import BaseNode
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TransformComponent
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -23,6 +27,7 @@ from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._filters import filters_to_where
 from rerank_integrations.llama_index._nodes import node_to_passage, passage_to_node, require_list, source_filter
 from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE
+from rerank_integrations.llama_index.retriever import search_texts
 
 # What a query of LlamaIndex may ask of other stores.
 _OTHER_STORES = ("alpha", "mmr_threshold", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
@@ -33,7 +38,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
     The store encodes texts and queries with the index's model, and neither reads nor keeps embeddings of nodes. It
     takes part in ``VectorStoreIndex``, ``StorageContext`` and ``IngestionPipeline``, which want an embedding model all
-    the same: ``MockEmbedding(embed_dim=1)`` costs nothing. A pipeline hands over only nodes that have an embedding.
+    the same: ``MockEmbedding(embed_dim=1)`` costs nothing, and `as_index` needs none. A pipeline hands over only nodes
+    that have an embedding.
 
     A node that is added replaces the one with the same id, and comes back whole, as `node_to_passage` says. Every
     change is on disk when the call returns, so that there is nothing to persist.
@@ -72,7 +78,31 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """The index."""
         return self.index
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
+    def as_index(
+        self,
+        transformations: Sequence[TransformComponent] | None = None,
+        *,
+        callback_manager: CallbackManager | None = None,
+        show_progress: bool = False,
+    ) -> VectorStoreIndex:
+        """Return a ``VectorStoreIndex`` over the store, which needs no embedding model.
+
+        Unlike that of ``VectorStoreIndex.from_vector_store``, its retriever searches by the ``custom_embedding_strs``
+        of a query that has them, and finds every node of the store whatever was inserted.
+
+        Parameters
+        ----------
+        transformations
+            What makes nodes of a document; by default LlamaIndex's ``Settings.transformations``.
+        callback_manager, show_progress
+            LlamaIndex's own.
+        """
+        options: dict[str, Any] = {"callback_manager": callback_manager, "show_progress": show_progress}
+        if transformations is not None:
+            options["transformations"] = list(transformations)
+        return _Index.from_vector_store(self, embed_model=MockEmbedding(embed_dim=1), **options)
+
+    def add(self, nodes: Iterable[BaseNode], **kwargs: object) -> list[str]:
         """Encode and store `nodes`; return their ids.
 
         Raises
@@ -88,7 +118,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         self.index.upsert(passages)
         return [passage.id for passage in passages]
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: object) -> list[str]:
+    async def async_add(self, nodes: Iterable[BaseNode], **kwargs: object) -> list[str]:
         """Do what `add` does, on a thread."""
         return await run_blocking(self.add, nodes, **kwargs)
 
@@ -160,8 +190,10 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         refuse_arguments("query", kwargs)
         _require_supported(query)
         # An empty list restricts nothing, as in other stores: VectorStoreIndex gives one when it has no node ids.
-        hits = self.index.search(
+        hits = search_texts(
+            self.index,
             query.query_str or "",
+            query.texts if isinstance(query, _TextQuery) else None,
             query.similarity_top_k,
             where=_where(query),
             ids=query.node_ids or None,
@@ -182,6 +214,34 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             return node_ids
         matching = set(self.index.ids(where=where))
         return [node_id for node_id in node_ids if node_id in matching]
+
+
+@dataclass
+class _TextQuery(VectorStoreQuery):
+    """A query of LlamaIndex with the texts to search by in place of ``query_str``."""
+
+    texts: list[str] | None = None
+
+
+class _Retriever(VectorIndexRetriever):
+    """LlamaIndex's retriever, which hands over the ``custom_embedding_strs`` of a query too."""
+
+    def _build_vector_store_query(self, query_bundle_with_embeddings: QueryBundle) -> VectorStoreQuery:
+        query = super()._build_vector_store_query(query_bundle_with_embeddings)
+        values = {field.name: getattr(query, field.name) for field in fields(query)}
+        return _TextQuery(**values, texts=query_bundle_with_embeddings.custom_embedding_strs)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        # LlamaIndex's own makes a new bundle here, without the texts.
+        return await self._aget_nodes_with_embeddings(query_bundle)
+
+
+class _Index(VectorStoreIndex):
+    """LlamaIndex's index with the retriever above."""
+
+    def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
+        kwargs = {"callback_manager": self._callback_manager, "object_map": self._object_map, **kwargs}
+        return _Retriever(self, **kwargs)
 
 
 def _where(query: VectorStoreQuery) -> dict[str, object] | None:

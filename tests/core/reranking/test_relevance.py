@@ -123,6 +123,8 @@ def test_stored_vectors_are_those_that_the_search_scores(index: ColBERTIndex) ->
     query = index.encode_query("red fox")
     assert index.search_encoded(query, 3) == index.search("red fox", 3)
     assert index.search_encoded(query, 0) == []
+    some = list(index.ids())[1:3]
+    assert index.search_encoded(query, 3, ids=some) == index.search("red fox", 3, ids=some)
     assert index.search_encoded(query.tolist(), 3) == index.search("red fox", 3)
     for wrong in (query[0], query[:, :3], query * np.nan, "red fox", None):
         with pytest.raises(InvalidInputError, match="for the query"):

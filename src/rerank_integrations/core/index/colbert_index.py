@@ -451,7 +451,14 @@ class ColBERTIndex:
         self._check_model()
         return self._encode_queries([query])[0]
 
-    def search_encoded(self, query: Floats, k: int = 10, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
+    def search_encoded(
+        self,
+        query: Floats,
+        k: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> list[Hit]:
         """Return what `search` returns, for a query that `encode_query` has encoded already.
 
         Raises
@@ -462,7 +469,7 @@ class ColBERTIndex:
         require_count(k, "k")
         self._require_open()
         vectors = encoded_query(query, self._model)
-        select = compile_selection(where, None)
+        select = compile_selection(where, id_list(ids) if ids is not None else None)
         if k == 0:
             return []
         device = search_device(self._model)
