@@ -105,7 +105,7 @@ def test_a_scanned_pdf_is_refused_and_a_picture_among_pages_reported(
     pdf.output(str(path))
     with caplog.at_level(logging.WARNING):
         assert extract_text(path).text.strip() == "Words."
-    assert caplog.messages == [f"{path}: the pictures on pages 2 are not read"]
+    assert caplog.messages == [f"{path}: contains pictures without text, which are not read (pages: 2)"]
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"x", lambda data: b"", lambda data: data[: len(data) // 2]])

@@ -90,7 +90,9 @@ class PdfText:
             advice = " but pictures: let an OCR program add their text to the file" if pictures else ""
             raise InvalidInputError(f"{self._path}: contains no text{advice}")
         if pictures:
-            _LOGGER.warning("%s: the pictures on pages %s are not read", self._path, _listed(pictures))
+            _LOGGER.warning(
+                "%s: contains pictures without text, which are not read (pages: %s)", self._path, _listed(pictures)
+            )
         if self._complaints.messages:
             _LOGGER.warning("%s: text may be missing: %s", self._path, _listed(self._complaints.messages))
 
