@@ -16,7 +16,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS: dict[str, set[str]] = {
     "cascade_rerank.py": {"langchain", "llama-index"},
     "explain.py": set(),
+    "langchain_pdf_citations.py": {"langchain"},
     "langchain_rag.py": {"langchain"},
+    "langchain_reingest.py": {"langchain"},
+    "langchain_two_stage.py": {"langchain"},
     "llama_index_agent.py": {"llama-index"},
     "llama_index_pdf_citations.py": {"llama-index"},
     "llama_index_query_engine.py": {"llama-index"},
@@ -229,10 +232,60 @@ def _check_llama_index_three_generations(folder: Path) -> None:
     assert all(float(value) > 0 for value in milliseconds.split()[-3:])
 
 
+def _check_langchain_two_stage(folder: Path) -> None:
+    *hits, answer = run("langchain_two_stage.py")
+    found = scores(hits)
+    assert len(found) == 3
+    assert found == sorted(found, reverse=True)
+    # The cross-encoder puts first what FAISS has further down.
+    best = re.search(r"recalled as number (\d)  \[loans\]$", hits[0])
+    assert best is not None
+    assert int(best[1]) > 1
+    assert answer.startswith("According to [loans] Books are lent for four weeks, films and music for one week")
+
+
+def _check_langchain_pdf_citations(folder: Path) -> None:
+    for question, quoted, file, page in (
+        ("when is the repair evening?", "first Thursday of the month", "tool_workshop.pdf", 3),
+        ("how much is the late fee?", "20 cents per item and day", "borrowing_rules.pdf", 2),
+        ("is the library open in August?", "In August it is open in the morning only", "opening_hours.pdf", 2),
+    ):
+        answer, title, *sources = run("langchain_pdf_citations.py", question)
+        citation = f"[{file}, page {page}]"
+        assert quoted in answer
+        assert answer.endswith(citation)
+        assert title == "Sources:"
+        assert len(sources) == 3
+        assert sources[0].endswith(citation)
+        assert scores(sources) == sorted(scores(sources), reverse=True)
+        assert quoted in _text_of_page(EXAMPLES / "library" / file, page)
+
+
+def _check_langchain_reingest(folder: Path) -> None:
+    pytest.importorskip("langchain_classic", reason="the example has its record manager")
+    lines = run("langchain_reingest.py")
+    assert lines[::4] == [
+        "Three files: added 3, updated 0, skipped 0, deleted 0",
+        "The same files again: added 0, updated 0, skipped 3, deleted 0",
+        "One file more: added 1, updated 0, skipped 3, deleted 0",
+        "One file changed: added 1, updated 0, skipped 3, deleted 1",
+        "One file removed: added 0, updated 0, skipped 3, deleted 1",
+    ]
+    fees, loans, repairs = (lines[place::4] for place in (1, 2, 3))
+    assert all("[fees.txt] The late fee is 20 cents" in line for line in fees[:4])
+    assert "fees.txt" not in fees[4]
+    assert all("films and music for one week" in line for line in loans[:3])
+    assert all("films for ten days" in line for line in loans[3:])
+    assert ["[repairs.txt]" in line for line in repairs] == [False, False, True, True, True]
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "cascade_rerank.py": _check_cascade,
     "explain.py": _check_explained,
+    "langchain_pdf_citations.py": _check_langchain_pdf_citations,
     "langchain_rag.py": _check_langchain_rag,
+    "langchain_reingest.py": _check_langchain_reingest,
+    "langchain_two_stage.py": _check_langchain_two_stage,
     "llama_index_agent.py": _check_llama_index_agent,
     "llama_index_pdf_citations.py": _check_llama_index_pdf_citations,
     "llama_index_query_engine.py": _check_llama_index_query_engine,
