@@ -107,10 +107,10 @@ def test_k_over_the_number_of_passages(harness: Any, small: ColBERTIndex) -> Non
     assert sorted(ids(rows)) == [f"p0{number}" for number in range(5)]
 
 
-def test_candidates_of_one_id_are_all_kept(
+def test_candidates_of_one_id_and_other_texts_are_all_kept(
     harness: Any, index: ColBERTIndex, colbert: ColBERTModel, passages: list[Passage]
 ) -> None:
-    twice = [passages[0], Passage(passages[0].id, "Other words."), passages[0]]
+    twice = [passages[0], Passage(passages[0].id, "Other words."), Passage(passages[0].id, "")]
     for reranker in (
         harness.colbert_rerank(model=colbert, top_n=None),
         harness.colbert_rerank(index=index, top_n=None),

@@ -48,7 +48,9 @@ def test_a_document_is_the_passage_with_score_and_rank(index: ColBERTIndex) -> N
         )
         for hit in hits
     ]
-    assert ColBERTRetriever(index=index, k=3).invoke(QUERY) == expected
+    documents = ColBERTRetriever(index=index, k=3).invoke(QUERY)
+    assert documents == expected
+    assert [document.model_dump() for document in documents] == [document.model_dump() for document in expected]
 
 
 async def test_k_per_call(index: ColBERTIndex) -> None:

@@ -248,11 +248,10 @@ def test_an_error_while_scoring_closes_every_run(base: Any) -> None:
 def test_an_error_while_retrieving_closes_every_run(index: ColBERTIndex, colbert: ColBERTModel) -> None:
     recorder = Recorder()
     retriever = RerankingRetriever(
-        base_retriever=ColBERTRetriever(index=index, filter={"year": {"$near": 3}}),
-        compressor=ColBERTRerank(model=colbert),
+        base_retriever=ColBERTRetriever(index=index), compressor=ColBERTRerank(model=colbert)
     )
     with pytest.raises(InvalidInputError, match="operator"):
-        retriever.batch(QUERIES[:3], {"callbacks": [recorder]})
+        retriever.batch(QUERIES[:3], {"callbacks": [recorder]}, filter={"year": {"$near": 3}})
     assert recorder.balanced()
     assert [len(run.errors) for run in recorder.all_named("RerankingRetriever")] == [1, 1, 1]
 

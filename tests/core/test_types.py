@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
+import pickle
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +22,6 @@ from rerank_integrations.core.types import iter_passages, to_passage
     [
         (("", "text"), "id is ''"),
         ((7, "text"), "id is 7"),
-        ((None, "text"), "id is None"),
         (("a", None), "'a'.*NoneType"),
         (("a", b"raw"), "'a'.*bytes"),
         (("a", "text", [1]), "'a'.*list"),
@@ -65,6 +66,20 @@ def test_what_is_taken_for_a_passage() -> None:
     expected = Passage(hashlib.sha256("grün".encode()).hexdigest()[:32], "grün")
     for given in ("grün", {"text": "grün"}, {"text": "grün", "id": None, "metadata": None}):
         assert to_passage(given) == expected
+
+
+def test_an_id_that_is_made() -> None:
+    first, second, bare = (
+        Passage(None, "same", metadata) for metadata in ({"source": "a", "n": 1}, {"source": "b"}, {})
+    )
+    assert len({first.id, second.id, bare.id, Passage(None, 'same{"source": "b"}').id}) == 4
+    assert Passage(None, "same", {"n": 1, "source": "a"}) == first == to_passage(
+        {"text": "same", "metadata": {"source": "a", "n": 1}}
+    )  # fmt: skip
+    assert bare == to_passage("same")
+    assert Passage(None, "same", {"not": {"JSON"}}).id == bare.id
+    for copied in (pickle.loads(pickle.dumps(first)), copy.deepcopy(first), replace(first)):
+        assert copied == first
 
 
 @pytest.mark.parametrize(

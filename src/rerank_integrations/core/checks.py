@@ -32,6 +32,13 @@ def whole_number(value: object, name: str, least: int = 0) -> int:
     return int(value)
 
 
+def require_bool(value: object, name: str) -> bool:
+    """Return `value`, or raise `InvalidInputError` unless it is ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name} is {value!r}; expected True or False")
+    return value
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether `value` is a real number, infinity too, but neither NaN nor a bool."""
     # Only NaN differs from itself.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from rerank_integrations.errors import InvalidInputError
@@ -20,6 +23,9 @@ Where: TypeAlias = "Mapping[str, Any]"
 ScoreScale: TypeAlias = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
 CrossEncoderScale: TypeAlias = Literal["logit", "probability", "own"]
 VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
+
+
+_NO_METADATA: Metadata = MappingProxyType({})
 
 
 class RankingNote(TypedDict, total=False):
@@ -38,14 +44,16 @@ class RankingNote(TypedDict, total=False):
     rerank_stopped: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Passage:
     """A text to index or to rank.
 
     Parameters
     ----------
     id
-        Unique within an index; a non-empty string.
+        Unique within an index; a non-empty string. ``None``, which documents of loaders and splitters have, stands for
+        an id made of text and metadata (32 hexadecimal digits of their SHA-256): equal texts of two sources are two
+        passages, and the same passage again is the same one.
     text
         The text that is encoded and scored. May be empty.
     metadata
@@ -62,16 +70,20 @@ class Passage:
     text: str
     metadata: Metadata = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id:
-            raise InvalidInputError(f"passage id is {self.id!r}; expected a non-empty string")
-        if not isinstance(self.text, str):
-            raise InvalidInputError(f"text of passage {self.id!r} is of type {type(self.text).__name__}; expected str")
-        if not isinstance(self.metadata, Mapping):
+    def __init__(self, id: str | None, text: str, metadata: Metadata = _NO_METADATA) -> None:
+        if id is not None and (not isinstance(id, str) or not id):
+            raise InvalidInputError(f"passage id is {id!r}; expected a non-empty string, or None")
+        if not isinstance(text, str):
+            raise InvalidInputError(f"text of passage {id!r} is of type {type(text).__name__}; expected str")
+        if not isinstance(metadata, Mapping):
             raise InvalidInputError(
-                f"metadata of passage {self.id!r} is of type {type(self.metadata).__name__}; expected a mapping"
+                f"metadata of passage {id!r} is of type {type(metadata).__name__}; expected a mapping"
             )
-        object.__setattr__(self, "metadata", dict(self.metadata))
+        copied = dict(metadata)
+        # A frozen dataclass sets its fields so.
+        object.__setattr__(self, "id", _content_id(text, copied) if id is None else id)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "metadata", copied)
 
 
 @dataclass(frozen=True)
@@ -152,8 +164,8 @@ class TokenEncoder(Protocol):
 def to_passage(item: PassageLike) -> Passage:
     """Make a `Passage` from a plain string, a mapping, a `Hit` or a `Passage`.
 
-    A string, or a mapping without ``id``, gets an id made from its text: the first 32 hexadecimal digits of its
-    SHA-256. So the same text added twice is one passage.
+    A string, or a mapping without ``id``, gets an id made from its text and its metadata, as a `Passage` with ``None``
+    does. So the same text added twice is one passage.
 
     Raises
     ------
@@ -165,7 +177,7 @@ def to_passage(item: PassageLike) -> Passage:
     if isinstance(item, Hit):
         return Passage(item.id, item.text, item.metadata)
     if isinstance(item, str):
-        return Passage(_text_id(item), item)
+        return Passage(None, item)
     if isinstance(item, Mapping):
         return _from_mapping(item)
     raise InvalidInputError(f"a passage of type {type(item).__name__}; expected str, Passage or a mapping with 'text'")
@@ -194,10 +206,16 @@ def _from_mapping(item: Mapping[str, Any]) -> Passage:
     text = item["text"]
     if not isinstance(text, str):
         raise InvalidInputError(f"the text of a passage is of type {type(text).__name__}; expected str")
-    passage_id = item.get("id")
     metadata = item.get("metadata")
-    return Passage(_text_id(text) if passage_id is None else passage_id, text, {} if metadata is None else metadata)
+    return Passage(item.get("id"), text, {} if metadata is None else metadata)
 
 
-def _text_id(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def _content_id(text: str, metadata: Metadata) -> str:
+    content = text.encode("utf-8", "surrogatepass")
+    if metadata:
+        # What JSON cannot write is refused when it is stored, and a reranking needs no id that lasts.
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            written = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
+            # No text has this byte in UTF-8, so no text and metadata run into another text.
+            content += b"\xff" + written.encode("ascii")
+    return hashlib.sha256(content).hexdigest()[:32]

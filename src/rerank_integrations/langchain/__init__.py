@@ -9,9 +9,11 @@ except ModuleNotFoundError as _error:
         raise
     raise MissingExtraError("langchain", "rerank_integrations.langchain") from _error
 
+from rerank_integrations.langchain.documents import RankedDocument
 from rerank_integrations.langchain.rerank import CascadeRerank, ColBERTRerank, CrossEncoderRerank
 from rerank_integrations.langchain.retriever import ColBERTRetriever, RerankingRetriever
 from rerank_integrations.langchain.self_query import ColBERTFilterTranslator
+from rerank_integrations.langchain.tool import create_retriever_tool
 from rerank_integrations.langchain.vector_store import ColBERTVectorStore
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "ColBERTRetriever",
     "ColBERTVectorStore",
     "CrossEncoderRerank",
+    "RankedDocument",
     "RerankingRetriever",
+    "create_retriever_tool",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from types import EllipsisType
 from typing import ClassVar, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
@@ -13,8 +14,10 @@ from langchain_core.load.serializable import Serializable
 from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, GetPydanticSchema
 from pydantic_core.core_schema import any_schema
+from typing_extensions import Self
 
 from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._convert import as_list, ranked_document, require_documents
@@ -69,30 +72,51 @@ class Compressor(Serializable, BaseDocumentCompressor):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
+    top_n: int | None = None
+    scores_in_metadata: bool = True
+
     @classmethod
     def is_lc_serializable(cls) -> bool:
         """Return True: ``dumpd`` writes the model's arguments, never its weights."""
         return True
 
     def compress_documents(
-        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
+        self,
+        documents: Iterable[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: int | EllipsisType | None = ...,
     ) -> list[Document]:
         """Return new documents, best first; `documents` are not changed.
+
+        Parameters
+        ----------
+        top_n
+            How many to keep, for this call alone; ``None`` keeps all. By default the component's own `top_n`.
 
         Raises
         ------
         InvalidInputError
-            For an empty query, or anything among the documents that is not one.
+            For an empty query, a bad `top_n`, or anything among the documents that is not one.
         """
-        return self.compress_many([documents], [query], [callbacks])[0]
+        return self.with_top_n(top_n).compress_many([documents], [query], [callbacks])[0]
 
     async def acompress_documents(
-        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
+        self,
+        documents: Iterable[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: int | EllipsisType | None = ...,
     ) -> list[Document]:
         """Do as `compress_documents`, and run the model off the event loop."""
-        listed = as_list(documents)
+        listed, compressor = as_list(documents), self.with_top_n(top_n)
+        if overrides(compressor, Compressor, "compress_documents", "compress_many"):
+            # A subclass that defines the synchronous method alone means both.
+            return list(await run_blocking(compressor.compress_documents, listed, query, callbacks))
         async with atraced(type(self).__name__, self._model_name(), _inputs(query, listed), callbacks) as report:
-            ranked = (await run_blocking(self._compress, [listed], [query]))[0]
+            ranked = (await run_blocking(compressor._compress, [listed], [query]))[0]
             report(ranked)
         return ranked
 
@@ -101,6 +125,8 @@ class Compressor(Serializable, BaseDocumentCompressor):
         documents: Sequence[Iterable[Document]],
         queries: Sequence[str],
         callbacks: Sequence[Callbacks | None] | None = None,
+        *,
+        top_n: int | EllipsisType | None = ...,
     ) -> list[list[Document]]:
         """Do as `compress_documents` for several queries, each with documents of its own; batches mix all of them.
 
@@ -123,7 +149,7 @@ class Compressor(Serializable, BaseDocumentCompressor):
                 runs.enter_context(traced(type(self).__name__, self._model_name(), _inputs(query, of_query), parent))
                 for query, of_query, parent in zip(queries, listed, query_callbacks, strict=True)
             ]
-            ranked = self._compress(listed, list(queries))
+            ranked = self.with_top_n(top_n)._compress(listed, list(queries))
             for report, of_query in zip(reports, ranked, strict=True):
                 report(of_query)
         return ranked
@@ -131,9 +157,18 @@ class Compressor(Serializable, BaseDocumentCompressor):
     def _compress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
         checked = [require_documents(of_query) for of_query in documents]
         return [
-            [ranked_document(of_query[best.place], best, rank) for rank, best in enumerate(ranked, start=1)]
+            [
+                ranked_document(of_query[best.place], best, rank, scores_in_metadata=self.scores_in_metadata)
+                for rank, best in enumerate(ranked, start=1)
+            ]
             for of_query, ranked in zip(checked, self._rank_many(queries, checked), strict=True)
         ]
+
+    def with_top_n(self, top_n: int | EllipsisType | None) -> Self:
+        """Return this component, or a copy with another `top_n`, which shares its model and its cached vectors."""
+        if isinstance(top_n, EllipsisType):
+            return self
+        return self.model_copy(update={"top_n": require_cut(top_n, None)[0]})
 
     def _model_name(self) -> str:
         """Return the name of the model for traces."""
@@ -142,6 +177,11 @@ class Compressor(Serializable, BaseDocumentCompressor):
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         """Return, for each query, which of its documents are kept, best first."""
         raise NotImplementedError
+
+
+def overrides(component: object, base: type, *methods: str) -> bool:
+    """Return whether the class of `component` has another definition of one of these methods than `base`."""
+    return any(getattr(type(component), name, None) is not getattr(base, name) for name in methods)
 
 
 def _inputs(query: str, documents: Iterable[Document]) -> dict[str, object]:

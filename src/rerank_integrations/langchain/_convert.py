@@ -11,10 +11,11 @@ from langchain_core.documents import Document
 
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import Candidate, Ranked
-from rerank_integrations.core.reranking.metadata import retrieval_score, with_fields, with_ranking
+from rerank_integrations.core.reranking.metadata import copied, retrieval_score, with_ranking, with_retrieval
 from rerank_integrations.core.structure import without_structure
-from rerank_integrations.core.types import Hit
+from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.langchain.documents import RankedDocument
 
 
 class TextTemplate:
@@ -82,15 +83,27 @@ class PairScorer:
         return list(self._model.score([(query, text) for text in texts]))
 
 
-def hit_to_document(hit: Hit) -> Document:
-    """Return a document with the passage's id, text and metadata, and the hit's score and rank."""
-    metadata = with_fields(without_structure(hit.metadata), relevance_score=hit.score, relevance_rank=hit.rank)
-    return Document(id=hit.id, page_content=hit.text, metadata=metadata)
+def hit_to_document(hit: Passage | Hit) -> Document:
+    """Return a document with the id, text and metadata of a passage or a hit."""
+    return Document(id=hit.id, page_content=hit.text, metadata=without_structure(hit.metadata))
 
 
-def ranked_document(document: Document, ranked: Ranked, rank: int) -> Document:
-    """Return a copy of `document` with the reranking's score, rank and note in its metadata."""
-    return document.model_copy(update={"metadata": with_ranking(document.metadata, ranked, rank)})
+def scored_document(hit: Hit) -> Document:
+    """Do as `hit_to_document`, with the hit's score and rank in the metadata."""
+    document = hit_to_document(hit)
+    return RankedDocument.from_document(document, with_retrieval(document.metadata, hit.score, hit.rank))
+
+
+def ranked_document(document: Document, ranked: Ranked, rank: int, *, scores_in_metadata: bool) -> Document:
+    """Return a copy of `document`, if wanted with the reranking's score, rank and note in its metadata."""
+    if not scores_in_metadata:
+        return document.model_copy(update={"metadata": copied(document.metadata)})
+    score_keys = document.score_keys if isinstance(document, RankedDocument) else None
+    metadata = with_ranking(document.metadata, ranked, rank, score_keys=score_keys)
+    if type(document) in (Document, RankedDocument):
+        return RankedDocument.from_document(document, metadata)
+    # A class of the user's own stays what it is.
+    return document.model_copy(update={"metadata": metadata.values})
 
 
 def as_list(documents: Iterable[Document]) -> Iterable[Document]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from pydantic import Field, PrivateAttr
 from typing_extensions import Unpack
 
+from rerank_integrations.core.checks import require_bool
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
@@ -65,11 +66,12 @@ class _Reranker(Compressor):
     _kind: ClassVar[RerankerKind] = CROSS_ENCODER
     _cached: CachedReranker = PrivateAttr()
 
-    def __init__(self, **fields: object) -> None:
+    def __init__(self, **fields: Any) -> None:
         require_known_arguments(type(self).__name__, fields, type(self).model_fields)
         text_reader(cast("TextFn | None", fields["text_fn"]))
         # Before pydantic sees the values, which would convert some of a wrong kind.
         cached = CachedReranker(self._kind, fields)
+        require_bool(fields.get("scores_in_metadata", True), "scores_in_metadata")
         super().__init__(**fields)
         self._cached = cached
 
@@ -124,6 +126,9 @@ class ColBERTRerank(_Reranker):
         How many bytes of vectors of documents that the index does not store are cached for the next calls.
     device
         The torch device, for a model given by name.
+    scores_in_metadata
+        Whether score, rank and note go into the metadata of the documents, which are `RankedDocument`s then. If not,
+        the metadata stays as it came.
 
     Raises
     ------
@@ -173,7 +178,7 @@ class CrossEncoderRerank(_Reranker):
         How many documents to keep; ``None`` keeps all.
     score_threshold
         Keep only documents of at least this score (inclusive), on the scale of the model's ``activation``.
-    window, stride, strict, max_candidates, text_fn, device
+    window, stride, strict, max_candidates, text_fn, device, scores_in_metadata
         As for `ColBERTRerank`; a `window` is in tokens of the document, and needs a `CrossEncoderModel`.
     """
 
@@ -204,19 +209,30 @@ class CascadeRerank(Compressor):
     time_budget
         Seconds per query; ``None`` for no limit. When it runs out, or when a stage fails, the cascade returns the order
         of the stage before it (before the first: the order given), and each document says so under ``rerank_stopped``.
+    scores_in_metadata
+        As for `ColBERTRerank`; that of the stages does not count.
     """
 
     stages: list[Annotated[_Reranker, CHECKED_BEFORE]]
-    top_n: int | None = None
     time_budget: float | None = None
 
     def __init__(
-        self, *, stages: Iterable[_Reranker], top_n: int | None = None, time_budget: float | None = None
+        self,
+        *,
+        stages: Iterable[_Reranker],
+        top_n: int | None = None,
+        time_budget: float | None = None,
+        scores_in_metadata: bool = True,
     ) -> None:
         components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank")
         # Before pydantic sees the values, which would convert some of a wrong kind.
         _cascade(components, top_n, time_budget)
-        super().__init__(stages=components, top_n=top_n, time_budget=time_budget)  # type: ignore[call-arg]
+        super().__init__(  # type: ignore[call-arg]
+            stages=components,
+            top_n=top_n,
+            time_budget=time_budget,
+            scores_in_metadata=require_bool(scores_in_metadata, "scores_in_metadata"),
+        )
 
     def _model_name(self) -> str:
         return " > ".join(stage._model_name() for stage in self.stages)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from types import EllipsisType
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -19,15 +20,21 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from typing_extensions import Self
 
+from rerank_integrations.core.checks import require_bool
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.ranking import require_count
+from rerank_integrations.core.index.storage.filters import compile_selection
+from rerank_integrations.core.ranking import require_count, require_threshold
+from rerank_integrations.core.reranking.relevance import hits_above
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, model_name, searched_index_spec
 from rerank_integrations.core.types import Metadata, Where
-from rerank_integrations.langchain._compressor import Compressor
-from rerank_integrations.langchain._convert import hit_to_document
+from rerank_integrations.errors import InvalidInputError
+from rerank_integrations.langchain._compressor import Compressor, overrides
+from rerank_integrations.langchain._convert import hit_to_document, scored_document
 from rerank_integrations.langchain.vector_store import ColBERTVectorStore
+
+CompressorT = TypeVar("CompressorT", bound=BaseDocumentCompressor)
 
 
 def retrieve_and_rerank(
@@ -94,7 +101,8 @@ def _run(
 class ColBERTRetriever(BaseRetriever):
     """Retrieve the passages of a `ColBERTIndex`.
 
-    A document has the passage's id, text and metadata, with ``relevance_score`` and ``relevance_rank`` added.
+    A document has the passage's id, text and metadata, with ``relevance_score`` and ``relevance_rank`` added: a
+    `RankedDocument`, which equals another one of the same passage whatever its score.
 
     Parameters
     ----------
@@ -106,18 +114,25 @@ class ColBERTRetriever(BaseRetriever):
     filter
         A Mongo-style condition on the metadata, applied before the search; ``invoke(query, filter={...})``
         replaces it for one call, and ``filter={}`` removes it for one call.
+    score_threshold
+        Of these documents return only those of at least this score (inclusive), a MaxSim summed over the query's
+        tokens; ``invoke(query, score_threshold=...)`` replaces it for one call, and minus infinity removes it for one.
+    scores_in_metadata
+        Whether the score and the rank go into the metadata.
     name, tags, metadata
         LangChain's own.
 
     Raises
     ------
     InvalidInputError
-        For a negative `k`, or an index of a wrong kind.
+        For a negative `k`, a threshold that is not a number, a bad filter, or an index of a wrong kind.
     """
 
     index: ColBERTIndex
     k: int = 10
     filter: dict[str, Any] | None = None
+    score_threshold: float | None = None
+    scores_in_metadata: bool = True
 
     def __init__(
         self,
@@ -125,13 +140,22 @@ class ColBERTRetriever(BaseRetriever):
         index: IndexLike,
         k: int = 10,
         filter: Where | None = None,
+        score_threshold: float | None = None,
+        scores_in_metadata: bool = True,
         name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        require_count(k, "k")
+        _require_options(k, filter)
         super().__init__(  # type: ignore[call-arg]
-            index=as_index(index), k=k, filter=filter, name=name, tags=tags, metadata=metadata
+            index=as_index(index),
+            k=k,
+            filter=filter,
+            score_threshold=require_threshold(score_threshold),
+            scores_in_metadata=require_bool(scores_in_metadata, "scores_in_metadata"),
+            name=name,
+            tags=tags,
+            metadata=metadata,
         )
 
     @classmethod
@@ -148,7 +172,8 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
     ) -> Self:
         """Add texts to an index, and return a retriever over it; see `ColBERTVectorStore.from_texts`."""
-        require_count(k, "k")
+        # Before anything is stored.
+        _require_options(k, filter)
         store = ColBERTVectorStore.from_texts(texts, model, metadatas, ids=ids, path=path, nbits=nbits)
         return cls(index=store.index, k=k, filter=filter)
 
@@ -165,7 +190,8 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
     ) -> Self:
         """Add documents to an index, and return a retriever over it; see `ColBERTVectorStore.from_documents`."""
-        require_count(k, "k")
+        # Before anything is stored.
+        _require_options(k, filter)
         store = ColBERTVectorStore.from_documents(documents, model, ids=ids, path=path, nbits=nbits)
         return cls(index=store.index, k=k, filter=filter)
 
@@ -194,38 +220,58 @@ class ColBERTRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Where | None = None,
+        score_threshold: float | None = None,
     ) -> list[Document]:
-        return self._search(query, k, filter)
+        least = self.score_threshold if score_threshold is None else require_threshold(score_threshold)
+        hits = self.index.search(query, self.k if k is None else k, where=self.filter if filter is None else filter)
+        convert = scored_document if self.scores_in_metadata else hit_to_document
+        return [convert(hit) for hit in hits_above(hits, least)]
 
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | None = None,
-        filter: Where | None = None,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await run_blocking(self._search, query, k, filter)
+        # A subclass that defines the synchronous method alone means both.
+        return await run_blocking(self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs)
 
-    def _search(self, query: str, k: int | None, where: Where | None) -> list[Document]:
-        hits = self.index.search(query, self.k if k is None else k, where=self.filter if where is None else where)
-        return [hit_to_document(hit) for hit in hits]
+
+def _require_options(k: int, where: Where | None) -> None:
+    require_count(k, "k")
+    if where is not None:
+        compile_selection(where, None)
 
 
 class RerankingRetriever(BaseRetriever):
     """Any retriever, followed by a reranker or another document compressor.
 
+    ``invoke(query, top_n=2)`` overrides the reranker's `top_n` for one call. The other arguments of a call go to the
+    base retriever: in ``invoke(query, k=50)``, ``k`` is the number of candidates.
+
     Parameters
     ----------
     base_retriever
-        A retriever, or any runnable from a query to documents. It gets the arguments of the call: in
-        ``invoke(query, k=50)``, ``k`` is the number of candidates.
+        A retriever, or any runnable from a query to documents.
     compressor
-        For example `ColBERTRerank` or `CrossEncoderRerank`.
+        For example `ColBERTRerank` or `CrossEncoderRerank`. With a compressor of another package, ``top_n`` in a call
+        is an `InvalidInputError`.
+    name, tags, metadata
+        LangChain's own.
     """
 
     base_retriever: RetrieverLike
     compressor: BaseDocumentCompressor
+
+    def __init__(
+        self,
+        *,
+        base_retriever: RetrieverLike,
+        compressor: BaseDocumentCompressor,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(  # type: ignore[call-arg]
+            base_retriever=base_retriever, compressor=compressor, name=name, tags=tags, metadata=metadata
+        )
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -233,15 +279,20 @@ class RerankingRetriever(BaseRetriever):
         return True
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: object
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        top_n: int | EllipsisType | None = ...,
+        **kwargs: object,
     ) -> list[Document]:
+        compressor = _with_top_n(self.compressor, top_n)
         documents = self.base_retriever.invoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
         if not documents:
             return []
-        callbacks = run_manager.get_child("compressor")
-        return list(self.compressor.compress_documents(documents, query, callbacks=callbacks))
+        return list(compressor.compress_documents(documents, query, callbacks=run_manager.get_child("compressor")))
 
     def batch(
         self,
@@ -255,19 +306,45 @@ class RerankingRetriever(BaseRetriever):
 
         With ``return_exceptions``, or with a compressor of another package, they are answered one by one, on threads.
         """
-        ours = getattr(type(self.compressor), "compress_documents", None) is Compressor.compress_documents
-        if not inputs or return_exceptions or not isinstance(self.compressor, Compressor) or not ours:
+        one_by_one = (
+            not inputs
+            or return_exceptions
+            or overrides(self, RerankingRetriever, "_get_relevant_documents")
+            or overrides(self.compressor, Compressor, "compress_documents")
+        )
+        if one_by_one or not isinstance(self.compressor, Compressor):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         configs = get_config_list(config, len(inputs))
-        return retrieve_and_rerank(self, self.base_retriever, self.compressor, inputs, configs, **kwargs)
+        compressor = _with_top_n(self.compressor, kwargs.pop("top_n", ...))
+        return retrieve_and_rerank(self, self.base_retriever, compressor, inputs, configs, **kwargs)
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: object
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        **kwargs: Any,
     ) -> list[Document]:
+        if overrides(self, RerankingRetriever, "_get_relevant_documents"):
+            # A subclass that defines the synchronous method alone means both.
+            return await run_blocking(self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs)
+        compressor = _with_top_n(self.compressor, kwargs.pop("top_n", ...))
         documents = await self.base_retriever.ainvoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
         if not documents:
             return []
         callbacks = run_manager.get_child("compressor")
-        return list(await self.compressor.acompress_documents(documents, query, callbacks=callbacks))
+        return list(await compressor.acompress_documents(documents, query, callbacks=callbacks))
+
+
+def _with_top_n(compressor: CompressorT, top_n: int | EllipsisType | None) -> CompressorT:
+    """Return the compressor for one call, with another `top_n` unless that is ``...``."""
+    if isinstance(top_n, EllipsisType):
+        return compressor
+    if not isinstance(compressor, Compressor):
+        raise InvalidInputError(
+            f"top_n is {top_n!r} for this call, and the compressor is a {type(compressor).__name__}; "
+            "expected a reranker of this package, or the compressor's own option"
+        )
+    return compressor.with_top_n(top_n)

@@ -20,10 +20,10 @@ from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.index.storage.validation import require_storable
 from rerank_integrations.core.reranking.relevance import search_diverse, search_with_relevance
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
-from rerank_integrations.core.structure import require_no_structure, without_structure
-from rerank_integrations.core.types import Hit, Metadata, Passage, Where
+from rerank_integrations.core.structure import require_no_structure
+from rerank_integrations.core.types import Metadata, Passage, Where
 from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.langchain._convert import as_list, require_documents
+from rerank_integrations.langchain._convert import as_list, hit_to_document, require_documents
 
 
 class ColBERTVectorStore(VectorStore):
@@ -161,6 +161,10 @@ class ColBERTVectorStore(VectorStore):
     ) -> list[str]:
         """Add documents, or replace those of the same id.
 
+        All documents are checked before any is stored. The index then commits 256 at a time, so a process that is
+        killed leaves those of the commits before. Adding the same documents again completes the work if they have ids;
+        those without an id are added again, under another one: use ids of your own, or LangChain's ``index``.
+
         Parameters
         ----------
         ids
@@ -231,7 +235,7 @@ class ColBERTVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with these ids, in their order; unknown ids are omitted."""
-        return [_document(passage) for passage in self.index.get(ids)]
+        return [hit_to_document(passage) for passage in self.index.get(ids)]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Do as `get_by_ids`, off the event loop."""
@@ -241,19 +245,19 @@ class ColBERTVectorStore(VectorStore):
         self, query: str, k: int = 4, *, filter: Where | None = None
     ) -> list[Document]:
         """Return the best `k` documents; a filter on the metadata is applied before the search."""
-        return [_document(hit) for hit in self.index.search(query, k, where=filter)]
+        return [hit_to_document(hit) for hit in self.index.search(query, k, where=filter)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Where | None = None
     ) -> list[tuple[Document, float]]:
         """Do as `similarity_search`; each document comes with its MaxSim, a sum over the query's tokens."""
-        return [(_document(hit), hit.score) for hit in self.index.search(query, k, where=filter)]
+        return [(hit_to_document(hit), hit.score) for hit in self.index.search(query, k, where=filter)]
 
     def _similarity_search_with_relevance_scores(  # type: ignore[override]
         self, query: str, k: int = 4, *, filter: Where | None = None
     ) -> list[tuple[Document, float]]:
         hits = search_with_relevance(self.index, query, k, where=filter)
-        return [(_document(hit), relevance) for hit, relevance in hits]
+        return [(hit_to_document(hit), relevance) for hit, relevance in hits]
 
     def max_marginal_relevance_search(  # type: ignore[override]
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, *, filter: Where | None = None
@@ -268,7 +272,7 @@ class ColBERTVectorStore(VectorStore):
             From 0, where after the best document only differences count, to 1, the order of `similarity_search`.
         """
         hits = search_diverse(self.index, query, k, fetch_k=fetch_k, lambda_mult=lambda_mult, where=filter)
-        return [_document(hit) for hit in hits]
+        return [hit_to_document(hit) for hit in hits]
 
     async def asimilarity_search(  # type: ignore[override]
         self, query: str, k: int = 4, *, filter: Where | None = None
@@ -344,10 +348,6 @@ def _id(passage_id: str | None) -> str:
 def _batches(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
     size = max(1, count) if batch_size is None else whole_number(batch_size, "batch_size", 1)
     return itertools.pairwise([*range(0, count, size), count])
-
-
-def _document(passage: Passage | Hit) -> Document:
-    return Document(id=passage.id, page_content=passage.text, metadata=without_structure(passage.metadata))
 
 
 def _no_single_vector(method: str, instead: str) -> NotImplementedError:

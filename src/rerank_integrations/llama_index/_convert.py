@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from rerank_integrations.core.reranking import Candidate, Ranked
-from rerank_integrations.core.reranking.metadata import is_reranking_key, ranking_note, with_ranking, without_ranking
+from rerank_integrations.core.reranking.metadata import copied, with_ranking, without_ranking
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._nodes import passage_to_node
@@ -19,13 +19,15 @@ def hit_to_node(hit: Hit) -> NodeWithScore:
     return NodeWithScore(node=passage_to_node(hit), score=hit.score)
 
 
-def ranked_node(retrieved: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool) -> NodeWithScore:
+def ranked_node(
+    retrieved: NodeWithScore, ranked: Ranked, rank: int, *, keep_retrieval_score: bool, scores_in_metadata: bool
+) -> NodeWithScore:
     """Return a copy of the node with the reranking's note in its metadata, hidden from every text a model reads."""
     node = retrieved.node
-    note = ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score)
-    metadata = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
-    # A user's own key that merely has such a name stays in the text.
-    hidden = {key for key in metadata if key in note or (is_reranking_key(key) and key not in node.metadata)}
+    if scores_in_metadata:
+        metadata, hidden = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
+    else:
+        metadata, hidden = copied(node.metadata), frozenset()
     copy = node.model_copy(
         update={
             "metadata": metadata,

@@ -43,6 +43,9 @@ class Postprocessor(BaseNodePostprocessor):
     keep_retrieval_score: bool = Field(
         default=False, description="Whether the score before reranking is kept in the metadata."
     )
+    scores_in_metadata: bool = Field(
+        default=True, description="Whether scores and notes go into the metadata of the nodes."
+    )
 
     def postprocess_nodes(
         self,
@@ -89,7 +92,13 @@ class Postprocessor(BaseNodePostprocessor):
         with self._events(listed, query_bundle, options) as report:
             checked = require_nodes(listed)
             ranked = [
-                ranked_node(checked[best.place], best, rank, keep_retrieval_score=self.keep_retrieval_score)
+                ranked_node(
+                    checked[best.place],
+                    best,
+                    rank,
+                    keep_retrieval_score=self.keep_retrieval_score,
+                    scores_in_metadata=self.scores_in_metadata,
+                )
                 for rank, best in enumerate(
                     self._rank(query_bundle.query_str if query_bundle else "", checked, **options), start=1
                 )

@@ -11,6 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from typing_extensions import Unpack
 
+from rerank_integrations.core.checks import require_bool
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking import (
@@ -77,6 +78,7 @@ class _Reranker(Postprocessor):
         manager = fields["callback_manager"] or CallbackManager()
         # Before pydantic sees the values, which would convert some of a wrong kind.
         cached = CachedReranker(self._kind, fields)
+        require_bool(fields.get("scores_in_metadata", True), "scores_in_metadata")
         super().__init__(**{**fields, "metadata_mode": mode, "callback_manager": manager})
         self._cached = cached
 
@@ -133,6 +135,9 @@ class ColBERTRerank(_Reranker):
         How many bytes of vectors of nodes that the index does not store are cached for the next calls.
     device
         The torch device, for a model given by name.
+    scores_in_metadata
+        Whether the rank and the note of a node go into its metadata, hidden from every text that a model reads. If not,
+        the metadata stays as it came.
     tokenizer
         As LlamaIndex's own ``ColbertRerank`` takes it; must be the model's own.
 
@@ -201,7 +206,7 @@ class CrossEncoderRerank(_Reranker):
     model
         A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, or anything with
         ``score(query, texts)``. Its ``activation`` is the scale of the scores.
-    top_n, keep_retrieval_score, metadata_mode, callback_manager, strict, max_candidates, device
+    top_n, keep_retrieval_score, metadata_mode, callback_manager, strict, max_candidates, device, scores_in_metadata
         As for `ColBERTRerank`.
     score_threshold
         Keep only nodes of at least this score (inclusive), on the scale of the model's ``activation``.
@@ -255,8 +260,8 @@ class CascadeRerank(Postprocessor):
     time_budget
         Seconds per query; ``None`` for no limit. When it runs out, or when a stage fails, the cascade returns the order
         of the stage before it (before the first: the order given), and each node says so under ``rerank_stopped``.
-    keep_retrieval_score, callback_manager
-        As for `ColBERTRerank`.
+    keep_retrieval_score, callback_manager, scores_in_metadata
+        As for `ColBERTRerank`; those of the stages do not count.
     """
 
     stages: list[Annotated[_Reranker, CHECKED_BEFORE]] = Field(description="The rerankers, in their order.")
@@ -269,6 +274,7 @@ class CascadeRerank(Postprocessor):
         time_budget: float | None = None,
         keep_retrieval_score: bool = False,
         callback_manager: CallbackManager | None = None,
+        scores_in_metadata: bool = True,
     ) -> None:
         components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank", _component)
         for component in components:
@@ -281,6 +287,7 @@ class CascadeRerank(Postprocessor):
             time_budget=time_budget,
             keep_retrieval_score=keep_retrieval_score,
             callback_manager=callback_manager or CallbackManager(),
+            scores_in_metadata=require_bool(scores_in_metadata, "scores_in_metadata"),
         )
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.reranking.candidates import Ranked
@@ -12,9 +13,11 @@ _PREVIOUS = "previous_"
 # Every reranking writes this key, so metadata that has it went through one.
 _MARK = "retrieval_rank"
 
+# Keys that a retriever writes into a document's metadata.
+RETRIEVAL_KEYS = ("relevance_score", "relevance_rank")
+
 RERANKING_KEYS = (
-    "relevance_score",
-    "relevance_rank",
+    *RETRIEVAL_KEYS,
     "retrieval_score",
     _MARK,
     "score_scale",
@@ -29,15 +32,20 @@ RERANKING_KEYS = (
 )
 
 
-def with_fields(metadata: Metadata, **fields: object) -> dict[str, Any]:
-    """Return a copy of `metadata` with `fields`; an old value of such a key moves to ``previous_<key>``.
+class RankedMetadata(NamedTuple):
+    """Metadata after a search or a reranking, and those of its keys that belong to the query, not to the document."""
 
-    So a second reranker preserves the score of the first, and a key of the user is never lost.
-    """
+    values: dict[str, Any]
+    score_keys: frozenset[str]
+
+
+def with_retrieval(metadata: Metadata, score: float, rank: int) -> RankedMetadata:
+    """Return a copy of `metadata` with a search's score and rank; an old value of such a key moves to ``previous_``."""
     merged = dict(metadata)
-    for key, value in fields.items():
-        _put(merged, key, value)
-    return merged
+    for key, value in zip(RETRIEVAL_KEYS, (score, rank), strict=True):
+        _make_room(merged, key)
+        merged[key] = value
+    return RankedMetadata(merged, frozenset(RETRIEVAL_KEYS))
 
 
 def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True) -> dict[str, object]:
@@ -46,19 +54,60 @@ def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True
     return {"relevance_score": ranked.score, "relevance_rank": rank, **note}
 
 
-def with_ranking(metadata: Metadata, ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True) -> dict[str, Any]:
+def with_ranking(
+    metadata: Metadata,
+    ranked: Ranked,
+    rank: int,
+    *,
+    keep_retrieval_score: bool = True,
+    score_keys: Collection[str] | None = None,
+) -> RankedMetadata:
     """Return a copy of `metadata`, its lists and dictionaries copied too, with the `ranking_note`.
 
-    The notes of an earlier reranking move to ``previous_<key>``, those too that this one does not write.
+    The notes of the reranking or search before move to ``previous_<key>``, and what stood there of one still earlier is
+    dropped. A key of the user's own that has one of our names moves to ``previous_<key>``, and further on if need be,
+    whether or not this note has the key: so the names without a prefix are known to be ours the next time.
+
+    Parameters
+    ----------
+    score_keys
+        The keys that an earlier search or reranking wrote, if that is known; by default those of `score_keys_of`.
     """
-    merged: dict[str, Any] = {key: _own(value) for key, value in metadata.items()}
-    if _MARK in merged:
-        for key in RERANKING_KEYS:
-            if key in merged:
-                _put(merged, f"{_PREVIOUS}{key}", merged.pop(key))
-    for key, value in ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score).items():
-        _put(merged, key, _own(value))
-    return merged
+    ours = score_keys_of(metadata) if score_keys is None else {key for key in score_keys if key in metadata}
+    previous = {f"{_PREVIOUS}{key}": copied(metadata[key]) for key in RERANKING_KEYS if key in ours}
+    note = {
+        key: copied(value)
+        for key, value in ranking_note(ranked, rank, keep_retrieval_score=keep_retrieval_score).items()
+    }
+    merged: dict[str, Any] = {key: copied(value) for key, value in metadata.items() if key not in ours}
+    for key in RERANKING_KEYS:
+        _make_room(merged, key)
+    for key in [f"{_PREVIOUS}{key}" for key in RERANKING_KEYS] if f"{_PREVIOUS}{_MARK}" in previous else previous:
+        _make_room(merged, key)
+    return RankedMetadata({**merged, **note, **previous}, frozenset(note) | frozenset(previous))
+
+
+def score_keys_of(metadata: Metadata) -> frozenset[str]:
+    """Return the keys that rerankings wrote into `metadata`, as far as its values show.
+
+    A reranking writes a score, two ranks and a scale. Where all of them stand with values that they can have, every key
+    of `RERANKING_KEYS` is taken for the reranking's; and likewise of those with the prefix ``previous_``.
+    """
+    if not _has_ranking(metadata, ""):
+        return frozenset()
+    prefixes = ["", _PREVIOUS] if _has_ranking(metadata, _PREVIOUS) else [""]
+    return frozenset(f"{prefix}{key}" for prefix in prefixes for key in RERANKING_KEYS if f"{prefix}{key}" in metadata)
+
+
+def _has_ranking(metadata: Metadata, prefix: str) -> bool:
+    value = {key: metadata.get(f"{prefix}{key}") for key in RERANKING_KEYS}
+    ranks = (value["relevance_rank"], value[_MARK])
+    return (
+        is_number(value["relevance_score"])
+        and all(isinstance(rank, int) and not isinstance(rank, bool) and rank > 0 for rank in ranks)
+        # A cascade that stopped before its first stage has no scale.
+        and (isinstance(value["score_scale"], str) or isinstance(value["rerank_stopped"], str))
+    )
 
 
 def without_ranking(metadata: Metadata) -> dict[str, Any]:
@@ -82,14 +131,15 @@ def retrieval_score(metadata: Metadata) -> float | None:
     return float(score) if score is not None and is_number(score) else None
 
 
-def _put(metadata: dict[str, Any], key: str, value: object) -> None:
-    if key in metadata:
-        _put(metadata, f"{_PREVIOUS}{key}", metadata[key])
-    metadata[key] = value
-
-
-def _own(value: object) -> object:
+def copied(value: object) -> Any:
     """Return a copy of a dictionary or list, and any other value itself."""
     if type(value) is dict:
-        return {key: _own(item) for key, item in value.items()}
-    return [_own(item) for item in value] if type(value) is list else value
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if type(value) is list else value
+
+
+def _make_room(metadata: dict[str, Any], key: str) -> None:
+    """Move the value of `key`, if there is one, to ``previous_<key>``, and what stands there further on."""
+    if key in metadata:
+        _make_room(metadata, f"{_PREVIOUS}{key}")
+        metadata[f"{_PREVIOUS}{key}"] = metadata.pop(key)

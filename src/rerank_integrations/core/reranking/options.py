@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from rerank_integrations.core.checks import whole_number
+from rerank_integrations.core.checks import require_bool, whole_number
 from rerank_integrations.core.ranking import require_count, require_cut
 from rerank_integrations.core.reranking.windows import Windows, require_windows
 from rerank_integrations.errors import InvalidInputError
@@ -59,8 +59,7 @@ class RerankOptions:
     max_candidates: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.strict, bool):
-            raise InvalidInputError(f"strict is {self.strict!r}; expected True or False")
+        require_bool(self.strict, "strict")
         top_n, threshold = require_cut(self.top_n, self.threshold)
         self._replace_by_python_number("top_n", top_n)
         self._replace_by_python_number("threshold", threshold)
@@ -110,13 +109,17 @@ class ColBERTRerankOptions(RerankOptions):
 
 
 class RerankArguments(TypedDict, total=False):
-    """Keyword arguments of a framework's component for `RerankOptions`; `top_n` has a default per framework."""
+    """Keyword arguments of a framework's component for `RerankOptions`; `top_n` has a default per framework.
+
+    ``scores_in_metadata`` concerns the component alone: whether scores and notes go into the metadata of its results.
+    """
 
     score_threshold: float | None
     window: int | None
     stride: int | None
     strict: bool
     max_candidates: int | None
+    scores_in_metadata: bool
 
 
 class ColBERTRerankArguments(RerankArguments, total=False):

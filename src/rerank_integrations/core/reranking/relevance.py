@@ -21,6 +21,11 @@ def search_with_relevance(
     return [(hit, min(1.0, max(0.0, hit.score / tokens)) if tokens else 0.0) for hit in hits]
 
 
+def hits_above(hits: Sequence[Hit], threshold: float | None) -> list[Hit]:
+    """Return the hits of at least this score (inclusive), in their order; all of them for ``None``."""
+    return [hit for hit in hits if threshold is None or hit.score >= threshold]
+
+
 def search_diverse(
     index: ColBERTIndex, query: str, k: int, *, fetch_k: int, lambda_mult: float, where: Where | None = None
 ) -> list[Hit]:
