@@ -19,7 +19,7 @@ from llama_index.core.vector_stores import FilterOperator, MetadataFilter, Metad
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, IndexReadOnlyError, InvalidInputError, Passage
-from rerank_integrations.llama_index import ColBERTRetriever, ColBERTVectorStore
+from rerank_integrations.llama_index import ColBERTManagedIndex, ColBERTRetriever, ColBERTVectorStore
 
 EMBEDDING = MockEmbedding(embed_dim=1)
 LONG = "Mars is the fourth planet, and it is red. Its two moons are small. " * 6
@@ -197,6 +197,22 @@ async def test_its_own_vector_store_index_searches_by_the_texts_of_a_query(
     restricted = index.as_retriever(node_ids=["mars1", "venus1"]).retrieve(bundle)
     assert sorted(ids(restricted)) == ["mars1", "venus1"]
     assert "venus 2" in str(index.as_query_engine(llm=MockLLM(), similarity_top_k=9).query("venus 2"))
+
+
+@pytest.mark.parametrize("texts_of_query", [None, ["venus 2", "planets"]])
+async def test_a_score_threshold_of_the_retriever(store: ColBERTVectorStore, texts_of_query: list[str] | None) -> None:
+    store.add(nodes())
+    bundle = QueryBundle("venus 2", custom_embedding_strs=texts_of_query)
+    every = ColBERTRetriever(store.index).retrieve(bundle)
+    threshold = every[2].score
+    assert threshold is not None
+    expected = [item.node_id for item in every if item.score is not None and item.score >= threshold]
+    retriever = ColBERTRetriever(store.index, score_threshold=threshold)
+    assert ids(retriever.retrieve(bundle)) == ids(await retriever.aretrieve(bundle)) == expected
+    assert 3 <= len(expected) < len(every)
+    assert ids(ColBERTManagedIndex(store.index).as_retriever(score_threshold=threshold).retrieve(bundle)) == expected
+    with pytest.raises(InvalidInputError, match="threshold"):
+        ColBERTRetriever(store.index, score_threshold="high")  # type: ignore[arg-type]
 
 
 async def test_async_of_a_vector_store_index(store: ColBERTVectorStore) -> None:

@@ -209,6 +209,8 @@ class ColBERTManagedIndex(BaseManagedIndex):
         similarity_top_k: int = 10,
         filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
+        *,
+        score_threshold: float | None = None,
         **kwargs: object,
     ) -> ColBERTRetriever:
         """Return a `ColBERTRetriever` over the index.
@@ -221,7 +223,8 @@ class ColBERTManagedIndex(BaseManagedIndex):
             For an argument that neither the retriever nor an engine has.
         """
         refuse_arguments("as_retriever", kwargs.keys() - _engine_arguments())
-        return ColBERTRetriever(self.index, similarity_top_k, filters, callback_manager or self._callback_manager)
+        manager = callback_manager or self._callback_manager
+        return ColBERTRetriever(self.index, similarity_top_k, filters, manager, score_threshold=score_threshold)
 
     def _insert(self, nodes: Iterable[BaseNode], **insert_kwargs: object) -> None:
         self._store.add(nodes, **insert_kwargs)

@@ -15,7 +15,7 @@ from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.ranking import require_count
+from rerank_integrations.core.ranking import require_count, require_threshold
 from rerank_integrations.core.reranking.specs import IndexLike
 from rerank_integrations.core.types import Hit
 from rerank_integrations.llama_index._convert import hit_to_node
@@ -41,12 +41,15 @@ class ColBERTRetriever(BaseRetriever):
         Conditions on the metadata, applied before the search.
     callback_manager
         LlamaIndex's own.
+    score_threshold
+        Return only nodes of at least this score (inclusive), on the scale of the search: MaxSim, summed over the
+        query's tokens.
 
     Raises
     ------
     InvalidInputError
-        For a negative `similarity_top_k`, an index of a wrong kind, or a filter operator that cannot be had
-        exactly.
+        For a negative `similarity_top_k`, a `score_threshold` that is no number, an index of a wrong kind, or a filter
+        operator that cannot be had exactly.
     """
 
     def __init__(
@@ -55,12 +58,16 @@ class ColBERTRetriever(BaseRetriever):
         similarity_top_k: int = 10,
         filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
+        *,
+        score_threshold: float | None = None,
     ) -> None:
         require_count(similarity_top_k, "similarity_top_k")
+        require_threshold(score_threshold)
         filters_to_where(filters)
         self.index: ColBERTIndex = as_index(index)
         self.similarity_top_k = similarity_top_k
         self.filters = filters
+        self.score_threshold = score_threshold
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -71,7 +78,8 @@ class ColBERTRetriever(BaseRetriever):
             self.similarity_top_k,
             where=filters_to_where(self.filters),
         )
-        return [hit_to_node(hit) for hit in hits]
+        threshold = require_threshold(self.score_threshold)
+        return [hit_to_node(hit) for hit in hits if threshold is None or hit.score >= threshold]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await run_blocking(self._retrieve, query_bundle)
