@@ -19,6 +19,7 @@ HEAVY = (
     "sentence_transformers",
     "langchain_core",
     "llama_index",
+    "pytest",
     "scipy",
     "sklearn",
     "numba",
@@ -38,6 +39,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.cli",
         "rerank_integrations.evaluation",
         "rerank_integrations.files",
+        "rerank_integrations.testing",
         "rerank_integrations.training",
     ],
 )
