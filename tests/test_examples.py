@@ -16,6 +16,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS: dict[str, set[str]] = {
     "cascade_rerank.py": {"langchain", "llama-index"},
     "explain.py": set(),
+    "fastapi_service.py": {"langchain"},
+    "langchain_agent.py": {"langchain"},
     "langchain_pdf_citations.py": {"langchain"},
     "langchain_rag.py": {"langchain"},
     "langchain_reingest.py": {"langchain"},
@@ -63,7 +65,7 @@ def test_every_example_is_listed() -> None:
 
 def test_is_short_and_says_where_a_real_model_goes(example: str) -> None:
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 90
+    assert len(lines) <= 105
     marked = sum("real" in line and ("LLM" in line or "llm" in line) for line in lines)
     assert marked == (example not in WITHOUT_LANGUAGE_MODEL)
 
@@ -78,6 +80,22 @@ def test_takes_a_question(asked: str) -> None:
     lines = run(asked, "how much room is left on my disk?")
     assert "[shutil]" in lines[0]
     assert "shutil.disk_usage" in "\n".join(lines[2:])
+
+
+def _check_fastapi_service(folder: Path) -> None:
+    lines = run("fastapi_service.py", "--load")
+    assert re.match(r"50 callers at once: 50 right answers in \d+\.\d s$", lines[0])
+    assert re.match(r"The event loop was late by at most \d+ ms$", lines[1])
+
+
+def _check_langchain_agent(folder: Path) -> None:
+    lines = run("langchain_agent.py", "how much room is left on my disk?")
+    assert lines[0] == "The agent calls search_library('how much room is left on my disk?')"
+    # The artifact of the tool has the scores and ids that the language model does not see.
+    assert len(scores(lines)) == 2
+    assert "[shutil]" in lines[1]
+    assert lines[-1].startswith("The library says: ")
+    assert "shutil.disk_usage" in lines[-1]
 
 
 def _check_langchain_rag(folder: Path) -> None:
@@ -282,6 +300,8 @@ def _check_langchain_reingest(folder: Path) -> None:
 CHECKS: dict[str, Callable[[Path], None]] = {
     "cascade_rerank.py": _check_cascade,
     "explain.py": _check_explained,
+    "fastapi_service.py": _check_fastapi_service,
+    "langchain_agent.py": _check_langchain_agent,
     "langchain_pdf_citations.py": _check_langchain_pdf_citations,
     "langchain_rag.py": _check_langchain_rag,
     "langchain_reingest.py": _check_langchain_reingest,
