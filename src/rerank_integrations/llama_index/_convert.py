@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from rerank_integrations.core.reranking import Candidate, Ranked
-from rerank_integrations.core.reranking.metadata import copied, with_ranking, without_ranking
+from rerank_integrations.core.reranking.metadata import copied, is_reranking_key, with_ranking, without_ranking
 from rerank_integrations.core.types import Hit
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._nodes import passage_to_node
@@ -26,6 +26,8 @@ def ranked_node(
     node = retrieved.node
     if scores_in_metadata:
         metadata, hidden = with_ranking(node.metadata, ranked, rank, keep_retrieval_score=keep_retrieval_score)
+        # A user's value that had to move goes with the name.
+        hidden |= {key for key in metadata if is_reranking_key(key) and key not in node.metadata}
     else:
         metadata, hidden = copied(node.metadata), frozenset()
     copy = node.model_copy(

@@ -65,8 +65,8 @@ def with_ranking(
     """Return a copy of `metadata`, its lists and dictionaries copied too, with the `ranking_note`.
 
     The notes of the reranking or search before move to ``previous_<key>``, and what stood there of one still earlier is
-    dropped. A key of the user's own that has one of our names moves to ``previous_<key>``, and further on if need be,
-    whether or not this note has the key: so the names without a prefix are known to be ours the next time.
+    dropped. A key of the user's own that this note has moves to ``previous_<key>``, and further on if need be; so does
+    one whose value could be ours, so that the next reranking does not take it for one of ours.
 
     Parameters
     ----------
@@ -81,22 +81,44 @@ def with_ranking(
     }
     merged: dict[str, Any] = {key: copied(value) for key, value in metadata.items() if key not in ours}
     for key in RERANKING_KEYS:
-        _make_room(merged, key)
-    for key in [f"{_PREVIOUS}{key}" for key in RERANKING_KEYS] if f"{_PREVIOUS}{_MARK}" in previous else previous:
-        _make_room(merged, key)
+        if key in note or _may_be_ours(key, merged.get(key)):
+            _make_room(merged, key)
+    for key in RERANKING_KEYS:
+        earlier = f"{_PREVIOUS}{key}"
+        if earlier in previous or (f"{_PREVIOUS}{_MARK}" in previous and _may_be_ours(key, merged.get(earlier))):
+            _make_room(merged, earlier)
     return RankedMetadata({**merged, **note, **previous}, frozenset(note) | frozenset(previous))
 
 
 def score_keys_of(metadata: Metadata) -> frozenset[str]:
     """Return the keys that rerankings wrote into `metadata`, as far as its values show.
 
-    A reranking writes a score, two ranks and a scale. Where all of them stand with values that they can have, every key
-    of `RERANKING_KEYS` is taken for the reranking's; and likewise of those with the prefix ``previous_``.
+    A reranking writes a score, two ranks and a scale. Where all of them stand with values that they can have, every
+    key of `RERANKING_KEYS` with such a value is taken for the reranking's; and likewise of those with the
+    prefix ``previous_``.
     """
     if not _has_ranking(metadata, ""):
         return frozenset()
     prefixes = ["", _PREVIOUS] if _has_ranking(metadata, _PREVIOUS) else [""]
-    return frozenset(f"{prefix}{key}" for prefix in prefixes for key in RERANKING_KEYS if f"{prefix}{key}" in metadata)
+    return frozenset(
+        f"{prefix}{key}"
+        for prefix in prefixes
+        for key in RERANKING_KEYS
+        if _may_be_ours(key, metadata.get(f"{prefix}{key}"))
+    )
+
+
+def _may_be_ours(key: str, value: object) -> bool:
+    """Return whether a reranking may have written this value under this key."""
+    if key in ("relevance_score", "retrieval_score"):
+        return is_number(value)
+    if key in ("truncated", "query_truncated"):
+        return value is True
+    if key == "rerank_scores":
+        return isinstance(value, dict)
+    if key.endswith(("_rank", "_start", "_end")):
+        return isinstance(value, int)
+    return isinstance(value, str)
 
 
 def _has_ranking(metadata: Metadata, prefix: str) -> bool:
