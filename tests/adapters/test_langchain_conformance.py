@@ -93,10 +93,6 @@ class TestRerankingRetriever(_OverAnIndex):
         reranker = CrossEncoderRerank(model=self.cross_encoder, top_n=top_n)
         return RerankingRetriever(base_retriever=self.over(documents, self.colbert), compressor=reranker, **options)
 
-    @pytest.mark.xfail(reason="RerankingRetriever ignores arguments that it does not know", strict=False)
-    def test_unknown_argument_is_refused(self) -> None:
-        super().test_unknown_argument_is_refused()
-
     def hooked_retriever(self, documents: Sequence[Any], hook: Callable[[], None]) -> RerankingRetriever:
         reranker = CrossEncoderRerank(model=HookedScorer(hook))
         return RerankingRetriever(base_retriever=self.over(documents, self.colbert), compressor=reranker)

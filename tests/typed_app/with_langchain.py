@@ -8,6 +8,7 @@ from pathlib import Path
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.structured_query import Comparator, Comparison
+from langchain_core.tools import StructuredTool
 from typing_extensions import assert_type
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Explanation, TruncationWarning
@@ -18,7 +19,9 @@ from rerank_integrations.langchain import (
     ColBERTRetriever,
     ColBERTVectorStore,
     CrossEncoderRerank,
+    RankedDocument,
     RerankingRetriever,
+    create_retriever_tool,
 )
 
 TEXTS = {
@@ -73,6 +76,9 @@ def main(folder: Path) -> None:
         retriever = ColBERTRetriever(index=index, k=3, filter={"length": {"$gt": 10}})
         documents = retriever.invoke(QUESTION)
         assert_type(documents, list[Document])
+        assert all(isinstance(document, RankedDocument) for document in documents)
+        tool = create_retriever_tool(retriever, "search_library", "Search the standard library.")
+        assert_type(tool, StructuredTool)
         assert len(rerank(documents, index)) == 1
         assert len(stored(folder, ColBERTModel("starter"))) == 2
         by_name = ColBERTRerank(model="starter", device="cpu", top_n=None)
