@@ -17,6 +17,7 @@ HEAVY = (
     "torch",
     "transformers",
     "sentence_transformers",
+    "fastapi",
     "langchain_core",
     "llama_index",
     "scipy",
@@ -38,6 +39,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.cli",
         "rerank_integrations.evaluation",
         "rerank_integrations.files",
+        "rerank_integrations.server",
         "rerank_integrations.training",
     ],
 )
