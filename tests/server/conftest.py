@@ -21,7 +21,7 @@ def index() -> Iterator[ColBERTIndex]:
 
 @pytest.fixture
 def app(index: ColBERTIndex) -> FastAPI:
-    return create_app({"toy": index}, {"words": WordScorer()}, ServerSettings(writable=True))
+    return create_app({"toy": index}, {"words": WordScorer()}, ServerSettings(writable=True, warm_up=False))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ TOKEN = "a secret of the tests"
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with toy_index() as index:
-        app = create_app({"toy": index}, {"words": WordScorer()}, ServerSettings(token=TOKEN))
+        app = create_app({"toy": index}, {"words": WordScorer()}, ServerSettings(token=TOKEN, warm_up=False))
         with running(app) as at:
             yield at
 
@@ -120,7 +120,7 @@ def test_no_documents_have_no_results(client: TestClient) -> None:
 def test_rerankers_and_cascades_keep_their_options() -> None:
     cut = Reranker(as_candidate_scorer(WordScorer()), top_n=1)
     cascade = Cascade([("words", Reranker(as_candidate_scorer(WordScorer()), top_n=3))], top_n=2)
-    app = create_app({}, {"cut": cut, "cascade": cascade})
+    app = create_app({}, {"cut": cut, "cascade": cascade}, ServerSettings(warm_up=False))
     with TestClient(app) as client:
         for model, count in (("cut", 1), ("cascade", 2)):
             body = client.post("/v1/rerank", json={"model": model, "query": QUERY, "documents": DOCUMENTS}).json()
@@ -139,7 +139,7 @@ def test_cut_texts_are_reported(app: FastAPI, client: TestClient) -> None:
         def require_whole(self, queries: object, candidates: object) -> None:
             raise AssertionError
 
-    with TestClient(create_app({}, {"cutting": Cutting()})) as other:  # type: ignore[dict-item]
+    with TestClient(create_app({}, {"cutting": Cutting()}, ServerSettings(warm_up=False))) as other:  # type: ignore[dict-item]
         body = other.post("/v1/rerank", json={"query": QUERY, "documents": DOCUMENTS}).json()
     assert body["results"][0]["note"] == {"truncated": True, "query_truncated": True}
     assert body["meta"]["warnings"] == [

@@ -92,7 +92,7 @@ def test_a_bad_passage_stores_none(client: TestClient, index: ColBERTIndex) -> N
 @pytest.mark.parametrize("writable_index", [True, False])
 def test_a_service_is_read_only_by_default(index: ColBERTIndex, writable_index: bool) -> None:
     opened = index if writable_index else ColBERTIndex.open(index.path, ToyEncoder(), read_only=True)
-    settings = ServerSettings() if writable_index else ServerSettings(writable=True)
+    settings = ServerSettings(warm_up=False) if writable_index else ServerSettings(writable=True, warm_up=False)
     with TestClient(create_app({"toy": opened}, settings=settings)) as client:
         responses = [
             client.put("/v1/passages", json={"passages": [{"text": "a"}]}),
@@ -125,7 +125,9 @@ def test_embeddings_are_those_of_the_model(client: TestClient) -> None:
 def colbert_client(colbert: ColBERTModel, cross_encoder: CrossEncoderModel) -> Iterator[TestClient]:
     with ColBERTIndex.create(None, colbert) as index:
         index.upsert(PASSAGES, show_progress=False)
-        app = create_app({"colbert": index}, {"cross-encoder": cross_encoder, "toy": ToyEncoder()})  # type: ignore[dict-item]
+        app = create_app(
+            {"colbert": index}, {"cross-encoder": cross_encoder, "toy": ToyEncoder()}, ServerSettings(warm_up=False)
+        )  # type: ignore[dict-item]
         with TestClient(app) as client:
             yield client
 
@@ -166,7 +168,9 @@ def test_models_and_indexes_are_listed(client: TestClient) -> None:
 def test_with_several_indexes_a_request_names_one(index: ColBERTIndex) -> None:
     with toy_index() as other:
         other.delete(["solar"])
-        with TestClient(create_app({"first": index, "second": other})) as client:
+        with TestClient(
+            create_app({"first": index, "second": other}, settings=ServerSettings(warm_up=False))
+        ) as client:
             unnamed = client.post("/v1/search", json={"query": QUERY})
             assert (unnamed.status_code, "'first', 'second'" in unnamed.json()["message"]) == (422, True)
             for name, opened in (("first", index), ("second", other)):

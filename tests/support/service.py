@@ -98,7 +98,10 @@ def serve_in_process(path: str, *, slow: bool = False) -> None:
     log_as_json()
     index = ColBERTIndex.open_or_create(path, ToyEncoder())
     scorer = SleepyScorer() if slow else WordScorer()
-    serve(create_app({"toy": index}, {"words": scorer}, ServerSettings(writable=True, drain_seconds=1.0)), port=0)
+    serve(
+        create_app({"toy": index}, {"words": scorer}, ServerSettings(writable=True, drain_seconds=1.0, warm_up=False)),
+        port=0,
+    )
 
 
 class SleepyScorer(WordScorer):

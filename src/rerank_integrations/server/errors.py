@@ -10,6 +10,7 @@ from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeE
 from rerank_integrations.errors import (
     CheckpointError,
     IndexClosedError,
+    IndexExistsError,
     IndexFormatError,
     IndexLockedError,
     IndexMovedError,
@@ -108,6 +109,7 @@ STATUS_TABLE: Mapping[type[BaseException], Problem] = {
     IndexMovedError: Problem(503, "index_unavailable", f"the index was moved: {_UNAVAILABLE}"),
     IndexReadError: Problem(503, "index_unavailable", f"the index could not be read: {_UNAVAILABLE}"),
     IndexWriteError: Problem(507, "index_not_written", f"the change could not be stored: {_UNAVAILABLE}"),
+    IndexExistsError: _INTERNAL,
     IndexFormatError: Problem(500, "index_damaged", f"the index is damaged: {_UNAVAILABLE}"),
     RerankError: _INTERNAL,
     Exception: _INTERNAL,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, TypeVar
 
+from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.storage.filters import compile_selection
@@ -180,6 +181,9 @@ class Service:
         name = _named(model, self._rankers, UnknownModelError)
         self._require_count(len(candidates), "documents")
         require_query(query)
+        # An answer may repeat both, and a lone surrogate has no UTF-8.
+        require_texts([candidate.text for candidate in candidates], "document")
+        require_texts([candidate.id for candidate in candidates if candidate.id is not None], "document id")
         return await self._reranking[name].submit((query, candidates))
 
     async def search(self, search: Search, index: str | None = None) -> list[Hit]:
