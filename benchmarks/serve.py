@@ -186,7 +186,8 @@ def compare(path: Path, requests: Sequence[Request], rounds: Sequence[int]) -> N
             worst = max(worst, load.error)
             print(
                 f"{callers:3} callers, {name:8}: {load.per_second():6.1f} requests/s, "
-                f"p50 {load.milliseconds(50):7.1f} ms, p99 {load.milliseconds(99):7.1f} ms, {len(load.seconds)} requests",
+                f"p50 {load.milliseconds(50):7.1f} ms, p99 {load.milliseconds(99):7.1f} ms, "
+                f"{len(load.seconds)} requests",
                 file=sys.stderr,
             )
         library, service_load, alone = (by_name[name] for name in ("library", "service", "alone"))

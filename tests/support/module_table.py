@@ -18,7 +18,19 @@ PAGE = DOCS / "explanation" / "architecture.md"
 SOURCE = ROOT / "src" / "rerank_integrations"
 START, END = "<!-- modules: written by tests/support/module_table.py -->", "<!-- end of modules -->"
 # The order in which a reader meets them; folders inside follow their parent.
-FOLDERS = ("", "core", "langchain", "llama_index", "server", "evaluation", "training", "files", "starter", "demo", "cli")
+FOLDERS = (
+    "",
+    "core",
+    "langchain",
+    "llama_index",
+    "server",
+    "evaluation",
+    "training",
+    "files",
+    "starter",
+    "demo",
+    "cli",
+)
 
 
 def modules(folder: Path) -> list[Path]:
