@@ -19,14 +19,19 @@ RERANK = {"query": "a query", "documents": ["a", "b"]}
 
 @pytest.mark.slow
 def test_a_signal_lets_requests_that_have_begun_finish(tmp_path: Path) -> None:
-    service = ServiceProcess.of_toy(tmp_path / "index", slow=True)
+    gate = tmp_path / "gate"
+    service = ServiceProcess.of_toy(tmp_path / "index", gate)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(httpx.post, f"{service.address}/v1/rerank", json=RERANK, timeout=60)
         eventually(lambda: "rerank_requests_in_flight 1.0" in httpx.get(f"{service.address}/metrics", timeout=60).text)
         service.process.send_signal(signal.SIGTERM)
         eventually(lambda: httpx.get(f"{service.address}/ready", timeout=60).json() == {"status": "draining"})
-        # It drains for a second, in which it still accepts requests.
+        # It still accepts requests while it drains.
         assert httpx.get(f"{service.address}/health", timeout=60).status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: any(line["message"] == "Shutting down" for line in service.log))
+        assert not answer.done()
+        gate.touch()
         assert answer.result().status_code == 200
     assert service.process.wait() == 0
     service.reading.join()

@@ -90,25 +90,30 @@ def toy_index(path: Path | None = None) -> ColBERTIndex:
     return index
 
 
-def serve_in_process(path: str, *, slow: bool = False) -> None:
-    """Serve the index at `path`, writable, until a signal comes; the log names the port."""
+def serve_in_process(path: str, gate: str | None = None) -> None:
+    """Serve the index at `path`, writable, until a signal comes; the log names the port.
+
+    With the path of a `gate`, the reranker waits until that file exists, and the service drains until a second signal.
+    """
     from rerank_integrations.server import serve
     from rerank_integrations.server.logs import log_as_json
 
     log_as_json()
     index = ColBERTIndex.open_or_create(path, ToyEncoder())
-    scorer = SleepyScorer() if slow else WordScorer()
-    serve(
-        create_app({"toy": index}, {"words": scorer}, ServerSettings(writable=True, drain_seconds=1.0, warm_up=False)),
-        port=0,
-    )
+    scorer = WordScorer() if gate is None else FileGatedScorer(Path(gate))
+    settings = ServerSettings(writable=True, drain_seconds=0 if gate is None else 3600, warm_up=False)
+    serve(create_app({"toy": index}, {"words": scorer}, settings), port=0)
 
 
-class SleepyScorer(WordScorer):
-    """Scorer that takes a while."""
+class FileGatedScorer(WordScorer):
+    """Scorer that waits for a file."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self._gate = gate
 
     def score(self, query: str, texts: list[str]) -> list[float]:
-        time.sleep(1.5)
+        eventually(self._gate.exists)
         return super().score(query, texts)
 
 
@@ -130,8 +135,9 @@ class ServiceProcess:
         eventually(lambda: self._is_ready() or self.process.poll() is not None)
 
     @classmethod
-    def of_toy(cls, path: Path, *, slow: bool = False) -> ServiceProcess:
-        return cls(["-c", f"import service; service.serve_in_process({str(path)!r}, slow={slow})"])
+    def of_toy(cls, path: Path, gate: Path | None = None) -> ServiceProcess:
+        arguments = (str(path), None if gate is None else str(gate))
+        return cls(["-c", f"import service; service.serve_in_process(*{arguments!r})"])
 
     def stop(self, signal_number: int) -> int:
         self.process.send_signal(signal_number)

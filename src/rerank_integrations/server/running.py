@@ -22,7 +22,7 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
 
     After the first signal ``/ready`` answers 503. After ``drain_seconds`` no connection is accepted any more; requests
     that have begun are finished, for ``shutdown_timeout`` seconds at most. A second signal skips the rest of the
-    draining.
+    draining, a third one the rest of the requests.
 
     Parameters
     ----------
@@ -54,16 +54,19 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
         _stops_at = float("inf")
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if service.draining:
-                super().handle_exit(sig, frame)
-                return
-            service.draining = True
-            # Of signals it is told all but the first, so that it does not raise that one again after its end.
-            self._stops_at = time.monotonic() + service.settings.drain_seconds
+            # The server's own method would raise the signal again after its end, though it ended well.
+            if not service.draining:
+                service.draining = True
+                self._stops_at = time.monotonic() + service.settings.drain_seconds
+            elif not self.should_exit:
+                self.should_exit = True
+            else:
+                self.force_exit = True
 
         async def on_tick(self, counter: int) -> bool:
-            stops = await super().on_tick(counter)
-            return stops or time.monotonic() >= self._stops_at or service.failure is not None
+            if time.monotonic() >= self._stops_at or service.failure is not None:
+                self.should_exit = True
+            return await super().on_tick(counter)
 
     if service.settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
         _logger.warning("anybody who reaches %s may call this service; expected a token in the settings", host)

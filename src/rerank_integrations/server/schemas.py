@@ -100,8 +100,12 @@ class SearchRequest(Request):
     where: Filter = None
     ids: list[str] | None = Field(default=None, description="Search only these passages.")
     exact: bool = Field(default=False, description="Score every passage of a compressed index.")
-    n_probe: int | None = Field(default=None, ge=1, description="Centroids per query token of a compressed index.")
-    n_candidates: int | None = Field(default=None, ge=1, description="Candidates that a compressed index keeps.")
+    n_probe: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Centroids per query token of a compressed index."
+    )
+    n_candidates: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Candidates that a compressed index keeps."
+    )
     reranker: str | None = Field(default=None, description="Name of a model of the service that reranks the hits.")
     top_n: int | None = Field(default=None, ge=1, description="How many reranked hits to return; all if absent.")
 

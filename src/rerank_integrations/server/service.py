@@ -295,8 +295,8 @@ class Service:
         paths = {str(index.path): name for name, index in self.indexes.items()}
         paths |= {str(index.path.resolve()): name for name, index in self.indexes.items()}
         paths |= {str(getattr(scorer, "name", name)): name for name, scorer in self._scorers.items()}
-        # The longest first, since one path may begin with another.
-        for path in sorted(paths, key=len, reverse=True):
+        # The longest first, since one path may begin with another. A name like "starter" is a word of texts too.
+        for path in sorted((path for path in paths if "/" in path), key=len, reverse=True):
             message = message.replace(path, paths[path])
         return message
 
