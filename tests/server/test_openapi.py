@@ -49,7 +49,7 @@ def test_generated_requests_never_break_the_service(app: FastAPI) -> None:
         given(operation.as_strategy())(_check)()
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def _check(case: schemathesis.Case) -> None:
     checks = [
         schemathesis.checks.not_a_server_error,

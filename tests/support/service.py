@@ -63,7 +63,7 @@ class GatedScorer(WordScorer):
 
 def eventually(condition: Any) -> None:
     """Wait until `condition()` is true, for a long time."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
         time.sleep(0.01)
@@ -126,13 +126,16 @@ class ServiceProcess:
         )
         self.log: list[dict[str, Any]] = []
         self.other: list[str] = []
-        self.reading = threading.Thread(target=self._read)
+        self.reading = threading.Thread(target=self._read, daemon=True)
         self.reading.start()
-        eventually(lambda: self._address() or self.process.poll() is not None)
-        address = self._address()
-        assert address is not None, self.other
-        self.address = address
-        eventually(lambda: self._is_ready() or self.process.poll() is not None)
+        try:
+            eventually(lambda: self._address() or self.process.poll() is not None)
+            self.address = self._address() or ""
+            eventually(lambda: self._is_ready() or self.process.poll() is not None)
+            assert self.process.poll() is None, (self.log, self.other)
+        except BaseException:
+            self.process.kill()
+            raise
 
     @classmethod
     def of_toy(cls, path: Path, gate: Path | None = None) -> ServiceProcess:
@@ -146,7 +149,7 @@ class ServiceProcess:
         return code
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL):
             return httpx.get(f"{self.address}/ready", timeout=60).status_code == 200
         return False
 
