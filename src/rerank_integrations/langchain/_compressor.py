@@ -92,7 +92,7 @@ class Compressor(Serializable, BaseDocumentCompressor):
         """Do as `compress_documents`, and run the model off the event loop."""
         listed = as_list(documents)
         async with atraced(type(self).__name__, self._model_name(), _inputs(query, listed), callbacks) as report:
-            ranked = (await run_blocking(self._compress, [listed], [query]))[0]
+            ranked = (await self._acompress([listed], [query]))[0]
             report(ranked)
         return ranked
 
@@ -130,10 +130,11 @@ class Compressor(Serializable, BaseDocumentCompressor):
 
     def _compress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
         checked = [require_documents(of_query) for of_query in documents]
-        return [
-            [ranked_document(of_query[best.place], best, rank) for rank, best in enumerate(ranked, start=1)]
-            for of_query, ranked in zip(checked, self._rank_many(queries, checked), strict=True)
-        ]
+        return ranked_documents(checked, self._rank_many(queries, checked))
+
+    async def _acompress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
+        """Do as `_compress` on a thread; a subclass whose work waits for something else needs none."""
+        return await run_blocking(self._compress, documents, queries)
 
     def _model_name(self) -> str:
         """Return the name of the model for traces."""
@@ -142,6 +143,15 @@ class Compressor(Serializable, BaseDocumentCompressor):
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         """Return, for each query, which of its documents are kept, best first."""
         raise NotImplementedError
+
+
+def ranked_documents(
+    documents: Sequence[Sequence[Document]], ranked: Sequence[Sequence[Ranked]]
+) -> list[list[Document]]:
+    return [
+        [ranked_document(of_query[best.place], best, rank) for rank, best in enumerate(of_ranked, start=1)]
+        for of_query, of_ranked in zip(documents, ranked, strict=True)
+    ]
 
 
 def _inputs(query: str, documents: Iterable[Document]) -> dict[str, object]:
