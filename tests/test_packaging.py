@@ -17,6 +17,7 @@ HEAVY = (
     "torch",
     "transformers",
     "sentence_transformers",
+    "fastapi",
     "langchain_core",
     "llama_index",
     "pytest",
@@ -40,6 +41,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.evaluation",
         "rerank_integrations.files",
         "rerank_integrations.testing",
+        "rerank_integrations.server",
         "rerank_integrations.training",
     ],
 )

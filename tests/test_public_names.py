@@ -104,7 +104,10 @@ def test_the_types_of_public_signatures_are_public() -> None:
     assert {(word, where) for word, where in private if word not in PRIVATE_TYPES} == set()
 
 
-@pytest.mark.parametrize("module", ["", ".evaluation", ".files", ".training", ".langchain", ".llama_index", ".testing"])
+@pytest.mark.parametrize(
+    "module",
+    ["", ".evaluation", ".files", ".server", ".training", ".langchain", ".llama_index", ".testing"],
+)
 def test_every_public_name_has_an_entry_in_the_reference(module: str) -> None:
     # Read, not imported: this also runs where a framework is missing.
     init = SOURCE.joinpath(*module.split("."), "__init__.py")

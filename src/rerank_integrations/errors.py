@@ -8,6 +8,7 @@
     ├── CheckpointError
     ├── InsufficientMemoryError  (MemoryError)
     ├── ModelMismatchError
+    ├── RemoteError
     ├── TextTooLongError         (ValueError)
     ├── IndexClosedError
     ├── IndexExistsError         (FileExistsError)
@@ -65,6 +66,31 @@ class InsufficientMemoryError(RerankError, MemoryError):
 
 class ModelMismatchError(RerankError):
     """The index was built with another model, so its vectors cannot be compared with those of this one."""
+
+
+class RemoteError(RerankError):
+    """A remote service gave no scores: it could not be reached, refused the request, or gave an unusable answer.
+
+    The message names the service without credentials, and says what to do.
+
+    Parameters
+    ----------
+    message
+        The message.
+    status
+        The HTTP status of the last answer; ``None`` if none came.
+    retry_after
+        Seconds after which the service wants to be asked again, if it says so.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, int | None, float | None]]:
+        """Pickle the constructor's arguments, because `args` contains only the message."""
+        return type(self), (str(self), self.status, self.retry_after)
 
 
 class TextTooLongError(RerankError, ValueError):

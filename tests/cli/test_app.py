@@ -29,6 +29,7 @@ COMMANDS = {
     "tune",
     "train",
     "optimize",
+    "serve",
     "import-colbert",
     "export-colbert",
 }

@@ -221,6 +221,7 @@ CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     ),
     "train": (train_pairs, ("accelerate", "datasets")),
     "optimize": (lambda hostile, _: [hostile.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),
+    "serve": (lambda hostile, _: [f"hostile={hostile.index()}", "--model", hostile.colbert], ("fastapi", "uvicorn")),
     "import-colbert": (import_exported, ()),
     "export-colbert": (lambda hostile, encoding: [hostile.index(), hostile.root / f"exported {encoding}"], ()),
 }
@@ -235,6 +236,7 @@ def little_work(hostile: HostileFolder, monkeypatch: pytest.MonkeyPatch) -> None
         "rerank_integrations.evaluation.fidelity.measure_fidelity",
         lambda _: Fidelity(hostile.root, 1, 0.0, 1.0, 1.0),
     )
+    monkeypatch.setattr("rerank_integrations.server.serve", lambda *_: None)
     for kind in ModelKind:
         monkeypatch.setitem(_TRAINERS, kind, lambda *_, **__: None)
 

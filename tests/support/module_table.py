@@ -24,6 +24,7 @@ FOLDERS = (
     "langchain",
     "llama_index",
     "testing",
+    "server",
     "evaluation",
     "training",
     "files",

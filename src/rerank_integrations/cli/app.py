@@ -26,6 +26,7 @@ from rerank_integrations.cli.output import (
     show_traceback,
 )
 from rerank_integrations.cli.search import rerank, search
+from rerank_integrations.cli.serve import serve
 from rerank_integrations.cli.train import train
 from rerank_integrations.cli.tune import tune
 from rerank_integrations.errors import RerankError
@@ -71,6 +72,7 @@ _COMMANDS = (
     train,
     tune,
     optimize,
+    serve,
     import_colbert,
     export_colbert,
 )

@@ -116,7 +116,7 @@ class Compressor(Serializable, BaseDocumentCompressor):
             # A subclass that defines the synchronous method alone means both.
             return list(await run_blocking(compressor.compress_documents, listed, query, callbacks))
         async with atraced(type(self).__name__, self._model_name(), _inputs(query, listed), callbacks) as report:
-            ranked = (await run_blocking(compressor._compress, [listed], [query]))[0]
+            ranked = (await compressor._acompress([listed], [query]))[0]
             report(ranked)
         return ranked
 
@@ -156,12 +156,21 @@ class Compressor(Serializable, BaseDocumentCompressor):
 
     def _compress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
         checked = [require_documents(of_query) for of_query in documents]
+        return self._ranked_documents(checked, self._rank_many(queries, checked))
+
+    async def _acompress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
+        """Do as `_compress` on a thread; a subclass whose work waits for something else needs none."""
+        return await run_blocking(self._compress, documents, queries)
+
+    def _ranked_documents(
+        self, documents: Sequence[Sequence[Document]], ranked: Sequence[Sequence[Ranked]]
+    ) -> list[list[Document]]:
         return [
             [
                 ranked_document(of_query[best.place], best, rank, scores_in_metadata=self.scores_in_metadata)
-                for rank, best in enumerate(ranked, start=1)
+                for rank, best in enumerate(of_ranked, start=1)
             ]
-            for of_query, ranked in zip(checked, self._rank_many(queries, checked), strict=True)
+            for of_query, of_ranked in zip(documents, ranked, strict=True)
         ]
 
     def with_top_n(self, top_n: int | EllipsisType | None) -> Self:

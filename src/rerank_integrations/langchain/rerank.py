@@ -47,8 +47,8 @@ from rerank_integrations.core.reranking.specs import (
     on_device,
 )
 from rerank_integrations.core.types import Scorer, TokenEncoder
-from rerank_integrations.langchain._compressor import CHECKED_BEFORE, Compressor
-from rerank_integrations.langchain._convert import PairScorer, TextFn, candidates, text_reader
+from rerank_integrations.langchain._compressor import CHECKED_BEFORE, Compressor, overrides
+from rerank_integrations.langchain._convert import PairScorer, TextFn, candidates, require_documents, text_reader
 
 
 class _Reranker(Compressor):
@@ -89,6 +89,14 @@ class _Reranker(Compressor):
 
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         return self._reranker().rank_many(queries, [candidates(of_query, self.text_fn) for of_query in documents])
+
+    async def _acompress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
+        reranker = self._reranker()
+        if reranker.needs_thread or overrides(self, _Reranker, "_rank_many"):
+            return await super()._acompress(documents, queries)
+        checked = [require_documents(of_query) for of_query in documents]
+        texts = [candidates(of_query, self.text_fn) for of_query in checked]
+        return self._ranked_documents(checked, await reranker.arank_many(queries, texts))
 
     def _reranker(self) -> Reranker:
         # Fields may have been set since the last call.
@@ -173,7 +181,8 @@ class CrossEncoderRerank(_Reranker):
     ----------
     model
         A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, a cross-encoder of LangChain's
-        kind, or anything with ``score(query, texts)``. Its ``activation`` is the scale of the scores.
+        kind, a `RemoteReranker` or a mapping of its arguments, or anything with ``score(query, texts)``. A model's
+        ``activation`` is the scale of the scores.
     top_n
         How many documents to keep; ``None`` keeps all.
     score_threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias, TypedDict
@@ -79,7 +80,7 @@ class Postprocessor(BaseNodePostprocessor):
         query_str: str | None = None,
         **options: Unpack[CallOptions],
     ) -> list[NodeWithScore]:
-        """Do what `postprocess_nodes` does, on a thread."""
+        """Do what `postprocess_nodes` does, on a thread unless the scorer waits for a service."""
         return await self._apostprocess_nodes(nodes, _as_bundle(query_bundle, query_str), **options)
 
     def _postprocess_nodes(
@@ -91,18 +92,7 @@ class Postprocessor(BaseNodePostprocessor):
         listed = _as_list(nodes)
         with self._events(listed, query_bundle, options) as report:
             checked = require_nodes(listed)
-            ranked = [
-                ranked_node(
-                    checked[best.place],
-                    best,
-                    rank,
-                    keep_retrieval_score=self.keep_retrieval_score,
-                    scores_in_metadata=self.scores_in_metadata,
-                )
-                for rank, best in enumerate(
-                    self._rank(query_bundle.query_str if query_bundle else "", checked, **options), start=1
-                )
-            ]
+            ranked = self._ranked_nodes(checked, self._rank(_query_text(query_bundle), checked, **options))
             report(ranked)
         return ranked
 
@@ -112,8 +102,42 @@ class Postprocessor(BaseNodePostprocessor):
         query_bundle: QueryBundle | None = None,
         **options: Unpack[CallOptions],
     ) -> list[NodeWithScore]:
-        # The whole of it, so that spans, events and what a subclass overrides are the same as in a synchronous call.
-        return await run_blocking(self._postprocess_nodes, nodes, query_bundle, **options)
+        if self._needs_thread() or _overrides_ranking(type(self)):
+            # The whole of it, so that spans, events and what a subclass overrides are the same as in a sync call.
+            return await run_blocking(self._postprocess_nodes, nodes, query_bundle, **options)
+        return await self._await_nodes(nodes, query_bundle, **options)
+
+    @_dispatcher.span
+    async def _await_nodes(
+        self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None, **options: Unpack[CallOptions]
+    ) -> list[NodeWithScore]:
+        """Do as `_postprocess_nodes` with a scorer that waits for a service, without a thread."""
+        listed = _as_list(nodes)
+        with self._events(listed, query_bundle, options) as report:
+            checked = require_nodes(listed)
+            ranked = self._ranked_nodes(checked, await self._arank(_query_text(query_bundle), checked, **options))
+            report(ranked)
+        return ranked
+
+    def _ranked_nodes(self, nodes: list[NodeWithScore], ranked: list[Ranked]) -> list[NodeWithScore]:
+        return [
+            ranked_node(
+                nodes[best.place],
+                best,
+                rank,
+                keep_retrieval_score=self.keep_retrieval_score,
+                scores_in_metadata=self.scores_in_metadata,
+            )
+            for rank, best in enumerate(ranked, start=1)
+        ]
+
+    def _needs_thread(self) -> bool:
+        """Return whether async calls must run `_rank` on a thread; else they await `_arank`."""
+        return True
+
+    async def _arank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
+        """Do as `_rank`, where no thread is needed."""
+        raise NotImplementedError
 
     def _model_name(self) -> str:
         """Return the name of the model for events."""
@@ -152,6 +176,17 @@ class Postprocessor(BaseNodePostprocessor):
                 event.on_end(payload={EventPayload.NODES: ranked})
         finally:
             _dispatcher.event(ReRankEndEvent(nodes=ranked))
+
+
+def _overrides_ranking(kind: type[Postprocessor]) -> bool:
+    """Return whether a subclass has its own `_postprocess_nodes`, which async calls then run too."""
+    # Static, since LlamaIndex wraps the method in an object that is another one at each access.
+    name = "_postprocess_nodes"
+    return inspect.getattr_static(kind, name) is not inspect.getattr_static(Postprocessor, name)
+
+
+def _query_text(query_bundle: QueryBundle | None) -> str:
+    return query_bundle.query_str if query_bundle else ""
 
 
 def _as_list(nodes: Iterable[NodeWithScore]) -> Iterable[NodeWithScore]:

@@ -96,6 +96,13 @@ class _Reranker(Postprocessor):
     def _rank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
         return self._reranker(**options).rank(query, candidates(nodes, self.metadata_mode))
 
+    def _needs_thread(self) -> bool:
+        # Not by `_reranker`, which checks options that were set since: events report such an error.
+        return self._cached.reranker.needs_thread
+
+    async def _arank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
+        return (await self._reranker(**options).arank_many([query], [candidates(nodes, self.metadata_mode)]))[0]
+
     def _reranker(self, **options: Unpack[CallOptions]) -> Reranker:
         # Fields may have been set since the last call.
         cached = self._cached = self._cached.matching(dict(self))
@@ -204,8 +211,8 @@ class CrossEncoderRerank(_Reranker):
     Parameters
     ----------
     model
-        A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, or anything with
-        ``score(query, texts)``. Its ``activation`` is the scale of the scores.
+        A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, a `RemoteReranker` or a mapping
+        of its arguments, or anything with ``score(query, texts)``. A model's ``activation`` is the scale of the scores.
     top_n, keep_retrieval_score, metadata_mode, callback_manager, strict, max_candidates, device, scores_in_metadata
         As for `ColBERTRerank`.
     score_threshold

@@ -4,6 +4,8 @@ from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Sco
 from rerank_integrations.core.reranking.cascade import Cascade, Stage
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.options import ColBERTRerankOptions, RerankOptions
+from rerank_integrations.core.reranking.remote import RemoteReranker
+from rerank_integrations.core.reranking.remote_shapes import RemoteApi
 from rerank_integrations.core.reranking.rerank import rerank
 from rerank_integrations.core.reranking.reranker import Reranker, as_candidate_scorer
 from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
@@ -18,6 +20,8 @@ __all__ = [
     "CrossEncoderScorer",
     "PlainScorer",
     "Ranked",
+    "RemoteApi",
+    "RemoteReranker",
     "RerankOptions",
     "Reranker",
     "Scored",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from rerank_integrations.core.checks import require_texts
+from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.ranking import best_first, require_text
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored, distinct_positions
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.options import RerankOptions
-from rerank_integrations.core.reranking.scorers import CandidateScorer, CrossEncoderScorer, PlainScorer
+from rerank_integrations.core.reranking.scorers import (
+    AsyncCandidateScorer,
+    CandidateScorer,
+    CrossEncoderScorer,
+    PlainScorer,
+)
 from rerank_integrations.core.types import RankingNote, Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -85,6 +91,36 @@ class Reranker:
 
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
         """Do as `rank` for several queries, each with candidates of its own; batches mix the texts of all queries."""
+        chosen, places = self._chosen(queries, candidates)
+        return self._all_ordered(chosen, places, score_in_groups(self._scorer, queries, chosen))
+
+    @property
+    def needs_thread(self) -> bool:
+        """Whether async callers must run `rank_many` on a thread; else they await `arank_many`."""
+        return not isinstance(self._scorer, AsyncCandidateScorer)
+
+    async def arank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
+        """Do as `rank_many` off the event loop: on a thread, unless the scorer waits for a service by itself."""
+        if not isinstance(self._scorer, AsyncCandidateScorer):
+            return await run_blocking(self.rank_many, queries, candidates)
+        chosen, places = self._chosen(queries, candidates)
+        scored = [
+            scores
+            for group in _groups(chosen)
+            for scores in await self._scorer.ascore_many(queries[group], chosen[group])
+        ]
+        return self._all_ordered(chosen, places, scored)
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return one score per text, in their order and without threshold or cut; higher is better."""
+        require_texts(texts)
+        candidates = [Candidate(None, text) for text in texts]
+        return [scored.score for scored in self._scorer.score_many([query], [candidates])[0]]
+
+    def _chosen(
+        self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
+    ) -> tuple[list[list[Candidate]], list[list[int]]]:
+        """Return the candidates that are scored and their places among all, after all checks."""
         if len(queries) != len(candidates):
             raise InvalidInputError(
                 f"{len(queries)} queries with {len(candidates)} lists of candidates; expected one each"
@@ -98,17 +134,15 @@ class Reranker:
         ]
         if self._options.strict:
             self._scorer.require_whole(queries, chosen)
-        scored = score_in_groups(self._scorer, queries, chosen)
-        return [
-            self._ordered(of_query, of_places, scores)
-            for of_query, of_places, scores in zip(chosen, places, scored, strict=True)
-        ]
+        return chosen, places
 
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return one score per text, in their order and without threshold or cut; higher is better."""
-        require_texts(texts)
-        candidates = [Candidate(None, text) for text in texts]
-        return [scored.score for scored in self._scorer.score_many([query], [candidates])[0]]
+    def _all_ordered(
+        self,
+        candidates: Sequence[Sequence[Candidate]],
+        places: Sequence[Sequence[int]],
+        scores: Sequence[Sequence[Scored]],
+    ) -> list[list[Ranked]]:
+        return [self._ordered(*of_query) for of_query in zip(candidates, places, scores, strict=True)]
 
     def _ordered(
         self, candidates: Sequence[Candidate], places: Sequence[int], scores: Sequence[Scored]
@@ -146,16 +180,19 @@ def score_in_groups(
     scorer: CandidateScorer, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
 ) -> list[list[Scored]]:
     """Do as `CandidateScorer.score_many`, some queries per call, so that memory need not hold all texts' vectors."""
-    scored: list[list[Scored]] = []
+    return [scores for group in _groups(candidates) for scores in scorer.score_many(queries[group], candidates[group])]
+
+
+def _groups(candidates: Sequence[Sequence[Candidate]]) -> Iterator[slice]:
+    """Yield the queries of each call: one at least, and as many as have few enough candidates."""
     first = 0
-    while first < len(queries):
+    while first < len(candidates):
         last, count = first, 0
-        while last < len(queries) and (last == first or count + len(candidates[last]) <= _MAX_CANDIDATES_PER_CALL):
+        while last < len(candidates) and (last == first or count + len(candidates[last]) <= _MAX_CANDIDATES_PER_CALL):
             count += len(candidates[last])
             last += 1
-        scored += scorer.score_many(queries[first:last], candidates[first:last])
+        yield slice(first, last)
         first = last
-    return scored
 
 
 def as_candidate_scorer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.models import CrossEncoderModel
@@ -122,6 +122,17 @@ class CandidateScorer(Protocol):
 
         A scorer that does not know raises `InvalidInputError`, even for no candidates at all.
         """
+        ...
+
+
+@runtime_checkable
+class AsyncCandidateScorer(Protocol):
+    """Protocol of a scorer that waits for something else than this process, so that async calls need no thread."""
+
+    async def ascore_many(
+        self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[list[Scored]]:
+        """Do as `CandidateScorer.score_many`, without blocking the event loop."""
         ...
 
 

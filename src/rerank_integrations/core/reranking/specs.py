@@ -18,6 +18,7 @@ from rerank_integrations.core.models import (
     as_cross_encoder_model,
 )
 from rerank_integrations.core.models.checkpoints.options import portable
+from rerank_integrations.core.reranking.remote import RemoteReranker
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -46,14 +47,20 @@ def load_colbert(model: ColBERTLike) -> TokenEncoder:
 def load_cross_encoder(model: CrossEncoderLike) -> Scorer:
     """Return the cross-encoder of a name, a path or a mapping of constructor arguments, or `model` itself.
 
+    A mapping with a ``url`` has the arguments of a `RemoteReranker`.
+
     Raises
     ------
     InvalidInputError
         If it is none of these, or a mapping of something other than the constructor's arguments.
     """
-    scorer: Scorer = (
-        _construct(CrossEncoderModel, model) if isinstance(model, Mapping) else as_cross_encoder_model(model)
-    )
+    scorer: Scorer
+    if not isinstance(model, Mapping):
+        scorer = as_cross_encoder_model(model)
+    elif "url" in model:
+        scorer = _construct(RemoteReranker, model)
+    else:
+        scorer = _construct(CrossEncoderModel, model)
     return scorer
 
 

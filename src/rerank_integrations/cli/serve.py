@@ -1,0 +1,118 @@
+"""``rerank-integrations serve``: search and rerank over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from rerank_integrations.server import ServerSettings
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("rerank_integrations.server")
+
+
+def serve(
+    indexes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]INDEX...", help="Folders of indexes; the name is that of the folder by default."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 is every address of the machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    reranker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]MODEL", help="Cross-encoder to offer, also 'starter'; repeat it for several."),
+    ] = None,
+    colbert: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]MODEL", help="ColBERT model to offer without an index; repeat it for several."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
+    ] = None,
+    writable: Annotated[bool, typer.Option("--writable", help="Let clients store and delete passages.")] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File with the token that clients must send as a bearer token."),
+    ] = None,
+) -> None:
+    """Serve indexes and models over HTTP: /v1/rerank, /v1/search and more, until a signal stops it.
+
+    Each index is a reranker too, by its name.
+    The log is JSON on the standard error stream.
+    Limits, time-outs and the token are also read from the environment.
+    """
+    settings = _settings(writable, token_file)
+    encoder = None if model is None else ColBERTModel(model)
+    rerankers = _rerankers(reranker or [], colbert or [])
+    opened = _by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
+    _run(opened, rerankers, settings, host, port)
+
+
+def _run(
+    indexes: dict[str, ColBERTIndex],
+    rerankers: dict[str, ColBERTModel | CrossEncoderModel],
+    settings: ServerSettings,
+    host: str,
+    port: int,
+) -> None:
+    from rerank_integrations.server import create_app, serve
+    from rerank_integrations.server.logs import log_as_json
+
+    log_as_json()
+    for name, index in indexes.items():
+        _logger.info(
+            "serving the index %s at %s, %s", name, index.path, "writable" if settings.writable else "read-only"
+        )
+    try:
+        serve(create_app(indexes, rerankers, settings), host, port)
+    finally:
+        for index in indexes.values():
+            index.close()
+
+
+def _rerankers(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColBERTModel | CrossEncoderModel]:
+    by_kind = _by_name(cross_encoders, CrossEncoderModel), _by_name(colberts, ColBERTModel)
+    if shared := sorted(set(by_kind[0]) & set(by_kind[1])):
+        raise InvalidInputError(
+            f"{shared[0]!r} is the name of two models; expected names that differ: NAME={shared[0]}"
+        )
+    return {**by_kind[0], **by_kind[1]}
+
+
+def _settings(writable: bool, token_file: Path | None) -> ServerSettings:
+    from rerank_integrations.server import ServerSettings
+
+    given: dict[str, Any] = {}
+    if writable:
+        given["writable"] = True
+    if token_file is not None:
+        given["token"] = token_file.read_text("utf-8").strip()
+    return ServerSettings(**given)
+
+
+def _by_name(items: list[str], make: Callable[[str], T]) -> dict[str, T]:
+    """Return the objects of ``NAME=VALUE`` arguments; a value without a name has that of its folder, or is the name."""
+    made: dict[str, T] = {}
+    for item in items:
+        name, separator, value = item.partition("=")
+        if not separator:
+            name, value = Path(item).resolve().name if Path(item).exists() else item, item
+        if name in made:
+            raise InvalidInputError(f"{name!r} is the name of two; expected names that differ: NAME={value}")
+        made[name] = make(value)
+    return made

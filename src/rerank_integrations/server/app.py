@@ -1,0 +1,164 @@
+"""`create_app`: the ASGI application of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import rerank_integrations
+from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.errors import MissingExtraError, RerankError
+from rerank_integrations.server.errors import Problem, problem_of
+from rerank_integrations.server.service import RerankerLike, Service
+from rerank_integrations.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from starlette.responses import JSONResponse
+
+    from rerank_integrations.server.metrics import Metrics
+
+_logger = logging.getLogger("rerank_integrations.server")
+_MAX_SHOWN_PROBLEMS = 5
+
+
+def create_app(
+    indexes: Mapping[str, ColBERTIndex],
+    rerankers: Mapping[str, RerankerLike] | None = None,
+    settings: ServerSettings | None = None,
+) -> FastAPI:
+    """Return the service as an ASGI application, for `serve`, uvicorn or a mount in an application of your own.
+
+    Parameters
+    ----------
+    indexes
+        Open indexes by their public names; the application closes them when it ends. Clients can write those that are
+        open for writing, if `settings` say so.
+    rerankers
+        Models, scorers, `Reranker`s or `Cascade`s by their public names. Each index is one too, by its own name.
+    settings
+        By default those of the environment.
+
+    Returns
+    -------
+    fastapi.FastAPI
+        ``app.state.service`` is the `Service` that its routes call.
+
+    Raises
+    ------
+    InvalidInputError
+        For neither indexes nor rerankers, a name that cannot be one, or an object of a wrong kind.
+    MissingExtraError
+        If FastAPI or another library of the extra ``[server]`` is not installed.
+    """
+    try:
+        from fastapi import FastAPI
+
+        from rerank_integrations.server.metrics import Metrics
+        from rerank_integrations.server.routes import api, probes
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "orjson", "prometheus_client", "starlette"):
+            raise
+        raise MissingExtraError("server", "the HTTP service") from error
+    chosen = ServerSettings() if settings is None else settings
+    metrics = Metrics()
+    service = Service(indexes, rerankers or {}, chosen, metrics.observe_batch)
+    app = FastAPI(
+        title="rerank_integrations",
+        summary="ColBERT search and reranking over HTTP",
+        version=rerank_integrations.__version__,
+        lifespan=_lifespan,
+        # Their pages fetch scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.state.metrics = metrics
+    app.include_router(api)
+    app.include_router(probes)
+    _add_error_handlers(app)
+    _add_middleware(app, chosen, metrics)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    warming = asyncio.create_task(service.warm_up())
+    try:
+        yield
+    finally:
+        warming.cancel()
+        await asyncio.wait({warming})
+        await service.close()
+
+
+def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+    from rerank_integrations.server.middleware import Admission, BearerToken, BodyLimits, RequestRecord
+
+    # The last one added is the first that a request meets.
+    app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout)
+    app.add_middleware(Admission, max_requests=settings.max_requests, metrics=metrics)
+    if settings.token is not None:
+        app.add_middleware(BearerToken, token=settings.token)
+    app.add_middleware(RequestRecord, metrics=metrics)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    app.add_exception_handler(RerankError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    from rerank_integrations.server.middleware import error_response
+
+    problem = problem_of(error)
+    request.state.error = problem.code
+    if problem.status >= 500 and problem.status != HTTPStatus.GATEWAY_TIMEOUT:
+        _logger.error("a request failed", exc_info=error, extra={"request_id": request.state.request_id})
+    service: Service = request.app.state.service
+    return error_response(error, request.state.request_id, service.without_paths(str(error)))
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    """Answer a body or parameter that does not fit the schema: 400 for bytes that are no JSON, else 422."""
+    from fastapi.exceptions import RequestValidationError
+
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    shown = [f"{'.'.join(map(str, item['loc']))[:100]}: {item['msg']}" for item in problems[:_MAX_SHOWN_PROBLEMS]]
+    if len(problems) > len(shown):
+        shown.append(f"{len(problems) - len(shown)} more")
+    is_json = all(item["type"] != "json_invalid" for item in problems)
+    return _http_problem(
+        request, 422 if is_json else 400, "invalid_input" if is_json else "bad_request", "; ".join(shown)
+    )
+
+
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer what the framework refuses: no such route or method, a body that cannot be read."""
+    from starlette.exceptions import HTTPException
+
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, RerankError):
+        # FastAPI makes every error while the body is read one of its own.
+        return await _answer_error(request, error.__cause__)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    response = _http_problem(request, error.status_code, code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _http_problem(request: Request, status: int, code: str, message: str) -> JSONResponse:
+    from rerank_integrations.server.middleware import problem_response
+
+    request.state.error = code
+    return problem_response(Problem(status, code), message, request.state.request_id)

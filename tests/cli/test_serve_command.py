@@ -1,0 +1,57 @@
+"""``serve``: what it refuses before it listens, and a service that it runs."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from command_line import Cli
+from service import ServiceProcess
+
+from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
+
+
+def test_what_cannot_be_served_is_refused(cli: Cli, tmp_path: Path, index_path: Path) -> None:
+    short = tmp_path / "token"
+    short.write_text("short", "utf-8")
+    for arguments, message in (
+        ([], "neither indexes nor rerankers"),
+        ([tmp_path / "nothing"], "is not an index"),
+        ([f"a b={index_path}"], "'a b'"),
+        ([index_path, f"{index_path.name}={index_path}"], f"'{index_path.name}' is the name of two"),
+        (["--reranker", "same=starter", "--colbert", "same=starter"], "'same' is the name of two models"),
+        ([index_path, "--token-file", short], "the setting token"),
+    ):
+        done = cli("serve", *arguments)
+        assert (done.code, message in done.err) == (1, True), done.err
+    assert cli("serve", index_path, "--port", "70000").code == 2
+
+
+@pytest.mark.slow
+def test_a_served_index_and_reranker(tmp_path: Path, colbert_dir: Path, cross_encoder_dir: Path) -> None:
+    texts = ["the net profit grew", "the river rose after the rain"]
+    with ColBERTIndex.create(tmp_path / "index", ColBERTModel(colbert_dir)) as index:
+        index.upsert(Passage(str(place), text) for place, text in enumerate(texts))
+        hits = index.search("net profit")
+    token = tmp_path / "token"
+    token.write_text("the token of the test\n", "utf-8")
+    arguments = [f"docs={tmp_path / 'index'}", "--model", colbert_dir, "--reranker", f"ce={cross_encoder_dir}"]
+    arguments += ["--token-file", token, "--port", "0"]
+    command = ["-c", "from rerank_integrations.cli import main; main()", "serve", *map(str, arguments)]
+    service = ServiceProcess(command)
+    with httpx.Client(base_url=service.address, timeout=60) as client:
+        assert client.get("/v1/models").status_code == 401
+        client.headers["authorization"] = "Bearer the token of the test"
+        found = client.post("/v1/search", json={"query": "net profit"}).json()["hits"]
+        assert [(hit["id"], hit["score"]) for hit in found] == [(hit.id, pytest.approx(hit.score)) for hit in hits]
+        ranked = client.post("/v1/rerank", json={"query": "net profit", "documents": texts}).json()
+        scores = CrossEncoderModel(cross_encoder_dir).score("net profit", texts)
+        assert ranked["model"] == "ce"
+        for item in ranked["results"]:
+            assert item["relevance_score"] == pytest.approx(scores[item["index"]], abs=1e-3)
+        assert client.put("/v1/passages", json={"passages": [{"text": "a"}]}).status_code == 403
+    assert service.stop(signal.SIGTERM) == 0
+    assert any(str(tmp_path / "index") in line["message"] for line in service.log)
+    assert "the token of the test" not in str(service.log)
