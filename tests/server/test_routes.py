@@ -127,7 +127,7 @@ def colbert_client(colbert: ColBERTModel, cross_encoder: CrossEncoderModel) -> I
         index.upsert(PASSAGES, show_progress=False)
         app = create_app(
             {"colbert": index}, {"cross-encoder": cross_encoder, "toy": ToyEncoder()}, ServerSettings(warm_up=False)
-        )  # type: ignore[dict-item]
+        )
         with TestClient(app) as client:
             yield client
 

@@ -28,6 +28,7 @@ from rerank_integrations import (
     PassageLike,
     PlainScorer,
     Ranked,
+    RemoteReranker,
     Reranker,
     Scorer,
     Stage,
@@ -124,6 +125,13 @@ def rerankers(model: ColBERTModel, cross_encoder: CrossEncoderModel) -> list[Hit
         raise SystemExit(str(error)) from error
 
 
+def remote() -> Reranker:
+    """Return a reranker whose model is on another machine; nothing connects before it is used."""
+    scorer = RemoteReranker("http://127.0.0.1:8000/v1/rerank", model="docs", api="jina")
+    assert_type(scorer.name, str)
+    return Reranker(scorer, top_n=3)
+
+
 def threshold(scorer: Scorer) -> float | None:
     fit = fit_threshold(scorer, [(QUESTION, "an archive", True), (QUESTION, "a table", False)], precision=0.9)
     assert_type(fit, ThresholdFit)
@@ -153,5 +161,6 @@ def main(folder: Path) -> None:
     assert len(rerankers(model, cross_encoder)) == 2
     assert own_encoder(folder)
     threshold(SharedWords())
+    assert_type(remote(), Reranker)
     assert_type(loaded_models(), list[LoadedModel])
     unload_all()

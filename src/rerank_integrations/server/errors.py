@@ -21,6 +21,7 @@ from rerank_integrations.errors import (
     InvalidInputError,
     MissingExtraError,
     ModelMismatchError,
+    RemoteError,
     RerankError,
     TextTooLongError,
 )
@@ -103,6 +104,7 @@ STATUS_TABLE: Mapping[type[BaseException], Problem] = {
     CheckpointError: Problem(503, "model_unavailable", f"the model cannot be loaded: {_UNAVAILABLE}"),
     MissingExtraError: Problem(503, "model_unavailable", f"the model cannot be loaded: {_UNAVAILABLE}"),
     InsufficientMemoryError: Problem(503, "out_of_memory", "the service lacks memory for this now"),
+    RemoteError: Problem(502, "remote_failed", f"the remote reranker gave no scores: {_UNAVAILABLE}"),
     ModelMismatchError: Problem(503, "model_mismatch", f"the index has another model now: {_UNAVAILABLE}"),
     IndexClosedError: Problem(503, "index_unavailable", "the service is stopping"),
     IndexLockedError: Problem(503, "index_unavailable", f"another process has the index: {_UNAVAILABLE}"),

@@ -10,7 +10,9 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, TypeVar
+from typing import Any, Literal, TypeVar
+
+from typing_extensions import TypeIs
 
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
@@ -41,7 +43,7 @@ from rerank_integrations.server.settings import ServerSettings
 T = TypeVar("T")
 Task = Literal["query", "document"]
 RerankJob = tuple[str, Sequence[Candidate]]
-RerankerLike = Scorer | CandidateScorer | Reranker | Cascade
+RerankerLike = TokenEncoder | Scorer | CandidateScorer | Reranker | Cascade
 
 # Called with the name of a queue, the number of requests of a batch and the number of its texts.
 BatchObserver = Callable[[str, int, int], None]
@@ -80,7 +82,7 @@ class Service:
     indexes
         Open indexes by name. Each is a reranker under the same name too: its model, with its stored vectors.
     rerankers
-        Models, scorers or rerankers by name. The first one is the default, else the first index.
+        Models, encoders, scorers or rerankers by name. The first one is the default, else the first index.
     settings
         Limits, and whether clients may write.
     on_batch
@@ -409,10 +411,12 @@ def _require_names(indexes: Mapping[str, ColBERTIndex], rerankers: Mapping[str, 
 
 
 def _ranker(item: RerankerLike) -> Reranker | Cascade:
-    return item if isinstance(item, Reranker | Cascade) else Reranker(as_candidate_scorer(item))
+    if isinstance(item, Reranker | Cascade):
+        return item
+    return Reranker(ColBERTScorer(item) if _is_encoder(item) else as_candidate_scorer(item))
 
 
-def _is_encoder(item: object) -> TypeGuard[TokenEncoder]:
+def _is_encoder(item: object) -> TypeIs[TokenEncoder]:
     # The class first: before Python 3.12 the check of a protocol reads its properties, which would load the model.
     return isinstance(item, ColBERTModel) or isinstance(item, TokenEncoder)  # noqa: SIM101
 
