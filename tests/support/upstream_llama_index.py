@@ -7,8 +7,8 @@ pytest this module replaces classes of LlamaIndex by name before a test file is 
 vector of its own; the encoder here returns it as the only token vector of a text, so that MaxSim is their cosine
 similarity.
 
-The output is a table in Markdown, one row per test, and the counts. A test that does not apply has its reason in
-`DOES_NOT_APPLY`. Any other test that fails makes the command fail.
+The output is a table in Markdown per suite, one row per test, then the counts and the reasons of all suites. A test
+that does not apply has its reason in `DOES_NOT_APPLY`. Any other test that fails makes the command fail.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,23 +81,29 @@ SUITES = (
     ),
 )
 
-_NODES_DICT = "it counts nodes in index_struct, where LlamaIndex lists them only for stores that store no text"
+_NODES_DICT = (
+    "it looks for nodes in index_struct or the docstore, where LlamaIndex puts them only for stores without texts"
+)
 _PERSIST = "it loads a SimpleVectorStore's JSON file; an index is opened by its path"
 _CONSTRUCTOR = "it calls a constructor of their client's own"
-_NO_QUERY = "a query without text or embedding is refused by name; get_nodes(filters=) lists nodes by a filter"
-_TEXT_MATCH = "the operator is refused by name; contains has the same meaning on a text"
-_NULL = "DuckDB leaves out nodes without the key; LlamaIndex's own store and this one have them under != and nin"
+_NO_QUERY = "a query without a text is refused by name; get_nodes(filters=) lists nodes by a filter"
+_TEXT_MATCH = "the operator is refused by name, as stores differ in what it matches; contains finds a part of a text"
+_INSENSITIVE = "the operator is refused by name; contains distinguishes upper and lower case"
+_NULL = "DuckDB leaves out nodes without the key; LlamaIndex's own store and this one include them under != and nin"
+_NOT = "DuckDB's not means that some filter is false; here, as in LlamaIndex's own store, it means that none is true"
 _NO_DEFAULT = "this class has no default model"
-# A part of a test's path and name, and why this test does not apply.
+# A part of a test's path and name, and why this test does not apply. The first that fits is taken.
 DOES_NOT_APPLY = {
     "test_simple.py::SimpleVectorStoreTest::test_query_with_textmatch": _TEXT_MATCH,
-    "persist_dir": _PERSIST,
+    "test_simple.py::test_from_persist_dir": _PERSIST,
+    "test_simple.py::test_from_namespaced_persist_dir": _PERSIST,
     "vector_store/test_simple.py::test_build_simple": _NODES_DICT,
     "vector_store/test_simple.py::test_simple_delete": _NODES_DICT,
     "vector_store/test_simple.py::test_simple_async": _NODES_DICT,
-    "vector_store/test_simple.py::test_simple_pickle": _NODES_DICT,
+    "vector_store/test_simple.py::test_simple_pickle": f"it pickles a store in memory; after that {_NODES_DICT}",
     "test_simple_async.py::test_simple_deletion": _NODES_DICT,
-    "test_retrievers.py::test_simple_check_ids": "it reads private fields of SimpleVectorStore",
+    "test_retrievers.py::test_simple_check_ids": "all vectors are equal; it expects SimpleVectorStore's order of ties, "
+    "and reads its private fields",
     "test_retrievers.py::test_query_image_node": "LlamaIndex restricts its retriever to the image, over every store "
     "that stores texts; ColBERTVectorStore.as_index() finds both",
     "test_loading.py::test_load_index": _PERSIST,
@@ -105,14 +111,23 @@ DOES_NOT_APPLY = {
     "test_chromadb.py::test_add_to_chromadb_and_query_by": _NO_QUERY,
     "test_duckdb.py::test_duckdb_installed": "it looks for the package duckdb",
     "test_duckdb.py::test_duckdb_from_local_and_params": _CONSTRUCTOR,
+    "test_duckdb.py::TestStore::test_filter_text_match_insensitive": _INSENSITIVE,
     "test_duckdb.py::TestStore::test_filter_text_match": _TEXT_MATCH,
     "test_duckdb.py::TestStore::test_filter_operator_ne": _NULL,
     "test_duckdb.py::TestStore::test_filter_operator_nin": _NULL,
-    "test_duckdb.py::TestStore::test_filter_not_condition": _NULL,
+    "test_duckdb.py::TestStore::test_filter_not_condition": _NOT,
     "test_duckdb.py::TestStore::test_get_nodes[": "nodes come back without an embedding: the index has token vectors",
     "test_postprocessor_colbert_rerank.py::test_init": _NO_DEFAULT,
     "test_postprocessor_sbert_rerank.py": _NO_DEFAULT,
 }
+
+
+class Row(NamedTuple):
+    """A row of a suite's table: a test, what its outcome means, and the reason."""
+
+    test: str
+    result: str
+    reason: str
 
 
 class GivenVectors:
@@ -295,22 +310,47 @@ def verdict(name: str, outcome: str, error: str) -> tuple[str, str]:
     )
 
 
+def rows_of(outcomes: dict[str, list[str]]) -> list[Row]:
+    """Return the rows of a suite's table, by the path of its tests."""
+    rows = []
+    for nodeid, (outcome, error) in sorted(outcomes.items()):
+        file, _, test = nodeid.partition("::")
+        result, reason = verdict(nodeid, outcome, error)
+        rows.append(Row(f"{Path(file).name}::{test}", result, reason.replace("|", " ")))
+    return rows
+
+
+def summary(suites: dict[str, list[Row]]) -> str:
+    """Return how many tests of each suite pass, and the reasons of the others, as two tables."""
+    lines = ["| suite | passes | fails | does not apply |", "|---|---|---|---|"]
+    for suite, rows in suites.items():
+        counts = Counter(row.result for row in rows)
+        lines.append(f"| {suite} | {counts['passes']} | {counts['fails']} | {counts['does not apply']} |")
+    lines += ["", "| tests that do not pass | result | reason |", "|---|---|---|"]
+    for rows in suites.values():
+        tests: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            if row.result != "passes":
+                tests.setdefault((row.result, row.reason), []).append(f"`{row.test}`")
+        lines += [f"| {', '.join(names)} | {result} | {reason} |" for (result, reason), names in tests.items()]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Run every suite of the checkout, and print the table."""
+    """Run every suite of the checkout, and print the tables."""
     parser = argparse.ArgumentParser(description="Run LlamaIndex's own tests against this package's classes.")
     parser.add_argument("checkout", type=Path, help="a checkout of https://github.com/run-llama/llama_index")
     checkout = parser.parse_args().checkout.resolve()
-    counts: Counter[str] = Counter()
+    suites: dict[str, list[Row]] = {}
     for suite in SUITES:
         missing = [file for file in suite.files if not (checkout / file).is_file()]
         if missing:
             raise SystemExit(f"{checkout} has no {missing[0]}; expected a checkout of llama_index")
         print(f"\n### {suite.replaces}\n\n| test | result | reason |\n|---|---|---|")
-        for nodeid, (outcome, error) in sorted(run_suite(checkout, suite).items()):
-            name = f"{Path(nodeid.partition('::')[0]).name}::{nodeid.partition('::')[2]}"
-            result, reason = verdict(nodeid, outcome, error)
-            counts[result] += 1
-            print(f"| `{name}` | {result} | {reason.replace('|', ' ')} |")
+        suites[suite.replaces] = rows_of(run_suite(checkout, suite))
+        print("\n".join(f"| `{row.test}` | {row.result} | {row.reason} |" for row in suites[suite.replaces]))
+    print(f"\n{summary(suites)}")
+    counts = Counter(row.result for rows in suites.values() for row in rows)
     total = f"passes={counts['passes']} fails={counts['fails']} does_not_apply={counts['does not apply']}"
     print(f"\n{total}")
     raise SystemExit(counts["fails"] > 0)
