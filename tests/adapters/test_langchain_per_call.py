@@ -176,3 +176,15 @@ async def test_retrievers_that_define_the_synchronous_method_alone(index: ColBER
     retriever = Less(base_retriever=base, compressor=CrossEncoderRerank(model=Lengths()))
     assert len(retriever.invoke(QUERY)) == 1
     assert await retriever.ainvoke(QUERY) == retriever.batch([QUERY])[0] == retriever.invoke(QUERY)
+
+
+def test_a_stage_with_a_ranking_of_its_own_is_refused() -> None:
+    class Censored(CrossEncoderRerank):
+        def compress_documents(
+            self, documents: Any, query: str, callbacks: Any = None, **options: Any
+        ) -> list[Document]:
+            ranked = super().compress_documents(documents, query, callbacks, **options)
+            return [document for document in ranked if "secret" not in document.page_content]
+
+    with pytest.raises(InvalidInputError, match="Censored, which overrides compress_documents"):
+        CascadeRerank(stages=[Censored(model=Lengths())])

@@ -197,6 +197,9 @@ async def test_its_own_vector_store_index_searches_by_the_texts_of_a_query(
     restricted = index.as_retriever(node_ids=["mars1", "venus1"]).retrieve(bundle)
     assert sorted(ids(restricted)) == ["mars1", "venus1"]
     assert "venus 2" in str(index.as_query_engine(llm=MockLLM(), similarity_top_k=9).query("venus 2"))
+    assert "venus 2" in str(index.as_chat_engine(chat_mode="context", llm=MockLLM()).chat("venus 2").sources[0])
+    with pytest.raises(InvalidInputError, match=r"\['score_threshold'\]"):
+        index.as_retriever(score_threshold=1.0)
 
 
 @pytest.mark.parametrize("texts_of_query", [None, ["venus 2", "planets"]])

@@ -213,6 +213,24 @@ def test_folders_of_the_same_name_are_distinguished(cli: Cli, notes: tuple[Path,
     _stored(index_path, "notes/old.txt#1", "notes/new.txt#1", "r1", "r2")
 
 
+def test_a_file_of_another_folder_of_the_same_name_replaces_nothing(
+    cli: Cli, notes: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, index_path = notes
+    other = tmp_path / "elsewhere" / "notes"
+    other.mkdir(parents=True)
+    (other / "old.txt").write_text("Elsewhere.", "utf-8")
+    refused = cli("index", index_path, other)
+    assert refused.code == 1
+    assert "would share the ids notes/old.txt#1" in " ".join(refused.err.split())
+    ids = ("notes/old.txt#1", "notes/new.txt#1", "r1", "r2")
+    assert _stored(index_path, *ids)["notes/old.txt#1"][0] == "The password is swordfish."
+    # A folder that was moved keeps its passages.
+    folder.rename(tmp_path / "elsewhere" / "moved")
+    assert _changes(cli("index", index_path, other, "--json").json()) == (0, 1, 0, 0)
+    assert _stored(index_path, *ids)["notes/old.txt#1"][0] == "Elsewhere."
+
+
 def test_the_next_run_completes_a_stopped_run(
     cli: Cli, notes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

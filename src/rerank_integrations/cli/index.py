@@ -131,6 +131,7 @@ def index(
         _survey(files, contents, encoder, _still_stored(path, record, contents.by_source))
         if files and len(contents.problems) == len(files):
             raise InvalidInputError("\n".join(contents.problems.values()))
+        _require_own_ids(contents.by_source, record)
         with _open_or_create(path, encoder, overwrite=overwrite) as target:
             # Read it again, now that no other process can write it.
             changes = _store(target, contents, {} if overwrite else read_record(path))
@@ -258,6 +259,25 @@ def _read_whole(
     contents.changed.seek(start)
     contents.changed.truncate()
     return None
+
+
+def _require_own_ids(current: Mapping[str, SourceRecord], record: Mapping[str, SourceRecord]) -> None:
+    """Raise `InvalidInputError` if a numbered passage would replace one of another source's file of the same name.
+
+    Ids that users chose may replace each other, and a source that is gone was moved or is no longer wanted.
+    """
+    others = {
+        source: other.files for source, other in record.items() if source not in current and Path(source).exists()
+    }
+    for source, read in current.items():
+        for name, file in read.files.items():
+            numbered = {key for key in file.digests if key.startswith(f"{name}#")}
+            for other, other_files in others.items():
+                if name in other_files and not numbered.isdisjoint(other_files[name].digests):
+                    raise InvalidInputError(
+                        f"{source} and {other}, which the index has already, would share the ids {name}#1...; "
+                        "expected distinct names: index the folder that holds both, or use another index"
+                    )
 
 
 # --- storing what changed ---

@@ -47,6 +47,7 @@ from rerank_integrations.core.reranking.specs import (
     on_device,
 )
 from rerank_integrations.core.types import Scorer, TokenEncoder
+from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._compressor import CHECKED_BEFORE, Compressor, overrides
 from rerank_integrations.langchain._convert import PairScorer, TextFn, candidates, require_documents, text_reader
 
@@ -234,6 +235,8 @@ class CascadeRerank(Compressor):
         scores_in_metadata: bool = True,
     ) -> None:
         components = require_stages(stages, _Reranker, "ColBERTRerank or CrossEncoderRerank")
+        for component in components:
+            _require_own_ranking(component)
         # Before pydantic sees the values, which would convert some of a wrong kind.
         _cascade(components, top_n, time_budget)
         super().__init__(  # type: ignore[call-arg]
@@ -252,6 +255,16 @@ class CascadeRerank(Compressor):
             cascade.rank_stages(query, [candidates(of_query, stage.text_fn) for stage in self.stages])
             for query, of_query in zip(queries, documents, strict=True)
         ]
+
+
+def _require_own_ranking(stage: _Reranker) -> None:
+    """Raise an `InvalidInputError` if the stage's class ranks in a way of its own, which a cascade would pass over."""
+    for name in ("compress_documents", "compress_many", "_rank_many"):
+        if overrides(stage, _Reranker, name):
+            raise InvalidInputError(
+                f"a stage is of the class {type(stage).__name__}, which overrides {name}; a cascade uses the scorers "
+                "of its stages, so call the stages one after another instead"
+            )
 
 
 def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -10,16 +9,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.chat_engine import (
-    CondensePlusContextChatEngine,
-    CondenseQuestionChatEngine,
-    ContextChatEngine,
-    SimpleChatEngine,
-)
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.indices.managed.base import BaseManagedIndex
 from llama_index.core.ingestion import run_transformations
-from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import BaseNode, Document, TransformComponent
 from llama_index.core.storage import StorageContext
 from llama_index.core.storage.docstore.types import RefDocInfo
@@ -39,7 +31,7 @@ from rerank_integrations.llama_index._nodes import (
     source_of,
 )
 from rerank_integrations.llama_index.retriever import ColBERTRetriever
-from rerank_integrations.llama_index.vector_store import ColBERTVectorStore, refuse_arguments
+from rerank_integrations.llama_index.vector_store import ColBERTVectorStore, engine_arguments, refuse_arguments
 
 
 class ColBERTManagedIndex(BaseManagedIndex):
@@ -222,7 +214,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         InvalidInputError
             For an argument that neither the retriever nor an engine has.
         """
-        refuse_arguments("as_retriever", kwargs.keys() - _engine_arguments())
+        refuse_arguments("as_retriever", kwargs.keys() - engine_arguments())
         manager = callback_manager or self._callback_manager
         return ColBERTRetriever(self.index, similarity_top_k, filters, manager, score_threshold=score_threshold)
 
@@ -269,15 +261,3 @@ def _forget_locks() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
-
-
-def _engine_arguments() -> set[str]:
-    """Return the names of the arguments that LlamaIndex's query and chat engines take."""
-    builders = (
-        RetrieverQueryEngine.from_args,
-        CondensePlusContextChatEngine.from_defaults,
-        CondenseQuestionChatEngine.from_defaults,
-        ContextChatEngine.from_defaults,
-        SimpleChatEngine.from_defaults,
-    )
-    return {name for builder in builders for name in inspect.signature(builder).parameters} - {"kwargs"}

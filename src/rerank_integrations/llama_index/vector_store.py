@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -9,7 +10,14 @@ from typing import Annotated, Any
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.bridge.pydantic import Field, field_serializer
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.chat_engine import (
+    CondensePlusContextChatEngine,
+    CondenseQuestionChatEngine,
+    ContextChatEngine,
+    SimpleChatEngine,
+)
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TransformComponent
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
@@ -240,6 +248,9 @@ class _Index(VectorStoreIndex):
     """LlamaIndex's index with the retriever above."""
 
     def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
+        # LlamaIndex passes the arguments of a query or chat engine here too, and its retriever ignores what it lacks.
+        known = {*inspect.signature(VectorIndexRetriever).parameters, "vector_store_kwargs", *engine_arguments()}
+        refuse_arguments("as_retriever", kwargs.keys() - (known - {"kwargs"}))
         kwargs = {"callback_manager": self._callback_manager, "object_map": self._object_map, **kwargs}
         return _Retriever(self, **kwargs)
 
@@ -268,3 +279,15 @@ def refuse_arguments(what: str, arguments: Iterable[str]) -> None:
     """Raise an `InvalidInputError` that names `arguments`, if there are any."""
     if names := sorted(arguments):
         raise InvalidInputError(f"{what} has the arguments {names}; expected none of these")
+
+
+def engine_arguments() -> set[str]:
+    """Return the names of the arguments that LlamaIndex's query and chat engines take."""
+    builders = (
+        RetrieverQueryEngine.from_args,
+        CondensePlusContextChatEngine.from_defaults,
+        CondenseQuestionChatEngine.from_defaults,
+        ContextChatEngine.from_defaults,
+        SimpleChatEngine.from_defaults,
+    )
+    return {name for builder in builders for name in inspect.signature(builder).parameters} - {"kwargs"}
