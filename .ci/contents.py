@@ -50,7 +50,9 @@ def _problems_of_thin_distributions(folder: Path) -> list[str]:
         information = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info/"
         about = {information + name for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")}
         problems += [f"{wheel.name}: {name}" for name in sorted(_names(wheel) ^ (modules | about))]
-        problems += [f"{sdist.name}: {name}" for name in sorted(_names(sdist) ^ (files | {"PKG-INFO"}))]
+        # hatchling adds the repository's .gitignore to an sdist that is built inside a clone.
+        in_sdist = _names(sdist) - {".gitignore"}
+        problems += [f"{sdist.name}: {name}" for name in sorted(in_sdist ^ (files | {"PKG-INFO"}))]
         sys.stdout.write(f"{wheel.name}: {', '.join(sorted(modules))}\n")
     return problems
 

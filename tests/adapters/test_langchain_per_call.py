@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from corpus import QUERIES
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
+from langchain_core.retrievers import BaseRetriever
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, InvalidInputError, Ranked
 from rerank_integrations.langchain import (
@@ -188,3 +190,20 @@ def test_a_stage_with_a_ranking_of_its_own_is_refused() -> None:
 
     with pytest.raises(InvalidInputError, match="Censored, which overrides compress_documents"):
         CascadeRerank(stages=[Censored(model=Lengths())])
+
+
+class TakesNoArguments(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [Document("a text")]
+
+
+async def test_arguments_that_the_base_retriever_would_drop_are_refused() -> None:
+    retriever = RerankingRetriever(base_retriever=TakesNoArguments(), compressor=CrossEncoderRerank(model=Lengths()))
+    message = "k in the call of a RerankingRetriever, whose base retriever TakesNoArguments takes no arguments"
+    with pytest.raises(InvalidInputError, match=message):
+        retriever.invoke("query", k=1)
+    with pytest.raises(InvalidInputError, match=message):
+        await retriever.ainvoke("query", k=1)
+    with pytest.raises(InvalidInputError, match=message):
+        retriever.batch(["query"], k=1)
+    assert len(retriever.invoke("query", top_n=1)) == 1

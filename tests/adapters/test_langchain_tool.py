@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +56,7 @@ async def test_content_for_the_model_and_an_artifact_for_the_program(tool: BaseT
 
 def test_any_retriever_and_a_prompt_of_ones_own() -> None:
     documents = [Document("a text", metadata={"page": 3, "truncated": "mine"}), Document("another", id="b")]
-    documents[1].metadata = {"page": 4, "relevance_score": 0.5}
+    documents[1].metadata = {"page": 4, "relevance_score": 0.5, "read": date(2024, 2, 29), "file": Path("a.md")}
     tool = create_retriever_tool(
         RunnableLambda(lambda query: documents),
         "notes",
@@ -66,7 +68,13 @@ def test_any_retriever_and_a_prompt_of_ones_own() -> None:
     assert message.content == "a text (page 3) | another (page 4)"
     assert message.artifact == [
         {"id": None, "text": "a text", "rank": 1, "metadata": {"page": 3, "truncated": "mine"}},
-        {"id": "b", "text": "another", "rank": 2, "score": 0.5, "metadata": {"page": 4, "relevance_score": 0.5}},
+        {
+            "id": "b",
+            "text": "another",
+            "rank": 2,
+            "score": 0.5,
+            "metadata": {"page": 4, "relevance_score": 0.5, "read": "2024-02-29", "file": "a.md"},
+        },
     ]
 
 

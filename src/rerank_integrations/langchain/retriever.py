@@ -249,7 +249,8 @@ class RerankingRetriever(BaseRetriever):
     Parameters
     ----------
     base_retriever
-        A retriever, or any runnable from a query to documents.
+        A retriever, or any runnable from a query to documents. An argument of a call that a retriever would drop,
+        because it takes none, is an `InvalidInputError`.
     compressor
         For example `ColBERTRerank` or `CrossEncoderRerank`. With a compressor of another package, ``top_n`` in a call
         is an `InvalidInputError`.
@@ -287,6 +288,7 @@ class RerankingRetriever(BaseRetriever):
         **kwargs: object,
     ) -> list[Document]:
         compressor = _with_top_n(self.compressor, top_n)
+        _require_arguments_of(self.base_retriever, kwargs)
         documents = self.base_retriever.invoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
@@ -316,6 +318,7 @@ class RerankingRetriever(BaseRetriever):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         configs = get_config_list(config, len(inputs))
         compressor = _with_top_n(self.compressor, kwargs.pop("top_n", ...))
+        _require_arguments_of(self.base_retriever, kwargs)
         return retrieve_and_rerank(self, self.base_retriever, compressor, inputs, configs, **kwargs)
 
     async def _aget_relevant_documents(
@@ -329,6 +332,7 @@ class RerankingRetriever(BaseRetriever):
             # A subclass that defines the synchronous method alone means both.
             return await run_blocking(self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs)
         compressor = _with_top_n(self.compressor, kwargs.pop("top_n", ...))
+        _require_arguments_of(self.base_retriever, kwargs)
         documents = await self.base_retriever.ainvoke(
             query, config={"callbacks": run_manager.get_child("base_retriever")}, **kwargs
         )
@@ -336,6 +340,15 @@ class RerankingRetriever(BaseRetriever):
             return []
         callbacks = run_manager.get_child("compressor")
         return list(await compressor.acompress_documents(documents, query, callbacks=callbacks))
+
+
+def _require_arguments_of(base: RetrieverLike, arguments: Mapping[str, object]) -> None:
+    """Refuse arguments of a call that LangChain would not hand to the base retriever."""
+    if arguments and isinstance(base, BaseRetriever) and not base._expects_other_args:
+        raise InvalidInputError(
+            f"{', '.join(sorted(arguments))} in the call of a RerankingRetriever, whose base retriever "
+            f"{type(base).__name__} takes no arguments; expected top_n alone"
+        )
 
 
 def _with_top_n(compressor: CompressorT, top_n: int | EllipsisType | None) -> CompressorT:

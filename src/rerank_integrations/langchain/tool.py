@@ -13,6 +13,7 @@ from langchain_core.prompts import BasePromptTemplate, PromptTemplate, aformat_d
 from langchain_core.retrievers import RetrieverLike
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
+from pydantic_core import to_jsonable_python
 
 from rerank_integrations.core.reranking.metadata import retrieval_score, score_keys_of
 from rerank_integrations.langchain.documents import RankedDocument
@@ -55,7 +56,8 @@ def create_retriever_tool(
     StructuredTool
         The artifact of its messages is a list with a dictionary per document, best first:
 
-        - ``id``, ``text`` and ``metadata``, the latter without scores and notes;
+        - ``id``, ``text`` and ``metadata``, the latter without scores and notes; dates, paths and whatever else JSON
+          lacks are strings in it;
         - ``rank``, from 1, and ``score``, where the document has one;
         - ``window_start`` and ``window_end``, the character span of the best window, where a reranker with a ``window``
           scored the text; and ``truncated``, as in docs/reference/notes.md.
@@ -94,5 +96,6 @@ def _row(document: Document, rank: int) -> dict[str, Any]:
     if score is not None and math.isfinite(score):
         row["score"] = score
     row |= {key: metadata[key] for key in _NOTES if key in ours}
-    row["metadata"] = {key: value for key, value in metadata.items() if key not in ours}
+    own = {key: value for key, value in metadata.items() if key not in ours}
+    row["metadata"] = to_jsonable_python(own, fallback=str)
     return row
