@@ -88,8 +88,8 @@ def test_an_old_encoding_is_named_by_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n\n1,2,3\n", "line 4: 3 columns; expected 2, as in the first row"),
-        ("a,b\n1\n", "line 2: 1 columns; expected 2"),
+        ("a,b\n1,2\n\n1,2,3\n", "line 4: the row has length 3; expected 2, as the first row has"),
+        ("a,b\n1\n", "line 2: the row has length 1; expected 2"),
         ('a,b\n1,"two\nlines\n', "line 3: not CSV (unexpected end of data)"),
         ('\n\na,b\n1,"x"y\n', "line 4: not CSV"),
         ("a,b,a\n1,2,3\n", "line 1: several columns are called 'a'; expected distinct names"),

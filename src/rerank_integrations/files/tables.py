@@ -67,7 +67,7 @@ def read_table(
                 continue
             if len(row) != len(columns.names):
                 raise InvalidInputError(
-                    f"{location}: {len(row)} columns; expected {len(columns.names)}, as in the first row"
+                    f"{location}: the row has length {len(row)}; expected {len(columns.names)}, as the first row has"
                 )
             number += 1
             yield _passage(dict(zip(columns.names, row, strict=True)), columns, f"{source}#{number}", source, location)
