@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import cohere
 import pytest
+from cohere import errors
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from service import PASSAGES, WordScorer, running, toy_index
@@ -60,12 +61,12 @@ async def test_the_asynchronous_client_of_cohere(address: str) -> None:
 
 
 def test_errors_reach_the_client_of_cohere(address: str) -> None:
-    with pytest.raises(cohere.errors.UnauthorizedError):
+    with pytest.raises(errors.UnauthorizedError):
         cohere.ClientV2(api_key="a wrong token", base_url=address).rerank(query="q", documents=["a"], model="words")
     client = cohere.ClientV2(api_key=TOKEN, base_url=address)
-    with pytest.raises(cohere.errors.NotFoundError, match="not served"):
+    with pytest.raises(errors.NotFoundError, match="not served"):
         client.rerank(query=QUERY, documents=DOCUMENTS, model="rerank-v3.5")
-    with pytest.raises(cohere.errors.UnprocessableEntityError, match="max_tokens_per_doc"):
+    with pytest.raises(errors.UnprocessableEntityError, match="max_tokens_per_doc"):
         client.rerank(query=QUERY, documents=DOCUMENTS, model="words", max_tokens_per_doc=100)
 
 

@@ -129,13 +129,12 @@ def index(
         # All files are read first. Nothing is stored or overwritten before it is known which of them can be read.
         contents = _Contents(_sources(sources, options, record), changed)
         _survey(files, contents, encoder, _still_stored(path, record, contents.by_source))
-        if files and len(contents.problems) == len(files):
+        if contents.problems and len(contents.problems) == len(files):
             raise InvalidInputError("\n".join(contents.problems.values()))
         _require_own_ids(contents.by_source, record)
         with _open_or_create(path, encoder, overwrite=overwrite) as target:
             # Read it again, now that no other process can write it.
-            changes = _store(target, contents, {} if overwrite else read_record(path))
-            total = len(target)
+            changes, total = _store(target, contents, {} if overwrite else read_record(path)), len(target)
     _report(path, sources, contents, changes, files=len(files), total=total, as_json=as_json)
     if contents.problems:
         raise typer.Exit(_EXIT_SOME_UNREADABLE)
