@@ -1,4 +1,4 @@
-"""Check that importing an adapter without its framework fails with the command that installs it."""
+"""Check that importing a module without its framework or extra fails with the command that installs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> int:
     except MissingExtraError as error:
         sys.stdout.write(f"{module}: {error}\n")
         return 0 if f"pip install 'rerank-integrations[{extra}]'" in str(error) else 1
-    sys.stdout.write(f"{module} was imported without its framework\n")
+    sys.stdout.write(f"{module} was imported without what it needs\n")
     return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.evaluation",
         "rerank_integrations.files",
         "rerank_integrations.testing",
-        "rerank_integrations.server",
         "rerank_integrations.training",
+        # Where its settings' library is missing, importing it is an error: `make neither` checks that.
+        *(["rerank_integrations.server"] if importlib.util.find_spec("pydantic_settings") else []),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
