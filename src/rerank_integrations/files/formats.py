@@ -22,9 +22,9 @@ from rerank_integrations.files.encodings import marked_encoding
 _LOGGER = logging.getLogger(__name__)
 
 MAX_HTML_BYTES = 1 << 24
-# Of everything in a DOCX file but pictures, decompressed. Its tree takes some twenty times as much memory.
+# The decompressed contents of a DOCX file without its pictures. Its tree takes some twenty times as much memory.
 MAX_DOCX_XML_BYTES = 1 << 26
-# What browsers read for these names, by the WHATWG's standard of encodings.
+# Browsers read these names as the larger encodings, by the WHATWG's standard of encodings.
 _SUPERSETS = {"ascii": "cp1252", "us-ascii": "cp1252", "iso-8859-1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030"}
 # Pictures in a DOCX file are compressed already. A part that shrinks more may be XML under the name of a picture.
 _MAX_PICTURE_RATIO = 10

@@ -16,6 +16,7 @@ from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.ranking import require_count, require_threshold
+from rerank_integrations.core.reranking.relevance import hits_above
 from rerank_integrations.core.reranking.specs import IndexLike
 from rerank_integrations.core.types import Hit
 from rerank_integrations.llama_index._convert import hit_to_node
@@ -78,8 +79,8 @@ class ColBERTRetriever(BaseRetriever):
             self.similarity_top_k,
             where=filters_to_where(self.filters),
         )
-        threshold = require_threshold(self.score_threshold)
-        return [hit_to_node(hit) for hit in hits if threshold is None or hit.score >= threshold]
+        # The attribute may have been set since the last call.
+        return [hit_to_node(hit) for hit in hits_above(hits, require_threshold(self.score_threshold))]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await run_blocking(self._retrieve, query_bundle)

@@ -1,4 +1,4 @@
-"""What happens to every request before its route: record, token, admission, limits of the body.
+"""Steps of every request before its route: record, token, admission, limits of the body.
 
 These are plain ASGI applications around another one, so that a request is refused before its body is read.
 """

@@ -33,7 +33,7 @@ class RerankDocument(Request):
 
 
 class RerankRequest(Request):
-    """What clients of Cohere and Jina send."""
+    """Body of a reranking request, as clients of Cohere and Jina send it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,7 +71,7 @@ class ApiVersion(BaseModel):
 
 
 class RerankMeta(BaseModel):
-    """What Cohere's clients read beside the results."""
+    """Fields beside the results that Cohere's clients read."""
 
     api_version: ApiVersion
     warnings: list[str] | None = None
@@ -154,7 +154,7 @@ class PutResponse(BaseModel):
 
 
 class DeleteResponse(BaseModel):
-    """How many passages were removed."""
+    """The number of passages that were removed."""
 
     index: str
     deleted: int

@@ -269,7 +269,7 @@ class RerankerConformance(Conformance):
         require(close(self._items(results), expected), message)
 
     def test_reranked_twice(self) -> None:
-        """What was reranked can be reranked again, and is then in the order of a single reranking.
+        """A ranking can be reranked again, and is then in the order of a single reranking.
 
         Two-stage pipelines and agents do it.
         """

@@ -79,7 +79,7 @@ class Endpoint:
 
     @property
     def batch_size(self) -> int:
-        """How many texts a request has by default."""
+        """The number of texts in a request by default."""
         return _BATCH_SIZES[self.shape]
 
     def body(self, model: str | None, query: str, texts: Sequence[str], *, raw_scores: bool) -> dict[str, object]:
