@@ -58,7 +58,7 @@ def test_gzipped_files_another_split_and_windows_lines(tmp_path: Path) -> None:
     folder = write(tmp_path / "tiny", qrels=QRELS.split("\n", 1)[1].replace("\n", "\r\n"))
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "dev.tsv")
     for file in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "dev.tsv"):
-        Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
         file.unlink()
     assert load_dataset(folder, split="dev").qrels == {"q1": {"a": 1, "b": 0}, "q2": {"b": 2}}
 
