@@ -112,9 +112,9 @@ async def test_score_threshold(index: ColBERTIndex) -> None:
     assert retriever.invoke(QUERY, score_threshold=1000) == []
     assert [document.metadata["relevance_rank"] for document in retriever.invoke(QUERY)] == [1, 2, 3][: len(expected)]
     for wrong in ("high", True, float("nan")):
-        with pytest.raises(InvalidInputError, match="threshold is"):
+        with pytest.raises(InvalidInputError, match="score_threshold is"):
             ColBERTRetriever(index=index, score_threshold=wrong)  # type: ignore[arg-type]
-        with pytest.raises(InvalidInputError, match="threshold is"):
+        with pytest.raises(InvalidInputError, match="score_threshold is"):
             plain.invoke(QUERY, score_threshold=wrong)
 
 

@@ -70,10 +70,10 @@ def require_cut(top_n: int | None, threshold: float | None) -> tuple[int | None,
     return None if top_n is None else require_count(top_n, "top_n"), require_threshold(threshold)
 
 
-def require_threshold(value: float | None) -> float | None:
-    """Return `value` as a Python float, or raise `InvalidInputError` unless it is ``None`` or a number."""
+def require_threshold(value: float | None, name: str = "threshold") -> float | None:
+    """Return `value` as a Python float, or raise `InvalidInputError`, with its `name`, unless ``None`` or a number."""
     if value is None:
         return None
     if not is_number(value):
-        raise InvalidInputError(f"threshold is {value!r}; expected a number or None")
+        raise InvalidInputError(f"{name} is {value!r}; expected a number or None")
     return float(value)

@@ -63,7 +63,7 @@ class ColBERTRetriever(BaseRetriever):
         score_threshold: float | None = None,
     ) -> None:
         require_count(similarity_top_k, "similarity_top_k")
-        require_threshold(score_threshold)
+        require_threshold(score_threshold, "score_threshold")
         filters_to_where(filters)
         self.index: ColBERTIndex = as_index(index)
         self.similarity_top_k = similarity_top_k
@@ -80,7 +80,8 @@ class ColBERTRetriever(BaseRetriever):
             where=filters_to_where(self.filters),
         )
         # The attribute may have been set since the last call.
-        return [hit_to_node(hit) for hit in hits_above(hits, require_threshold(self.score_threshold))]
+        least = require_threshold(self.score_threshold, "score_threshold")
+        return [hit_to_node(hit) for hit in hits_above(hits, least)]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await run_blocking(self._retrieve, query_bundle)

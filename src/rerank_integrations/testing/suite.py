@@ -1,4 +1,4 @@
-"""What every suite shares: the checks that hold for rerankers and retrievers alike, and a runner without pytest."""
+"""The parts that every suite shares: checks for rerankers and retrievers alike, and a runner without pytest."""
 
 from __future__ import annotations
 
