@@ -222,7 +222,8 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
         score_threshold: float | None = None,
     ) -> list[Document]:
-        least = self.score_threshold if score_threshold is None else require_threshold(score_threshold, "score_threshold")
+        per_call = require_threshold(score_threshold, "score_threshold")
+        least = self.score_threshold if per_call is None else per_call
         hits = self.index.search(query, self.k if k is None else k, where=self.filter if filter is None else filter)
         convert = scored_document if self.scores_in_metadata else hit_to_document
         return [convert(hit) for hit in hits_above(hits, least)]
