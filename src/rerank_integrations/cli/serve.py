@@ -15,6 +15,7 @@ from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from rerank_integrations.server import ServerSettings
+    from rerank_integrations.server.bi_encoder import BiEncoder
 
 T = TypeVar("T")
 
@@ -40,6 +41,13 @@ def serve(
         list[str] | None,
         typer.Option(metavar="[NAME=]MODEL", help="ColBERT model to offer without an index; repeat it for several."),
     ] = None,
+    bi_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="Bi-encoder to compare with on the page at /, also 'starter'; it encodes all passages into memory.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
@@ -50,7 +58,7 @@ def serve(
         typer.Option(exists=True, dir_okay=False, help="File with the token that clients must send as a bearer token."),
     ] = None,
 ) -> None:
-    """Serve indexes and models over HTTP: /v1/rerank, /v1/search and more, until a signal stops it.
+    """Serve indexes and models over HTTP: a page at /, /v1/rerank, /v1/search and more, until a signal stops it.
 
     Each index is a reranker too, by its name.
     The log is JSON on the standard error stream.
@@ -60,12 +68,13 @@ def serve(
     encoder = None if model is None else ColBERTModel(model)
     rerankers = _rerankers(reranker or [], colbert or [])
     opened = _by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
-    _run(opened, rerankers, settings, host, port)
+    _run(opened, rerankers, _bi_encoder(bi_encoder), settings, host, port)
 
 
 def _run(
     indexes: dict[str, ColBERTIndex],
     rerankers: dict[str, ColBERTModel | CrossEncoderModel],
+    bi_encoder: BiEncoder | None,
     settings: ServerSettings,
     host: str,
     port: int,
@@ -79,7 +88,7 @@ def _run(
             "serving the index %s at %s, %s", name, index.path, "writable" if settings.writable else "read-only"
         )
     try:
-        serve(create_app(indexes, rerankers, settings), host, port)
+        serve(create_app(indexes, rerankers, settings, bi_encoder=bi_encoder), host, port)
     finally:
         for index in indexes.values():
             index.close()
@@ -92,6 +101,12 @@ def _rerankers(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColB
             f"{shared[0]!r} is the name of two models; expected names that differ: NAME={shared[0]}"
         )
     return {**by_kind[0], **by_kind[1]}
+
+
+def _bi_encoder(item: str | None) -> BiEncoder | None:
+    from rerank_integrations.server.bi_encoder import BiEncoder
+
+    return next((BiEncoder(name, model) for name, model in _by_name([] if item is None else [item], str).items()), None)
 
 
 def _settings(writable: bool, token_file: Path | None) -> ServerSettings:

@@ -109,9 +109,15 @@ def full_name(model: str) -> str:
 
 
 class PooledEncoder:
-    """Any model that `sentence_transformers.SentenceTransformer` loads, or ``starter``: all-MiniLM-L6-v2."""
+    """Any model that `sentence_transformers.SentenceTransformer` loads, or ``starter``: all-MiniLM-L6-v2.
 
-    def __init__(self, model: str) -> None:
+    Parameters
+    ----------
+    show_progress
+        Whether `encode` shows a progress bar; by default only on a terminal.
+    """
+
+    def __init__(self, model: str, *, show_progress: bool | None = None) -> None:
         from sentence_transformers import SentenceTransformer
 
         from rerank_integrations.starter import base_path
@@ -120,6 +126,7 @@ class PooledEncoder:
         dtype = resolve_dtype("auto", resolve_device(None))
         name = str(base_path()) if model == STARTER else full_name(model)
         self._model = SentenceTransformer(name, model_kwargs={"dtype": dtype})
+        self._show_progress = sys.stderr.isatty() if show_progress is None else show_progress
         self._transformer = getattr(self._model[0], "auto_model", None)
         if self._transformer is not None:
             # A copy: truncation and padding are state of a fast tokenizer, and several threads count.
@@ -127,7 +134,7 @@ class PooledEncoder:
 
     def encode(self, texts: list[str]) -> list[NDArray[np.float32]]:
         """Return one unit vector per text: float32, *Shape:* (1, dim)."""
-        many = len(texts) > 1 and sys.stderr.isatty()
+        many = len(texts) > 1 and self._show_progress
         vectors = self._model.encode(texts, show_progress_bar=many).astype(np.float32)
         # In float32: in bfloat16 a vector is of length 1 only within 0.4 %.
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -132,6 +132,11 @@ def _kind(path: Path) -> FileKind | None:
     return None if kind in _NEVER_GZIPPED and name.endswith(".gz") else kind
 
 
+def readable_suffixes() -> list[str]:
+    """Return the suffixes of readable files, without those of compressed ones."""
+    return list(_KINDS)
+
+
 def expected_kinds() -> str:
     """Return the suffixes of readable files, for messages."""
     gzipped = [f"{suffix}.gz" for suffix, kind in _KINDS.items() if kind not in _NEVER_GZIPPED]

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import rerank_integrations
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.errors import MissingExtraError, RerankError
+from rerank_integrations.server.bi_encoder import BiEncoder, TextEncoder
+from rerank_integrations.server.comparing import Comparer
 from rerank_integrations.server.errors import Problem, problem_of
 from rerank_integrations.server.service import RerankerLike, Service
 from rerank_integrations.server.settings import ServerSettings
+from rerank_integrations.server.uploads import FileStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -30,6 +33,8 @@ def create_app(
     indexes: Mapping[str, ColBERTIndex],
     rerankers: Mapping[str, RerankerLike] | None = None,
     settings: ServerSettings | None = None,
+    *,
+    bi_encoder: BiEncoder | TextEncoder | str | None = None,
 ) -> FastAPI:
     """Return the service as an ASGI application, for `serve`, uvicorn or a mount in an application of your own.
 
@@ -42,6 +47,10 @@ def create_app(
         Models, scorers, `Reranker`s or `Cascade`s by their public names. Each index is one too, by its own name.
     settings
         By default those of the environment.
+    bi_encoder
+        For the comparison of generations, ``/v1/compare`` and the page at ``/``: the name or path of a model of
+        sentence-transformers, ``"starter"`` for all-MiniLM-L6-v2, or an encoder of your own. It encodes the passages of
+        every index, in the background, and its vectors are in memory. By default there is none.
 
     Returns
     -------
@@ -58,6 +67,7 @@ def create_app(
     try:
         from fastapi import FastAPI
 
+        from rerank_integrations.server.compare_routes import comparison
         from rerank_integrations.server.metrics import Metrics
         from rerank_integrations.server.routes import api, probes
     except ModuleNotFoundError as error:
@@ -78,8 +88,15 @@ def create_app(
     )
     app.state.service = service
     app.state.metrics = metrics
+    app.state.comparer = Comparer(service, _as_bi_encoder(bi_encoder))
+    app.state.files = FileStore(service)
     app.include_router(api)
+    app.include_router(comparison)
     app.include_router(probes)
+    if chosen.page:
+        from rerank_integrations.server.page_files import page
+
+        app.include_router(page)
     _add_error_handlers(app)
     _add_middleware(app, chosen, metrics)
     return app
@@ -88,23 +105,43 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    warming = asyncio.create_task(service.warm_up())
+    comparer: Comparer = app.state.comparer
+    warming = asyncio.create_task(_warm_up(service, comparer))
     try:
         yield
     finally:
         warming.cancel()
         await asyncio.wait({warming})
+        await comparer.close()
         await service.close()
 
 
+async def _warm_up(service: Service, comparer: Comparer) -> None:
+    await service.warm_up()
+    # Afterwards, so that it delays nothing: a comparison can wait for it, a search need not.
+    if service.settings.warm_up and service.failure is None:
+        comparer.prepare()
+
+
+def _as_bi_encoder(item: BiEncoder | TextEncoder | str | None) -> BiEncoder | None:
+    if item is None or isinstance(item, BiEncoder):
+        return item
+    return BiEncoder(item if isinstance(item, str) else "bi-encoder", item)
+
+
 def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
-    from rerank_integrations.server.middleware import Admission, BearerToken, BodyLimits, RequestRecord
+    from rerank_integrations.server.middleware import PROBES, Admission, BearerToken, BodyLimits, RequestRecord
 
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout)
     app.add_middleware(Admission, max_requests=settings.max_requests, metrics=metrics)
     if settings.token is not None:
-        app.add_middleware(BearerToken, token=settings.token)
+        free = PROBES
+        if settings.page:
+            from rerank_integrations.server.page_files import PAGE_PATHS
+
+            free |= PAGE_PATHS
+        app.add_middleware(BearerToken, token=settings.token, free=free)
     app.add_middleware(RequestRecord, metrics=metrics)
 
 

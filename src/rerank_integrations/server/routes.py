@@ -30,24 +30,25 @@ def _service(request: Request) -> Service:
 
 ServiceDependency = Annotated[Service, Depends(_service)]
 # Only for the OpenAPI document: the middleware checks the token before the body is read.
-_BEARER = Security(HTTPBearer(auto_error=False, description="Needed if the service was started with a token."))
+BEARER = Security(HTTPBearer(auto_error=False, description="Needed if the service was started with a token."))
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the errors of a route for the OpenAPI document: those that every route may answer, and `statuses`."""
     return {status: {"model": schemas.ErrorResponse} for status in sorted({400, 401, 422, 429, 503, 504, *statuses})}
 
 
-api = APIRouter(dependencies=[_BEARER])
+api = APIRouter(dependencies=[BEARER])
 probes = APIRouter(tags=["operation"])
 
 
-@api.post("/v1/rerank", tags=["rerank"], responses=_errors(404, 408, 413), response_model_exclude_none=True)
+@api.post("/v1/rerank", tags=["rerank"], responses=error_responses(404, 408, 413), response_model_exclude_none=True)
 async def rerank(body: schemas.RerankRequest, request: Request, service: ServiceDependency) -> schemas.RerankResponse:
     """Rank documents by their relevance to a query: what the clients of Cohere (version 1) and Jina send and read."""
     return await _rerank(body, request, service, "1", body.return_documents is not False)
 
 
-@api.post("/v2/rerank", tags=["rerank"], responses=_errors(404, 408, 413), response_model_exclude_none=True)
+@api.post("/v2/rerank", tags=["rerank"], responses=error_responses(404, 408, 413), response_model_exclude_none=True)
 async def rerank_v2(
     body: schemas.RerankRequest, request: Request, service: ServiceDependency
 ) -> schemas.RerankResponse:
@@ -100,7 +101,7 @@ def _cut_warnings(ranked: Sequence[Ranked]) -> list[str] | None:
     return warnings or None
 
 
-@api.post("/v1/search", tags=["search"], responses=_errors(404, 408, 413), response_model_exclude_none=True)
+@api.post("/v1/search", tags=["search"], responses=error_responses(404, 408, 413), response_model_exclude_none=True)
 async def search(body: schemas.SearchRequest, request: Request, service: ServiceDependency) -> schemas.SearchResponse:
     """Search an index, and rerank the hits if `reranker` names a model."""
     if body.top_n is not None and body.reranker is None:
@@ -131,7 +132,7 @@ def _hit_body(hit: Hit) -> schemas.HitBody:
     )
 
 
-@api.put("/v1/passages", tags=["passages"], responses=_errors(403, 404, 408, 413, 507))
+@api.put("/v1/passages", tags=["passages"], responses=error_responses(403, 404, 408, 413, 507))
 async def put_passages(body: schemas.PutRequest, request: Request, service: ServiceDependency) -> schemas.PutResponse:
     """Store passages, or replace those of the same id. If one of them cannot be stored, none is."""
     passages = [to_passage(item.model_dump()) for item in body.passages]
@@ -147,7 +148,7 @@ WhereParameter = Annotated[
 ]
 
 
-@api.get("/v1/passages", tags=["passages"], responses=_errors(404))
+@api.get("/v1/passages", tags=["passages"], responses=error_responses(404))
 async def get_passages(
     request: Request,
     service: ServiceDependency,
@@ -165,7 +166,7 @@ async def get_passages(
     )
 
 
-@api.delete("/v1/passages", tags=["passages"], responses=_errors(403, 404, 507))
+@api.delete("/v1/passages", tags=["passages"], responses=error_responses(403, 404, 507))
 async def delete_passages(
     request: Request,
     service: ServiceDependency,
@@ -199,13 +200,13 @@ def _stored_passage(passage: Passage) -> schemas.StoredPassage:
     "/v1/embeddings",
     tags=["models"],
     response_class=Response,
-    responses={**_errors(404, 408, 413), 200: {"model": schemas.EmbeddingsResponse}},
+    responses={**error_responses(404, 408, 413), 200: {"model": schemas.EmbeddingsResponse}},
 )
 @api.post(
     "/v1/multi-vector",
     tags=["models"],
     response_class=Response,
-    responses={**_errors(404, 408, 413), 200: {"model": schemas.EmbeddingsResponse}},
+    responses={**error_responses(404, 408, 413), 200: {"model": schemas.EmbeddingsResponse}},
 )
 async def embeddings(body: schemas.EmbeddingsRequest, request: Request, service: ServiceDependency) -> Response:
     """Encode texts as one vector per token, for MaxSim elsewhere."""
@@ -231,7 +232,7 @@ def _embeddings_item(number: int, array: Floats, as_base64: bool) -> bytes:
     return orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-@api.post("/v1/explain", tags=["models"], responses=_errors(404, 408, 413))
+@api.post("/v1/explain", tags=["models"], responses=error_responses(404, 408, 413))
 async def explain(
     body: schemas.ExplainRequest, request: Request, service: ServiceDependency
 ) -> schemas.ExplainResponse:
@@ -250,7 +251,7 @@ async def _explain(body: schemas.ExplainRequest, service: Service) -> dict[str, 
     return await service.explain(body.query, passage.text, body.model or name)
 
 
-@api.get("/v1/indexes", tags=["search"], responses=_errors())
+@api.get("/v1/indexes", tags=["search"], responses=error_responses())
 async def indexes(request: Request, service: ServiceDependency) -> schemas.IndexesResponse:
     """List the indexes of the service."""
     counts = await wait_for_answer(request, service.counts(), service.settings.timeout)
@@ -258,7 +259,7 @@ async def indexes(request: Request, service: ServiceDependency) -> schemas.Index
     return schemas.IndexesResponse(indexes=infos, writable=service.settings.writable)
 
 
-@api.get("/v1/models", tags=["models"], responses=_errors())
+@api.get("/v1/models", tags=["models"], responses=error_responses())
 async def models(service: ServiceDependency) -> schemas.ModelsResponse:
     """List the models of the service, the default of /v1/rerank first."""
     encoders = set(service.encoders)

@@ -129,6 +129,113 @@ class SearchResponse(BaseModel):
     hits: list[HitBody]
 
 
+class CompareRequest(Request):
+    """A query for all generations of search: bi-encoder, cross-encoder over candidates, ColBERT."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": _QUERY, "k": 3, "candidates": 20}]})
+
+    index: Index = None
+    query: Query
+    k: int = Field(default=10, ge=1, description="How many hits of each generation to return.")
+    candidates: int = Field(
+        default=50, ge=1, description="How many passages the cross-encoder reads; ranks are known as deep as this."
+    )
+    where: Filter = None
+    reranker: str | None = Field(default=None, description="Name of the cross-encoder; the first one if absent.")
+
+
+class ComparedHit(BaseModel):
+    """A passage of a generation's ranking; its text is in `passages`."""
+
+    id: str
+    score: float
+    rank: int
+    ranks: dict[str, int | None] = Field(
+        description="Its rank in each generation that has a ranking; null if it is not among the best `depth`."
+    )
+
+
+class StageBody(BaseModel):
+    """A stage of a generation."""
+
+    name: Literal["retrieve", "rerank"]
+    ms: float = Field(description="Milliseconds, the wait in the service's queues included.")
+    passages: int = Field(description="How many passages it returned or scored.")
+
+
+class ProgressBody(BaseModel):
+    """How far the bi-encoder is with the passages of an index."""
+
+    state: Literal["preparing", "ready", "too_large", "failed"]
+    encoded: int
+    passages: int
+
+
+class GenerationBody(BaseModel):
+    """The result of a generation."""
+
+    generation: Literal["bi-encoder", "cross-encoder", "colbert"]
+    model: str | None = None
+    reason: str | None = Field(default=None, description="Why there are no hits; absent where the generation ranked.")
+    progress: ProgressBody | None = None
+    candidates_from: str | None = Field(
+        default=None, description="The generation that found the candidates of the cross-encoder."
+    )
+    score_scale: str | None = None
+    stages: list[StageBody]
+    ms: float = Field(description="The sum of its stages.")
+    warnings: list[str]
+    hits: list[ComparedHit]
+
+
+class ComparedPassage(BaseModel):
+    """Text and metadata of a passage."""
+
+    text: str
+    metadata: dict[str, JsonValue]
+
+
+class CompareResponse(BaseModel):
+    """The three generations side by side."""
+
+    index: str
+    depth: int = Field(description="How many passages each generation ranked at most.")
+    generations: list[GenerationBody]
+    passages: dict[str, ComparedPassage] = Field(description="The passages of all hits, by id.")
+
+
+class FileResponse(BaseModel):
+    """What was stored of a file; it is stored for good when this arrives."""
+
+    index: str
+    name: str
+    passages: int
+    removed: int = Field(description="Passages of an earlier file of this name that were removed.")
+
+
+class ComparedIndex(BaseModel):
+    """An index, and how far the bi-encoder is with it."""
+
+    name: str
+    passages: int
+    model: str
+    progress: ProgressBody | None = None
+
+
+class ServiceResponse(BaseModel):
+    """What a client needs to know before it asks: indexes, models and limits."""
+
+    version: str
+    indexes: list[ComparedIndex]
+    bi_encoder: str | None
+    rerankers: list[str] = Field(description="The cross-encoders that /v1/compare takes, the default first.")
+    writable: bool
+    files: list[str] = Field(description="Suffixes of the files that /v1/files reads.")
+    max_k: int
+    max_texts: int
+    max_body_bytes: int
+
+
 class PassageBody(Request):
     """A passage; without an id it gets one made from its text."""
 

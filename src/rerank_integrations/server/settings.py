@@ -19,10 +19,13 @@ class ServerSettings(BaseSettings):
     ----------
     token
         What a client sends as ``Authorization: Bearer <token>``, at least 8 characters. Without one, anybody who
-        reaches the port may call. ``/health`` and ``/ready`` never ask for it.
+        reaches the port may call. ``/health``, ``/ready`` and the page at ``/`` never ask for it; what the page then
+        shows does.
     writable
         Whether clients may store and delete passages. It is off by default, so that a search service that leaks to a
         network cannot be emptied; the indexes must be open for writing too.
+    page
+        Whether ``/`` is a page on which people search.
     warm_up
         Whether models are loaded and search loops compiled at the start; ``/ready`` answers 503 until then.
     max_requests
@@ -33,6 +36,9 @@ class ServerSettings(BaseSettings):
         Texts of a request: documents to rerank, passages to store or look up, texts to encode.
     max_k
         Passages that a search returns at most.
+    max_bi_encoder_passages
+        Passages of an index up to which the bi-encoder encodes them: its vectors are in memory, 1.5 KB each with the
+        starter model.
     max_batch_texts
         Texts of different requests that are scored in one batch; 1 scores each request by itself. A larger request is a
         batch of its own.
@@ -60,11 +66,13 @@ class ServerSettings(BaseSettings):
 
     token: SecretStr | None = Field(default=None, min_length=8)
     writable: bool = False
+    page: bool = True
     warm_up: bool = True
     max_requests: int = Field(default=128, ge=1)
     max_body_bytes: int = Field(default=10 * 2**20, ge=1)
     max_texts: int = Field(default=1000, ge=1)
     max_k: int = Field(default=1000, ge=1)
+    max_bi_encoder_passages: int = Field(default=100_000, ge=0)
     max_batch_texts: int = Field(default=256, ge=1)
     body_timeout: float = Field(default=30.0, gt=0)
     timeout: float = Field(default=30.0, gt=0)

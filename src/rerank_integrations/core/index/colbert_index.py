@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -486,6 +486,13 @@ class ColBERTIndex:
         wanted = id_list(ids)
         self._require_open()
         return self._reader.vectors(wanted) if wanted else {}
+
+    @property
+    def revision(self) -> Hashable:
+        """A value that changes with every commit, also of another process: while it is equal, the contents are."""
+        self._require_open()
+        with self._catalog.read() as transaction:
+            return transaction.commit()
 
     @property
     def recorded_document_length(self) -> int | None:
