@@ -14,10 +14,10 @@ from rerank_integrations.server.errors import ClientGoneError
 T = TypeVar("T")
 
 
-async def wait_for_answer(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
+async def wait_for_answer(request: Request | None, work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Return the result of `work`; cancel it when the time is over or the client closes the connection.
 
-    The body of `request` must have been read.
+    The body of `request` must have been read. Without a request, only the time ends the wait.
 
     Raises
     ------
@@ -27,7 +27,7 @@ async def wait_for_answer(request: Request, work: Coroutine[Any, Any, T], second
         When the client is gone; nobody sees the answer then.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    leaving = asyncio.ensure_future(asyncio.Event().wait() if request is None else _disconnected(request))
     try:
         await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -42,6 +42,7 @@ async def wait_for_answer(request: Request, work: Coroutine[Any, Any, T], second
         await asyncio.wait({working})
 
 
-async def _disconnected(request: Request) -> None:
+async def _disconnected(request: Request) -> bool:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    return True

@@ -64,12 +64,36 @@ def create_app(
     MissingExtraError
         If FastAPI or another library of the extra ``[server]`` is not installed.
     """
+    app = bare_app(indexes, rerankers, settings)
+    from rerank_integrations.server.compare_routes import comparison
+    from rerank_integrations.server.routes import api
+
+    service: Service = app.state.service
+    app.state.comparer = Comparer(service, _as_bi_encoder(bi_encoder))
+    app.state.files = FileStore(service)
+    app.include_router(api)
+    app.include_router(comparison)
+    if service.settings.page:
+        from rerank_integrations.server.page_files import page
+
+        app.include_router(page)
+    return app
+
+
+def bare_app(
+    indexes: Mapping[str, ColBERTIndex],
+    rerankers: Mapping[str, RerankerLike] | None = None,
+    settings: ServerSettings | None = None,
+) -> FastAPI:
+    """Return an application with a service, limits, probes and metrics, and no routes to the service yet.
+
+    Arguments, errors and what `app.state` has are those of `create_app`.
+    """
     try:
         from fastapi import FastAPI
 
-        from rerank_integrations.server.compare_routes import comparison
         from rerank_integrations.server.metrics import Metrics
-        from rerank_integrations.server.routes import api, probes
+        from rerank_integrations.server.routes import operation, probes
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "orjson", "prometheus_client", "starlette"):
             raise
@@ -88,15 +112,9 @@ def create_app(
     )
     app.state.service = service
     app.state.metrics = metrics
-    app.state.comparer = Comparer(service, _as_bi_encoder(bi_encoder))
-    app.state.files = FileStore(service)
-    app.include_router(api)
-    app.include_router(comparison)
+    app.state.comparer = None
+    app.include_router(operation)
     app.include_router(probes)
-    if chosen.page:
-        from rerank_integrations.server.page_files import page
-
-        app.include_router(page)
     _add_error_handlers(app)
     _add_middleware(app, chosen, metrics)
     return app
@@ -105,21 +123,22 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    comparer: Comparer = app.state.comparer
+    comparer: Comparer | None = app.state.comparer
     warming = asyncio.create_task(_warm_up(service, comparer))
     try:
         yield
     finally:
         warming.cancel()
         await asyncio.wait({warming})
-        await comparer.close()
+        if comparer is not None:
+            await comparer.close()
         await service.close()
 
 
-async def _warm_up(service: Service, comparer: Comparer) -> None:
+async def _warm_up(service: Service, comparer: Comparer | None) -> None:
     await service.warm_up()
     # Afterwards, so that it delays nothing: a comparison can wait for it, a search need not.
-    if service.settings.warm_up and service.failure is None:
+    if comparer is not None and service.settings.warm_up and service.failure is None:
         comparer.prepare()
 
 

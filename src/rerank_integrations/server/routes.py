@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.reranking import Candidate, Ranked
-from rerank_integrations.core.types import Hit, Passage, to_passage
+from rerank_integrations.core.types import to_passage
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.server import schemas
 from rerank_integrations.server.answering import wait_for_answer
@@ -39,6 +39,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 api = APIRouter(dependencies=[BEARER])
+operation = APIRouter(dependencies=[BEARER])
 probes = APIRouter(tags=["operation"])
 
 
@@ -67,7 +68,7 @@ async def _rerank(
     )
     scale = ranked[0].note.get("score_scale") if ranked else None
     results = [_result(item, candidates[item.place], with_documents) for item in ranked[: body.top_n]]
-    meta = schemas.RerankMeta(api_version=schemas.ApiVersion(version=version), warnings=_cut_warnings(ranked))
+    meta = schemas.RerankMeta(api_version=schemas.ApiVersion(version=version), warnings=schemas.cut_warnings(ranked))
     return schemas.RerankResponse(
         id=request.state.request_id,
         model=body.model or service.models[0],
@@ -93,42 +94,14 @@ def _result(ranked: Ranked, candidate: Candidate, with_document: bool) -> schema
 _USUAL_NOTES = frozenset({"retrieval_rank", "retrieval_score", "score_scale"})
 
 
-def _cut_warnings(ranked: Sequence[Ranked]) -> list[str] | None:
-    cut = sum(bool(item.note.get("truncated")) for item in ranked)
-    warnings = [f"{cut} of {len(ranked)} documents were longer than the model reads, and cut"] if cut else []
-    if ranked and ranked[0].note.get("query_truncated"):
-        warnings.append("the query was longer than the model reads, and cut")
-    return warnings or None
-
-
 @api.post("/v1/search", tags=["search"], responses=error_responses(404, 408, 413), response_model_exclude_none=True)
 async def search(body: schemas.SearchRequest, request: Request, service: ServiceDependency) -> schemas.SearchResponse:
     """Search an index, and rerank the hits if `reranker` names a model."""
-    if body.top_n is not None and body.reranker is None:
-        raise InvalidInputError(f"top_n is {body.top_n} without a reranker; expected k alone, or both")
-    hits = await wait_for_answer(request, _search(body, service), service.settings.timeout)
-    return schemas.SearchResponse(
-        index=service.index_name(body.index), reranker=body.reranker, hits=[_hit_body(hit) for hit in hits]
-    )
-
-
-async def _search(body: schemas.SearchRequest, service: Service) -> list[Hit]:
     wanted = Search(body.query, body.k, body.where, body.ids, body.exact, body.n_probe, body.n_candidates)
-    hits = await service.search(wanted, body.index)
-    if body.reranker is None:
-        return hits
-    candidates = [Candidate(hit.id, hit.text, hit.score) for hit in hits]
-    ranked = await service.rerank(body.query, candidates, body.reranker)
-    return [
-        Hit(hits[item.place].id, item.score, rank, hits[item.place].text, hits[item.place].metadata, item.note)
-        for rank, item in enumerate(ranked[: body.top_n], start=1)
-    ]
-
-
-def _hit_body(hit: Hit) -> schemas.HitBody:
-    note: dict[str, Any] = dict(hit.note)
-    return schemas.HitBody(
-        id=hit.id, score=hit.score, rank=hit.rank, text=hit.text, metadata=dict(hit.metadata), note=note or None
+    work = service.search_and_rerank(wanted, body.reranker, body.top_n, body.index)
+    hits = await wait_for_answer(request, work, service.settings.timeout)
+    return schemas.SearchResponse(
+        index=service.index_name(body.index), reranker=body.reranker, hits=[schemas.hit_body(hit) for hit in hits]
     )
 
 
@@ -162,7 +135,7 @@ async def get_passages(
     work = service.get(index, ids=id, where=_where(where), limit=limit, offset=offset)
     passages = await wait_for_answer(request, work, service.settings.timeout)
     return schemas.PassagesResponse(
-        index=service.index_name(index), passages=[_stored_passage(passage) for passage in passages]
+        index=service.index_name(index), passages=[schemas.stored_passage(passage) for passage in passages]
     )
 
 
@@ -190,10 +163,6 @@ def _where(text: str | None) -> dict[str, Any] | None:
     if not isinstance(where, dict):
         raise InvalidInputError(f"where is {text[:100]!r}; expected a JSON object")
     return where
-
-
-def _stored_passage(passage: Passage) -> schemas.StoredPassage:
-    return schemas.StoredPassage(id=passage.id, text=passage.text, metadata=dict(passage.metadata))
 
 
 @api.post(
@@ -268,7 +237,9 @@ async def models(service: ServiceDependency) -> schemas.ModelsResponse:
     )
 
 
-@api.get("/metrics", tags=["operation"], response_class=Response, responses={401: {"model": schemas.ErrorResponse}})
+@operation.get(
+    "/metrics", tags=["operation"], response_class=Response, responses={401: {"model": schemas.ErrorResponse}}
+)
 async def metrics(request: Request) -> Response:
     """Return metrics in Prometheus' format."""
     collected: Metrics = request.app.state.metrics

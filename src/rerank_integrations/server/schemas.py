@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from rerank_integrations.core.reranking import Ranked
+from rerank_integrations.core.types import Hit, Passage
 
 _TEXT = "Solar panels make electricity from light."
 _PASSAGE: dict[str, JsonValue] = {"id": "solar", "text": _TEXT, "metadata": {"year": 2024}}
@@ -384,3 +388,25 @@ class ErrorResponse(BaseModel):
     message: str
     detail: str
     request_id: str
+
+
+def hit_body(hit: Hit) -> HitBody:
+    """Return a hit as the answer to a search contains it."""
+    note: dict[str, Any] = dict(hit.note)
+    return HitBody(
+        id=hit.id, score=hit.score, rank=hit.rank, text=hit.text, metadata=dict(hit.metadata), note=note or None
+    )
+
+
+def stored_passage(passage: Passage) -> StoredPassage:
+    """Return a passage as an answer contains it."""
+    return StoredPassage(id=passage.id, text=passage.text, metadata=dict(passage.metadata))
+
+
+def cut_warnings(ranked: Sequence[Ranked]) -> list[str] | None:
+    """Return a sentence about documents, and one about the query, that the model did not read to the end."""
+    cut = sum(bool(item.note.get("truncated")) for item in ranked)
+    warnings = [f"{cut} of {len(ranked)} documents were longer than the model reads, and cut"] if cut else []
+    if ranked and ranked[0].note.get("query_truncated"):
+        warnings.append("the query was longer than the model reads, and cut")
+    return warnings or None

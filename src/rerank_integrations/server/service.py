@@ -206,6 +206,29 @@ class Service:
         compile_selection(search.where, search.ids)
         return await self._searching[name].submit(search)
 
+    async def search_and_rerank(
+        self, search: Search, reranker: str | None = None, top_n: int | None = None, index: str | None = None
+    ) -> list[Hit]:
+        """Search, and return the best `top_n` hits in the order and with the scores of a reranker if it is named.
+
+        Raises
+        ------
+        UnknownIndexError, UnknownModelError
+            If there is no such index or reranker.
+        InvalidInputError
+            For a bad search, or `top_n` without a reranker.
+        """
+        if top_n is not None and reranker is None:
+            raise InvalidInputError(f"top_n is {top_n} without a reranker; expected k alone, or both")
+        hits = await self.search(search, index)
+        if reranker is None:
+            return hits
+        ranked = await self.rerank(search.query, [Candidate(hit.id, hit.text, hit.score) for hit in hits], reranker)
+        return [
+            Hit(hits[item.place].id, item.score, rank, hits[item.place].text, hits[item.place].metadata, item.note)
+            for rank, item in enumerate(ranked[:top_n], start=1)
+        ]
+
     async def encode(self, texts: Sequence[str], task: Task, model: str | None = None) -> list[Floats]:
         """Return the token vectors of each text; float32, *Shape:* (tokens, dim).
 
