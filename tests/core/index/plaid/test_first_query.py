@@ -26,7 +26,8 @@ PLAID = Path(code_folder.__file__).parent
 # Whatever the environment of the tests says.
 FOLDERS = ("NUMBA_CACHE_DIR", "RERANK_INTEGRATIONS_CACHE", "XDG_CACHE_HOME", "HOME", "TMPDIR")
 READ_ONLY = f"mount --bind {PLAID} {PLAID} && mount -o remount,ro,bind {PLAID}"
-NO_TEMPORARY = "mount -t tmpfs -o ro none /tmp && mount -t tmpfs -o ro none /var/tmp && cd /proc"
+# Read-only, not hidden: the checkout may be in one of them.
+NO_TEMPORARY = "for d in /tmp /var/tmp; do mount --bind $d $d && mount -o remount,ro,bind $d || exit; done && cd /proc"
 
 SEARCH = """
 import sys
