@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What a pattern makes is kept: the stamps of environments.
 .SECONDARY:
 .PHONY: help demo dev bench examples constraints completeness clean environments \
-	packages test slow parity check docs neither langchain-alone llama-index-alone distributions pythons
+	packages test slow browser parity check docs neither langchain-alone llama-index-alone distributions pythons
 
 help:
 	@echo "make demo               index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
@@ -46,6 +46,7 @@ help:
 	@echo "make packages           build all wheels and sdists, the thin distributions' too, and check their contents"
 	@echo "make test               run the tests"
 	@echo "make slow               run the slow tests, parity with colbert-ai included"
+	@echo "make browser            run the tests of the service's page in Chromium"
 	@echo "make parity             run the tests of parity with colbert-ai alone"
 	@echo "make check              lint, formatting, types (mypy and pyright), import contracts"
 	@echo "make docs               build the documentation into site/, with warnings as errors"
@@ -65,6 +66,11 @@ test: $(VENV)/.with-test
 
 slow: $(VENV)/.with-colbert-ai
 	$(BIN)/python $(PYTEST) -m "slow or colbert_ai"
+
+# Chromium is a package of the system: no registry of Python packages has it.
+browser: $(VENV)/.with-browser
+	@PYTHONPATH=tests/support $(BIN)/python -m chromium
+	$(BIN)/python $(PYTEST) -m browser tests/server
 
 parity: $(VENV)/.with-colbert-ai
 	$(BIN)/python $(PYTEST) -m colbert_ai

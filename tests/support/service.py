@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import string
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from toy import ToyEncoder, child_env
+from toy import Floats, ToyEncoder, child_env
 
 from rerank_integrations import ColBERTIndex, Passage
 from rerank_integrations.core.concurrency.cancel import GivenUpError, check_wanted
@@ -40,6 +42,17 @@ class WordScorer:
         self.queries.append(query)
         words = set(query.split())
         return [len(words & set(text.split())) / (1 + len(text.split())) for text in texts]
+
+
+class LetterEncoder:
+    """Bi-encoder whose vectors count letters."""
+
+    def encode(self, texts: list[str]) -> list[Floats]:
+        return [self.encode_query(text) for text in texts]
+
+    def encode_query(self, text: str) -> Floats:
+        counts = np.array([[text.lower().count(letter) for letter in string.ascii_lowercase]], dtype=np.float32)
+        return counts / max(1.0, float(np.linalg.norm(counts)))
 
 
 class GatedScorer(WordScorer):

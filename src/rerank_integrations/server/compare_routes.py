@@ -50,7 +50,7 @@ async def compare(
     generations = [_generation(column, body.k, ranks) for column in compared.columns]
     return schemas.CompareResponse(
         index=compared.index,
-        depth=max(body.k, body.candidates),
+        depth=compared.depth,
         generations=generations,
         passages=_passages(compared, generations),
     )
@@ -129,6 +129,7 @@ async def describe(request: Request, service: ServiceDependency) -> schemas.Serv
     ]
     return schemas.ServiceResponse(
         version=rerank_integrations.__version__,
+        status=service.status,
         indexes=indexes,
         bi_encoder=None if comparer.bi_encoder is None else comparer.bi_encoder.name,
         rerankers=comparer.rerankers,

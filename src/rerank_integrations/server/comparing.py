@@ -23,6 +23,8 @@ T = TypeVar("T")
 Generation = Literal["bi-encoder", "cross-encoder", "colbert"]
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
 
+# As many as the rerankers of `evaluate` read.
+_CANDIDATES = 50
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -77,10 +79,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The three generations of search on one query, and the passages that any of them found, by id."""
+    """The three generations of search on one query, each `depth` passages deep, and what any of them found, by id."""
 
     index: str
     columns: Sequence[Column]
+    depth: int
     passages: Mapping[str, Passage] = field(default_factory=dict)
 
     def ranks(self) -> dict[Generation, dict[str, int]]:
@@ -141,7 +144,7 @@ class Comparer:
         index: str | None = None,
         *,
         k: int = 10,
-        candidates: int = 50,
+        candidates: int | None = None,
         where: Where | None = None,
         reranker: str | None = None,
     ) -> Comparison:
@@ -154,7 +157,8 @@ class Comparer:
         k
             How many hits the caller shows of each.
         candidates
-            How many passages the cross-encoder reads. The others rank as many, or `k` if that is more.
+            How many passages the cross-encoder reads; by default 50, or fewer where a request may have fewer texts. The
+            others rank as many, or `k` if that is more.
         reranker
             Name of the cross-encoder; ``None`` is the first.
 
@@ -169,17 +173,19 @@ class Comparer:
         require_query(query)
         if reranker is not None and reranker not in self.rerankers:
             raise UnknownModelError(f"{reranker!r} is not a reranker of the service; expected one of {self.rerankers}")
-        if candidates > self._service.settings.max_texts:
-            raise InvalidInputError(f"candidates is {candidates}; expected at most {self._service.settings.max_texts}")
-        depth = max(k, candidates)
+        most = self._service.settings.max_texts
+        count = min(_CANDIDATES, most) if candidates is None else candidates
+        if count > most:
+            raise InvalidInputError(f"candidates is {count}; expected at most {most}")
+        depth = max(k, count)
         dense = await self._by_bi_encoder(query, name, depth, where)
         colbert, passages = await self._by_colbert(query, name, depth, where)
         missing = [key for key, _ in dense.ranking if key not in passages]
         if missing:
             passages |= {passage.id: passage for passage in await self._passages(name, missing)}
         first = colbert if dense.reason is not None else dense
-        reranked = await self._by_cross_encoder(query, first, passages, candidates, reranker)
-        return Comparison(name, [dense, reranked, colbert], passages)
+        reranked = await self._by_cross_encoder(query, first, passages, count, reranker)
+        return Comparison(name, [dense, reranked, colbert], depth, passages)
 
     async def _by_bi_encoder(self, query: str, index: str, depth: int, where: Where | None) -> Column:
         if self.bi_encoder is None:

@@ -141,8 +141,10 @@ class CompareRequest(Request):
     index: Index = None
     query: Query
     k: int = Field(default=10, ge=1, description="How many hits of each generation to return.")
-    candidates: int = Field(
-        default=50, ge=1, description="How many passages the cross-encoder reads; ranks are known as deep as this."
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many passages the cross-encoder reads, 50 if absent; ranks are known as deep as this.",
     )
     where: Filter = None
     reranker: str | None = Field(default=None, description="Name of the cross-encoder; the first one if absent.")
@@ -230,6 +232,7 @@ class ServiceResponse(BaseModel):
     """What a client needs to know before it asks: indexes, models and limits."""
 
     version: str
+    status: Literal["loading", "ready", "draining", "failed"]
     indexes: list[ComparedIndex]
     bi_encoder: str | None
     rerankers: list[str] = Field(description="The cross-encoders that /v1/compare takes, the default first.")

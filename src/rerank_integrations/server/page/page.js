@@ -69,8 +69,10 @@ function showIndexes() {
   if (service.indexes.length === 0) {
     select.append(element("option", {}, "none"));
     say("This server has no index to search. Start it with one: rerank-integrations serve my_index");
-  } else if (chosenIndex().passages === 0) {
-    say("This index has no passages yet. Add documents to it below.");
+  } else if (service.status === "loading") {
+    say("The server is still loading its models. The first answer takes longer.");
+  } else {
+    say(chosenIndex().passages === 0 ? "This index has no passages yet. Add documents to it below." : "");
   }
 }
 
@@ -295,7 +297,6 @@ async function refreshCounts() {
   try {
     service = await call("GET", "v1/service");
     showIndexes();
-    say("");
   } catch (error) {
     showProblem(error);
   }
@@ -347,6 +348,9 @@ function handle(form, action) {
   });
 }
 
+byId("index").addEventListener("change", () => {
+  say(chosenIndex()?.passages === 0 ? "This index has no passages yet. Add documents to it below." : "");
+});
 handle("search", search);
 handle("upload", storeFiles);
 handle("access-form", () => {
