@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 EXPECTED = ["zip zipfile reads and writes ZIP archives.", "zipfile reads and writes ZIP archives.", "ZIP archives"]
 
 
+@pytest.mark.slow
 def test_each_block_runs_twice_and_finds_the_archive_first(tmp_path: Path) -> None:
     # One after another in one process, since most of the time goes into importing; again, as a notebook's cell may be.
     run = "print('block')\nexec(block, names)\n"

@@ -139,6 +139,7 @@ def test_what_is_written_is_read_again(results: dict[str, Measured]) -> None:
         assert json.loads(json.dumps(Measured.from_json(record).to_json())) == record
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_or_other_is_measured_again(folder: Path, tmp_path: Path) -> None:
     words, pooled = Pipeline("words", Retrieve("bm25")), Pipeline("two", Retrieve("bm25", depth=2))
     evaluate(folder, [words], tmp_path)
@@ -229,6 +230,7 @@ def test_results_of_other_queries(results: dict[str, Measured]) -> None:
         summarize(list(results.values()), {"q1": {"zip": 1}})
 
 
+@pytest.mark.slow
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     declared = tmp_path / "mine.yaml"
     declared.write_text(

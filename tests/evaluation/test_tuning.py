@@ -56,6 +56,7 @@ def recall(qrels: dict[str, int], found: Sequence[str]) -> float:
     return len(relevant & set(found)) / len(relevant)
 
 
+@pytest.mark.slow
 def test_every_step_is_tried(tuned: Tuning) -> None:
     assert tuned.compressed
     assert (tuned.tokens, tuned.dim) == (COUNT * ENCODER.length, ENCODER.dim)

@@ -65,6 +65,7 @@ def test_queries_and_documents_from_eight_threads_equal_serial_ones(
     assert wrong(serial, run_together(jobs, threads=8)) == 0
 
 
+@pytest.mark.slow
 def test_without_our_lock_the_encoder_below_gets_it_wrong(stanford_dir: Path) -> None:
     """The lock is needed. If this fails, sentence-transformers has become thread-safe, and the lock may go."""
     from sentence_transformers import MultiVectorEncoder
@@ -86,6 +87,7 @@ def test_without_our_lock_the_encoder_below_gets_it_wrong(stanford_dir: Path) ->
     assert mistakes > 0
 
 
+@pytest.mark.slow
 def test_thirty_two_threads_score_on_one_colbert_model(colbert: ColBERTModel) -> None:
     jobs = [lambda query=query: colbert.score(query, [*LONG, *CHINESE]) for query in QUERIES] * 4
     serial = [job() for job in jobs]

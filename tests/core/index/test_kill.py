@@ -88,6 +88,7 @@ def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
     assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=20, seed=3, changes=14)") == 20
 
 
+@pytest.mark.slow
 def test_kills_at_lines_of_the_writer_of_a_compressed_index(tmp_path: Path) -> None:
     call = f"changes_at_lines(Path({str(tmp_path)!r}), points=8, seed=3, changes=14, compressed=True)"
     assert run_killing(call) == 8
@@ -105,5 +106,6 @@ def test_kills_at_many_lines_of_the_first_compression(tmp_path: Path) -> None:
     assert run_killing(f"growth_at_lines(Path({str(tmp_path)!r}), points=40)") == 40
 
 
+@pytest.mark.slow
 def test_a_killed_create_left_an_index_or_nothing_in_the_way(tmp_path: Path) -> None:
     assert run_killing(f"creates_at_lines(Path({str(tmp_path)!r}), step=8)") > 100

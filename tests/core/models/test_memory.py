@@ -244,6 +244,7 @@ def test_a_failed_load_is_no_loaded_model(make: Make, checkpoint: Path, held: He
     model.unload()
 
 
+@pytest.mark.slow
 def test_sixteen_threads_score_while_another_unloads(make: Make, held: Held) -> None:
     model = make()
     expected = score(model)

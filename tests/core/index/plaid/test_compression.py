@@ -103,6 +103,7 @@ def test_many_small_upserts_compress_too(path: Path) -> None:
         check_holds(index, passages)
 
 
+@pytest.mark.slow
 def test_an_index_that_has_outgrown_its_centroids_trains_others(path: Path) -> None:
     """The old passages keep their codes and scores, and a search returns both kinds."""
     old = [Passage(f"old{number}", WORDS[number % 48], {"n": number}) for number in range(ENOUGH)]
