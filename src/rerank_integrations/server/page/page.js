@@ -120,8 +120,9 @@ async function search() {
     if (service.rerankers.length > 1) {
       request.reranker = byId("reranker").value;
     }
-    answer = await call("POST", "v1/compare", { json: request, signal });
+    answer = { ...(await call("POST", "v1/compare", { json: request, signal })), query };
     showAnswer();
+    bringIntoView();
   } catch (error) {
     if (error.name !== "AbortError") {
       say("");
@@ -146,6 +147,16 @@ function showAnswer() {
       : `${count(found, "passage")} found: ${ranked.map((item) => `${titleOf(item.generation)} in ${formatMs(item.ms)}`).join(", ")}.`,
   );
   followProgress();
+}
+
+/** On a narrow screen the results begin below the form, and a keyboard on the screen covers them. */
+function bringIntoView() {
+  if (matchMedia("(pointer: coarse)").matches) {
+    byId("question").blur();
+  }
+  if (matchMedia("(max-width: 44rem)").matches) {
+    byId("results").scrollIntoView({ block: "start" });
+  }
 }
 
 function emptyAnswer() {
@@ -206,7 +217,7 @@ async function openPassage(id, button) {
   byId("passage-body").replaceChildren(ranksOf(id), matches, ...metadataOf(passage.metadata));
   byId("passage").showModal();
   try {
-    const json = { query: byId("question").dataset.asked, id, index: answer.index };
+    const json = { query: answer.query, id, index: answer.index };
     const explanation = await call("POST", "v1/explain", { json, signal });
     matches.removeAttribute("role");
     matches.replaceChildren(...heatMap(explanation));
@@ -325,7 +336,6 @@ function megabytes(bytes) {
 
 /** Keep question and index in the part of the address that is never sent. */
 function remember() {
-  byId("question").dataset.asked = byId("question").value;
   const state = new URLSearchParams({ q: byId("question").value, index: byId("index").value });
   history.replaceState(null, "", `#${state}`);
 }

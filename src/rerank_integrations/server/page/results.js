@@ -142,8 +142,9 @@ function latency(generation, slowest) {
   return element(
     "div",
     { className: "latency" },
-    element("p", {}, element("strong", {}, formatMs(generation.ms)), " ", element("span", { className: "hint" }, stagesText(generation))),
+    element("p", {}, element("strong", {}, formatMs(generation.ms))),
     bar,
+    element("p", { className: "hint stages" }, stagesText(generation)),
   );
 }
 
@@ -154,14 +155,14 @@ function stagesText(generation) {
         return `${formatMs(stage.ms)} to read ${stage.passages}`;
       }
       return generation.candidates_from === null
-        ? `to find ${stage.passages}`
-        : `${formatMs(stage.ms)} for candidates of the ${lowerTitle(generation.candidates_from)}`;
+        ? `to find ${stage.passages} passages`
+        : `${formatMs(stage.ms)} for candidates of ${theTitle(generation.candidates_from)}`;
     })
     .join(" + ");
 }
 
-function lowerTitle(generation) {
-  return generation === "colbert" ? "ColBERT" : titleOf(generation).toLowerCase();
+function theTitle(generation) {
+  return generation === "colbert" ? "ColBERT" : `the ${titleOf(generation).toLowerCase()}`;
 }
 
 function item(hit, generation, answer, onOpen) {
@@ -184,13 +185,17 @@ function item(hit, generation, answer, onOpen) {
     { className: "hit", attributes: { "data-id": hit.id } },
     element("h4", {}, opener),
     element("p", { className: "text", dir: "auto" }, text.trim() === "" ? "(a passage without text)" : text),
-    moves(hit, generation, answer),
     element(
-      "p",
-      { className: "score" },
-      element("span", { className: "spoken" }, "Score "),
-      formatScore(hit.score),
-      element("span", { className: "hint" }, ` ${scaleName(generation.score_scale)}`),
+      "div",
+      { className: "facts" },
+      element(
+        "p",
+        { className: "score" },
+        element("span", { className: "spoken" }, "Score "),
+        formatScore(hit.score),
+        element("span", { className: "hint" }, ` ${scaleName(generation.score_scale)}`),
+      ),
+      moves(hit, generation, answer),
     ),
   );
 }
