@@ -101,6 +101,7 @@ neither: $(VENVS)/bare/.ready
 	$(BARE)/python .ci/refuses.py rerank_integrations.langchain langchain
 	$(BARE)/python .ci/refuses.py rerank_integrations.llama_index llama-index
 	$(BARE)/python .ci/refuses.py rerank_integrations.server server
+	$(BARE)/python .ci/refuses.py rerank_integrations.mcp mcp
 	$(BARE)/python $(PYTEST) --frameworks= tests/core/index/test_colbert_index.py tests/core/reranking/test_rerank.py \
 		tests/core/reranking/test_stored_vectors.py tests/starter/test_starter.py tests/cli/test_app.py \
 		tests/cli/test_rerank_command.py tests/test_packaging.py tests/test_public_names.py tests/test_other_encoder.py

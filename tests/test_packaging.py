@@ -45,6 +45,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.training",
         # Where its settings' library is missing, importing it is an error: `make neither` checks that.
         *(["rerank_integrations.server"] if importlib.util.find_spec("pydantic_settings") else []),
+        *(["rerank_integrations.mcp"] if importlib.util.find_spec("mcp") else []),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:

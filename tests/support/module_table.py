@@ -25,6 +25,7 @@ FOLDERS = (
     "llama_index",
     "testing",
     "server",
+    "mcp",
     "evaluation",
     "training",
     "files",

@@ -17,6 +17,7 @@ from rerank_integrations.cli.evaluate import evaluate, report
 from rerank_integrations.cli.explain import explain
 from rerank_integrations.cli.index import index
 from rerank_integrations.cli.info import info, verify
+from rerank_integrations.cli.mcp import mcp
 from rerank_integrations.cli.optimize import optimize
 from rerank_integrations.cli.output import (
     log_to_stderr,
@@ -73,6 +74,7 @@ _COMMANDS = (
     tune,
     optimize,
     serve,
+    mcp,
     import_colbert,
     export_colbert,
 )

@@ -66,8 +66,8 @@ def serve(
     """
     settings = _settings(writable, token_file)
     encoder = None if model is None else ColBERTModel(model)
-    rerankers = _rerankers(reranker or [], colbert or [])
-    opened = _by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
+    rerankers = models_by_name(reranker or [], colbert or [])
+    opened = by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
     _run(opened, rerankers, _bi_encoder(bi_encoder), settings, host, port)
 
 
@@ -94,8 +94,9 @@ def _run(
             index.close()
 
 
-def _rerankers(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColBERTModel | CrossEncoderModel]:
-    by_kind = _by_name(cross_encoders, CrossEncoderModel), _by_name(colberts, ColBERTModel)
+def models_by_name(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColBERTModel | CrossEncoderModel]:
+    """Return the models of two options by their names."""
+    by_kind = by_name(cross_encoders, CrossEncoderModel), by_name(colberts, ColBERTModel)
     if shared := sorted(set(by_kind[0]) & set(by_kind[1])):
         raise InvalidInputError(
             f"{shared[0]!r} is the name of two models; expected names that differ: NAME={shared[0]}"
@@ -106,7 +107,7 @@ def _rerankers(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColB
 def _bi_encoder(item: str | None) -> BiEncoder | None:
     from rerank_integrations.server.bi_encoder import BiEncoder
 
-    return next((BiEncoder(name, model) for name, model in _by_name([] if item is None else [item], str).items()), None)
+    return next((BiEncoder(name, model) for name, model in by_name([] if item is None else [item], str).items()), None)
 
 
 def _settings(writable: bool, token_file: Path | None) -> ServerSettings:
@@ -116,11 +117,16 @@ def _settings(writable: bool, token_file: Path | None) -> ServerSettings:
     if writable:
         given["writable"] = True
     if token_file is not None:
-        given["token"] = token_file.read_text("utf-8").strip()
+        given["token"] = read_token(token_file)
     return ServerSettings(**given)
 
 
-def _by_name(items: list[str], make: Callable[[str], T]) -> dict[str, T]:
+def read_token(path: Path) -> str:
+    """Return the token in a file, without the line's end."""
+    return path.read_text("utf-8").strip()
+
+
+def by_name(items: list[str], make: Callable[[str], T]) -> dict[str, T]:
     """Return the objects of ``NAME=VALUE`` arguments; a value without a name has that of its folder, or is the name."""
     made: dict[str, T] = {}
     for item in items:

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timezone
 
 # The fields of a record that the service adds, by the argument `extra` of the logging functions.
-_FIELDS = ("request_id", "method", "route", "status", "ms", "error")
+_FIELDS = ("request_id", "method", "route", "tool", "status", "ms", "error")
 
 
 class JsonFormatter(logging.Formatter):
