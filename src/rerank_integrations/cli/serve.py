@@ -81,6 +81,7 @@ def _run(
 ) -> None:
     from rerank_integrations.server import create_app, serve
     from rerank_integrations.server.logs import log_as_json
+    from rerank_integrations.server.tracing import tracing_by_environment
 
     log_as_json()
     for name, index in indexes.items():
@@ -88,7 +89,8 @@ def _run(
             "serving the index %s at %s, %s", name, index.path, "writable" if settings.writable else "read-only"
         )
     try:
-        serve(create_app(indexes, rerankers, settings, bi_encoder=bi_encoder), host, port)
+        with tracing_by_environment():
+            serve(create_app(indexes, rerankers, settings, bi_encoder=bi_encoder), host, port)
     finally:
         for index in indexes.values():
             index.close()

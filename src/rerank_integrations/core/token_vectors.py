@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.types import TokenEncoder
 from rerank_integrations.errors import InvalidInputError
@@ -19,7 +20,8 @@ _MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 def encode_queries(model: TokenEncoder, queries: Sequence[str]) -> list[Floats]:
     """Return the token vectors of `queries`, checked as `encode_documents` checks its own."""
-    return _checked(model.encode_queries(queries), queries, "query", model, finite=True)
+    with telemetry.encoding_by_other(model, "query", queries):
+        return _checked(model.encode_queries(queries), queries, "query", model, finite=True)
 
 
 def encoded_query(vectors: object, model: TokenEncoder) -> Floats:
@@ -48,7 +50,8 @@ def encode_documents(model: TokenEncoder, texts: Sequence[str], *, finite: bool 
         If the model returns another number of arrays, or an array of another shape, of other than real numbers, or with
         NaN, infinity or numbers beyond float16's.
     """
-    return _checked(model.encode_documents(texts), texts, "text", model, finite)
+    with telemetry.encoding_by_other(model, "document", texts):
+        return _checked(model.encode_documents(texts), texts, "text", model, finite)
 
 
 def _checked(result: object, texts: Sequence[str], kind: str, model: TokenEncoder, finite: bool) -> list[Floats]:

@@ -21,6 +21,7 @@ from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._convert import as_list, ranked_document, require_documents
+from rerank_integrations.langchain._spans import under_run
 
 Report: TypeAlias = Callable[[list[Document]], None]
 
@@ -35,7 +36,8 @@ def traced(name: str, model: str, inputs: dict[str, object], callbacks: Callback
     run = manager.on_chain_start(None, inputs, name=name)
     outputs: list[Document] = []
     try:
-        yield outputs.extend
+        with under_run(run.run_id):
+            yield outputs.extend
     except BaseException as error:
         run.on_chain_error(error)
         raise
@@ -51,7 +53,8 @@ async def atraced(
     run = await manager.on_chain_start(None, inputs, name=name)
     outputs: list[Document] = []
     try:
-        yield outputs.extend
+        with under_run(run.run_id):
+            yield outputs.extend
     except BaseException as error:
         await run.on_chain_error(error)
         raise

@@ -32,6 +32,7 @@ from rerank_integrations.core.types import Metadata, Where
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._compressor import Compressor, overrides
 from rerank_integrations.langchain._convert import hit_to_document, scored_document
+from rerank_integrations.langchain._spans import under_run
 from rerank_integrations.langchain.vector_store import ColBERTVectorStore
 
 CompressorT = TypeVar("CompressorT", bound=BaseDocumentCompressor)
@@ -224,7 +225,9 @@ class ColBERTRetriever(BaseRetriever):
     ) -> list[Document]:
         per_call = require_threshold(score_threshold, "score_threshold")
         least = self.score_threshold if per_call is None else per_call
-        hits = self.index.search(query, self.k if k is None else k, where=self.filter if filter is None else filter)
+        where = self.filter if filter is None else filter
+        with under_run(run_manager.run_id):
+            hits = self.index.search(query, self.k if k is None else k, where=where)
         convert = scored_document if self.scores_in_metadata else hit_to_document
         return [convert(hit) for hit in hits_above(hits, least)]
 

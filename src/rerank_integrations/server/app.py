@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import rerank_integrations
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.errors import MissingExtraError, RerankError
 from rerank_integrations.server.bi_encoder import BiEncoder, TextEncoder
@@ -117,6 +118,10 @@ def bare_app(
     app.include_router(probes)
     _add_error_handlers(app)
     _add_middleware(app, chosen, metrics)
+    if telemetry.is_enabled():
+        from rerank_integrations.server.tracing import add_request_spans
+
+        add_request_spans(app)
     return app
 
 

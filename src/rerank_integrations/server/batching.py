@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.concurrency.aio import run_blocking
 
 Job = TypeVar("Job")
@@ -19,6 +21,7 @@ class _Waiting(Generic[Job, Result]):
     job: Job
     size: int
     result: asyncio.Future[Result]
+    span: telemetry.AnySpan
 
 
 class Batcher(Generic[Job, Result]):
@@ -37,6 +40,8 @@ class Batcher(Generic[Job, Result]):
         The sum of the sizes of a batch; a job that is larger is a batch of its own.
     on_batch
         Called with the number of jobs and the size of each batch.
+    name
+        The name of the queue, for traces.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Batcher(Generic[Job, Result]):
         size: Callable[[Job], int],
         max_size: int,
         on_batch: Callable[[int, int], None] = lambda jobs, size: None,
+        name: str = "",
     ) -> None:
         self._work = work
         self._size = size
         self._max_size = max_size
         self._on_batch = on_batch
+        self._name = name
         self._queue: deque[_Waiting[Job, Result]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -64,12 +71,14 @@ class Batcher(Generic[Job, Result]):
         Exception
             What `work` raises for this job by itself: where a batch fails, its jobs are worked on one by one.
         """
-        waiting = _Waiting[Job, Result](job, self._size(job), asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work_off())
-        # Awaited as it is, so that cancelling the task cancels this future.
-        return await waiting.result
+        with telemetry.working(f"queue {self._name}") as span:
+            waiting = _Waiting[Job, Result](job, self._size(job), asyncio.get_running_loop().create_future(), span)
+            self._queue.append(waiting)
+            if self._worker is None or self._worker.done():
+                # In a context of its own, not in that of the caller who happens to come first.
+                self._worker = contextvars.Context().run(asyncio.create_task, self._work_off())
+            # Awaited as it is, so that cancelling the task cancels this future.
+            return await waiting.result
 
     async def _work_off(self) -> None:
         while batch := self._next_batch():
@@ -95,17 +104,7 @@ class Batcher(Generic[Job, Result]):
 
     async def _compute(self, batch: Sequence[_Waiting[Job, Result]]) -> bool:
         """Compute `batch` and set its results; return whether it need not be repeated job by job."""
-        computing = asyncio.ensure_future(run_blocking(self._work, [waiting.job for waiting in batch]))
-
-        def stop_if_unwanted(_: object) -> None:
-            if all(waiting.result.done() for waiting in batch):
-                computing.cancel()
-
-        for waiting in batch:
-            waiting.result.add_done_callback(stop_if_unwanted)
-        await asyncio.wait([computing])
-        for waiting in batch:
-            waiting.result.remove_done_callback(stop_if_unwanted)
+        computing = await self._computed(batch)
         if computing.cancelled():
             return True
         error = computing.exception()
@@ -119,3 +118,24 @@ class Batcher(Generic[Job, Result]):
             else:
                 waiting.result.set_result(computing.result()[position])
         return True
+
+    async def _computed(self, batch: Sequence[_Waiting[Job, Result]]) -> asyncio.Future[Sequence[Result]]:
+        """Return the finished computing of `batch`, which is cancelled once nobody waits for it."""
+        with telemetry.batching(self._name, [waiting.span for waiting in batch]) as span:
+            span.set(batch_size=sum(waiting.size for waiting in batch))
+            computing = asyncio.ensure_future(run_blocking(self._work, [waiting.job for waiting in batch]))
+
+            def stop_if_unwanted(_: object) -> None:
+                if all(waiting.result.done() for waiting in batch):
+                    computing.cancel()
+
+            for waiting in batch:
+                waiting.result.add_done_callback(stop_if_unwanted)
+            await asyncio.wait([computing])
+            for waiting in batch:
+                waiting.result.remove_done_callback(stop_if_unwanted)
+            if computing.cancelled():
+                span.set(cancelled=True)
+            elif (error := computing.exception()) is not None:
+                span.fail(error)
+        return computing

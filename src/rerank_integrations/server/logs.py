@@ -7,6 +7,8 @@ import logging
 import sys
 from datetime import datetime, timezone
 
+from rerank_integrations.core import telemetry
+
 # The fields of a record that the service adds, by the argument `extra` of the logging functions.
 _FIELDS = ("request_id", "method", "route", "tool", "status", "ms", "error")
 
@@ -23,6 +25,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         line.update({name: getattr(record, name) for name in _FIELDS if hasattr(record, name)})
+        # A handler formats on the thread and in the context of the call that logs.
+        line.update(telemetry.trace_ids())
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -128,6 +128,7 @@ class Service:
                 size=lambda job: len(job[1]),
                 max_size=most,
                 on_batch=functools.partial(on_batch, f"rerank {name}"),
+                name=f"rerank {name}",
             )
             for name, ranker in self._rankers.items()
         }
@@ -137,6 +138,7 @@ class Service:
                 size=lambda job: 1,
                 max_size=most,
                 on_batch=functools.partial(on_batch, f"search {name}"),
+                name=f"search {name}",
             )
             for name, index in self.indexes.items()
         }
@@ -146,6 +148,7 @@ class Service:
                 size=len,
                 max_size=most,
                 on_batch=functools.partial(on_batch, f"encode {name}"),
+                name=f"encode {name}",
             )
             for name, encoder in self._encoders.items()
             for task in _TASKS

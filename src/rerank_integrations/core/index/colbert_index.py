@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
@@ -275,7 +276,8 @@ class ColBERTIndex:
         writer = self._require_writer()
         with self._write_lock:
             self._check_model()
-            return writer.upsert(passages, self._model, show_progress)
+            with telemetry.working("ColBERTIndex.upsert") as span:
+                return span.stored(writer.upsert(passages, self._model, show_progress))
 
     def delete(self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | None = None) -> int:
         """Remove passages by their ids or by a filter, in one commit.
@@ -370,7 +372,8 @@ class ColBERTIndex:
             If the model is not the one that made the index.
         """
         require_texts([query], "query")
-        return self._search([query], k, where, ids, SearchOptions(n_probe, n_candidates, exact))[0]
+        with telemetry.retrieving("ColBERTIndex.search", [query], k, self._path) as span:
+            return span.found(self._search([query], k, where, ids, SearchOptions(n_probe, n_candidates, exact)))[0]
 
     def search_many(
         self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, object] | None = None
@@ -380,7 +383,8 @@ class ColBERTIndex:
             raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
         texts = list(queries)
         require_texts(texts, "query")
-        return self._search(texts, k, where, None, SearchOptions())
+        with telemetry.retrieving("ColBERTIndex.search_many", texts, k, self._path) as span:
+            return span.found(self._search(texts, k, where, None, SearchOptions()))
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -403,8 +407,10 @@ class ColBERTIndex:
         if not wanted or k == 0:
             return []
         self._check_model()
-        (vectors,) = self._encode_queries([query])
-        return self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
+        with telemetry.reranking("ColBERTIndex.rerank", [query], [], self._model, k) as span:
+            (vectors,) = self._encode_queries([query])
+            hits = self._reader.rerank(vectors, wanted, k, self._model.fingerprint, search_device(self._model))
+            return span.found([hits], telemetry.KEPT)[0]
 
     def score_stored(self, query: Floats, ids: Iterable[str]) -> dict[str, Hit]:
         """Score stored passages by a query that is encoded already.
@@ -473,7 +479,9 @@ class ColBERTIndex:
         if k == 0:
             return []
         device = search_device(self._model)
-        return self._reader.search([vectors], k, select, self._model.fingerprint, SearchOptions(), device)[0]
+        with telemetry.retrieving("ColBERTIndex.search_encoded", [], k, self._path) as span:
+            hits = self._reader.search([vectors], k, select, self._model.fingerprint, SearchOptions(), device)
+            return span.found(hits)[0]
 
     def stored_vectors(self, ids: Iterable[str]) -> dict[str, Floats]:
         """Return the stored token vectors of passages by their ids; unknown ids are absent.

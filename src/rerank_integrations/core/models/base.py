@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts, seconds, whole_number
 from rerank_integrations.core.models.checkpoints.files import fingerprint
 from rerank_integrations.core.models.checkpoints.options import LoadOptions, ModelKind, portable
@@ -30,6 +31,8 @@ class SharedModel(ABC, Generic[LoadedT]):
     """
 
     kind: ClassVar[ModelKind]
+    # Its own methods open spans: nobody else does so around them.
+    opens_spans: ClassVar[bool] = True
 
     def __init__(self, load_options: LoadOptions, batch_size: int, idle_timeout: float | None) -> None:
         self._load_options = load_options
@@ -64,6 +67,14 @@ class SharedModel(ABC, Generic[LoadedT]):
     def device(self) -> str:
         """The torch device it runs on: as given, or CUDA where there is one, else the CPU."""
         return self._load_options.resolved_device()
+
+    def _describe(self, span: telemetry.AnySpan, tokens: Sequence[int], batches: Sequence[Sequence[object]]) -> None:
+        """Set in `span` where the loaded copy computes, and how much; `tokens` per text, after any cut."""
+        span.computed(tokens, batches)
+        if span.is_recording:
+            options = self._load_options
+            dtype = options.dtype if options.is_graph else str(options.resolved_dtype()).removeprefix("torch.")
+            span.set(device=self.device, dtype=dtype, backend=options.backend)
 
     def options(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from the defaults; never the access token."""

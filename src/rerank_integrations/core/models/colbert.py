@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 from tqdm import tqdm
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts, whole_number
 from rerank_integrations.core.explanations import Explanation, TokenMatch
 from rerank_integrations.core.maxsim import Floats, maxsim_many
@@ -300,12 +301,18 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
         unique = list(dict.fromkeys(texts))
         if not unique:
             return []
-        with self._lease.loaded() as loaded:
-            vectors = self._encode_unique(loaded, unique, task, size, show_progress)
+        with telemetry.encoding(self, task, unique) as span, self._lease.loaded() as loaded:
+            vectors = self._encode_unique(loaded, unique, task, size, show_progress, span)
         return [vectors[text] for text in texts]
 
     def _encode_unique(
-        self, loaded: LoadedColBERT, texts: list[str], task: Task, batch_size: int, show_progress: bool
+        self,
+        loaded: LoadedColBERT,
+        texts: list[str],
+        task: Task,
+        batch_size: int,
+        show_progress: bool,
+        span: telemetry.AnySpan,
     ) -> dict[str, Floats]:
         limit = loaded.limit(task, self._lengths[task])
         counts = loaded.count_tokens(texts, task)
@@ -316,6 +323,7 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
         lengths = [min(count, limit) for count in counts]
         positions = token_budget_batches(lengths, batch_size, self.device, loaded.side_by_side(task))
         batches = [[texts[position] for position in batch] for batch in positions]
+        self._describe(span, lengths, batches)
         vectors: dict[str, Floats] = {}
         with tqdm(total=len(texts), desc=f"encoding {kind}", unit="text", disable=not show_progress) as bar:
             for batch, encoded in zip(batches, loaded.encode(batches, task, limit), strict=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias,
 
 import numpy as np
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts, whole_number
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.base import SharedModel
@@ -272,11 +273,13 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
-        with self._lease.loaded() as loaded:
-            scored = self._score_unique(loaded, unique, size)
+        with telemetry.scoring(self, len(unique)) as span, self._lease.loaded() as loaded:
+            scored = self._score_unique(loaded, unique, size, span)
         return [scored[pair] for pair in pairs]
 
-    def _score_unique(self, loaded: LoadedCrossEncoder, pairs: list[Pair], batch_size: int) -> dict[Pair, PairScore]:
+    def _score_unique(
+        self, loaded: LoadedCrossEncoder, pairs: list[Pair], batch_size: int, span: telemetry.AnySpan
+    ) -> dict[Pair, PairScore]:
         limit = loaded.limit(self._max_length)
         counts = loaded.count_tokens(pairs)
         remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
@@ -284,6 +287,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         lengths = [min(count, limit) for count in counts]
         positions = token_budget_batches(lengths, batch_size, self.device, loaded.side_by_side)
         batches = [[pairs[position] for position in batch] for batch in positions]
+        self._describe(span, lengths, batches)
         logit_of: dict[Pair, float] = {}
         for batch, batch_logits in zip(batches, loaded.logits(batches, limit), strict=True):
             logit_of.update(zip(batch, batch_logits, strict=True))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeError, within
 from rerank_integrations.core.ranking import require_cut
@@ -89,20 +90,27 @@ class Cascade:
         # The same as in `Reranker`, so that the order before the first stage has no candidate twice either.
         places = sorted({place for of_stage in candidates for place in distinct_positions(of_stage)})
         order = [_as_retrieved(place, candidates[0][place]) for place in places]
-        for stage, of_stage in zip(self._stages, candidates, strict=True):
-            if not order or self._top_n == 0:
-                break
-            try:
-                order = _rerank_order(stage, query, of_stage, order, deadline)
-            except GivenUpError:
-                # The caller gave up on its work as a whole: nobody waits for any order.
-                raise
-            except Exception as error:
-                # After any error an answer in the order so far is worth more than none.
-                stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
-                order = [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
-                break
-        return order[: self._top_n]
+        with telemetry.reranking("Cascade.rank", [query], [candidates[0]], self, self._top_n) as span:
+            for stage, of_stage in zip(self._stages, candidates, strict=True):
+                if not order or self._top_n == 0:
+                    break
+                try:
+                    order = _rerank_order(stage, query, of_stage, order, deadline)
+                except GivenUpError:
+                    # The caller gave up on its work as a whole: nobody waits for any order.
+                    raise
+                except Exception as error:
+                    # After any error an answer in the order so far is worth more than none.
+                    stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
+                    order = [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
+                    span.set(stopped_at=stage.name)
+                    break
+            return span.ranked([candidates[0]], [order[: self._top_n]])[0]
+
+    @property
+    def name(self) -> str:
+        """The name that traces show: the names of the stages' models, in their order."""
+        return " > ".join(stage.reranker.name for stage in self._stages)
 
     def _log_stop(self, stage: Stage, error: Exception) -> str:
         """Log why the cascade ends at `stage`, and return it."""

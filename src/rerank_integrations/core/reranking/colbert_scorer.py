@@ -159,6 +159,11 @@ class ColBERTScorer:
         return functools.partial(ColBERTScorer, **self._options.scorer_arguments()), (self._model, self._index)
 
     @property
+    def name(self) -> str:
+        """The model's name, for traces."""
+        return self._model.name
+
+    @property
     def scale(self) -> ScoreScale:
         """``maxsim_sum`` or ``maxsim_mean``."""
         return _SCALES[self._options.scale]

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 from urllib.parse import urljoin, urlsplit
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import is_number, require_texts, seconds, whole_number
 from rerank_integrations.core.concurrency.aio import await_in_background, wait_in_background
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
@@ -301,7 +302,9 @@ class RemoteReranker:
         import httpx
 
         body = self._endpoint.body(self._model, batch.query, batch.texts, raw_scores=self._scale == "logit")
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = telemetry.trace_headers()
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
         client = self._connections.client()
         try:
             async with client.stream("POST", self.url, json=body, headers=headers) as response:

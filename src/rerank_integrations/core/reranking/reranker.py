@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
@@ -92,7 +93,14 @@ class Reranker:
     def rank_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Ranked]]:
         """Do as `rank` for several queries, each with candidates of its own; batches mix the texts of all queries."""
         chosen, places = self._chosen(queries, candidates)
-        return self._all_ordered(chosen, places, score_in_groups(self._scorer, queries, chosen))
+        with telemetry.reranking("Reranker.rank", queries, chosen, self, self._options.top_n) as span:
+            ranked = self._all_ordered(chosen, places, score_in_groups(self._scorer, queries, chosen))
+            return span.ranked(candidates, ranked)
+
+    @property
+    def name(self) -> str:
+        """The name that traces show: that of the scorer's model, or else of the scorer's class."""
+        return str(getattr(self._scorer, "name", type(self._scorer).__name__))
 
     @property
     def needs_thread(self) -> bool:
@@ -104,12 +112,13 @@ class Reranker:
         if not isinstance(self._scorer, AsyncCandidateScorer):
             return await run_blocking(self.rank_many, queries, candidates)
         chosen, places = self._chosen(queries, candidates)
-        scored = [
-            scores
-            for group in _groups(chosen)
-            for scores in await self._scorer.ascore_many(queries[group], chosen[group])
-        ]
-        return self._all_ordered(chosen, places, scored)
+        with telemetry.reranking("Reranker.rank", queries, chosen, self, self._options.top_n) as span:
+            scored = [
+                scores
+                for group in _groups(chosen)
+                for scores in await self._scorer.ascore_many(queries[group], chosen[group])
+            ]
+            return span.ranked(candidates, self._all_ordered(chosen, places, scored))
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return one score per text, in their order and without threshold or cut; higher is better."""

@@ -38,6 +38,11 @@ class CrossEncoderScorer:
         self._model = model
 
     @property
+    def name(self) -> str:
+        """The model's name, for traces."""
+        return self._model.name
+
+    @property
     def scale(self) -> ScoreScale:
         """``logit``, ``probability`` or ``own``; loads the model where its checkpoint decides."""
         return cast("ScoreScale", self._model.score_scale)
@@ -141,6 +146,11 @@ class PlainScorer:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
+
+    @property
+    def name(self) -> str:
+        """The scorer's name, or else that of its class, for traces."""
+        return str(getattr(self._scorer, "name", type(self._scorer).__name__))
 
     @property
     def scale(self) -> ScoreScale:
