@@ -21,7 +21,7 @@ INSTALL_BARE = $(BARE)/python $(PIP_INSTALL) --no-compile
 # Dependency groups need a newer pip than Python 3.10 to 3.12 bring.
 NEW_PIP = --upgrade 'pip>=25.1'
 # Everything that a test may need.
-EXTRAS = all,cloud,mcp,onnx,openvino,remote,server,telemetry,train
+EXTRAS = all,cloud,mcp,onnx,openvino,remote,server,starter-multilingual,telemetry,train
 # One process per core, and no more than pay off: each loads the libraries again.
 PARALLEL = --numprocesses=logical --maxprocesses=4 --dist=worksteal
 # CI gives a folder for the reports that it sums up.

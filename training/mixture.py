@@ -25,14 +25,14 @@ _MIN_PASSAGE_CHARACTERS = 60
 def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -> dict[str, list[Example]]:
     """Return examples with `negatives` each, by source; the sizes are the shares."""
     draw = random.Random(seed)
-    claims = _claims(data)
-    sources = {"squad": mine_negatives(_questions(data, questions, draw), negatives, seed=seed)}
+    claims = read_claims(data)
+    sources = {"squad": mine_negatives(read_questions(data, questions, draw), negatives, seed=seed)}
     sources["scifact"] = [
         example for number in range(CLAIM_ROUNDS) for example in mine_negatives(claims, negatives, seed=seed + number)
     ]
-    sources["abstracts"] = mine_negatives(_abstracts(claims), negatives, seed=seed)
+    sources["abstracts"] = mine_negatives(read_abstracts(claims), negatives, seed=seed)
     for name, count in HEADINGS.items():
-        headings = _headings(data / "scale" / f"{name}.corpus.jsonl.gz", count, draw)
+        headings = read_headings(data / "scale" / f"{name}.corpus.jsonl.gz", count, draw)
         sources[name] = mine_negatives(headings, negatives, seed=seed)
     return sources
 
@@ -40,12 +40,13 @@ def mixture(data: Path, negatives: int, seed: int, questions: int = QUESTIONS) -
 def taught_mixture(data: Path, negatives: int, seed: int) -> dict[str, list[Example]]:
     """Return `mixture` with fewer questions and with sentences as queries, for a teacher that rates each passage."""
     sources = mixture(data, negatives, seed, TAUGHT_QUESTIONS)
-    sentences = _sentences(_claims(data), random.Random(seed))
+    sentences = _sentences(read_claims(data), random.Random(seed))
     return {**sources, "sentences": mine_negatives(sentences, negatives, seed=seed)}
 
 
-def _claims(data: Path) -> list[Example]:
-    return [Example(row["query"], row["positive"]) for row in _rows(data / "train" / "scifact_train.jsonl.gz")]
+def read_claims(data: Path) -> list[Example]:
+    """Return SciFact's train claims, with the abstract that supports or refutes each."""
+    return [Example(row["query"], row["positive"]) for row in read_rows(data / "train" / "scifact_train.jsonl.gz")]
 
 
 def _sentences(claims: list[Example], draw: random.Random) -> list[Example]:
@@ -58,9 +59,9 @@ def _sentences(claims: list[Example], draw: random.Random) -> list[Example]:
     return examples
 
 
-def _questions(data: Path, count: int, draw: random.Random) -> list[Example]:
+def read_questions(data: Path, count: int, draw: random.Random) -> list[Example]:
     """Return questions of SQuAD, each with one paragraph of the same article as its first negative."""
-    rows = list(_rows(data / "train" / "squad_train.jsonl.gz"))
+    rows = list(read_rows(data / "train" / "squad_train.jsonl.gz"))
     articles: dict[str, list[str]] = {}
     for row in rows:
         articles.setdefault(row["title"], []).append(row["positive"])
@@ -72,7 +73,7 @@ def _questions(data: Path, count: int, draw: random.Random) -> list[Example]:
     return examples
 
 
-def _abstracts(claims: list[Example]) -> list[Example]:
+def read_abstracts(claims: list[Example]) -> list[Example]:
     """Return titles of the claims' papers, with the abstract as positives."""
     examples = {}
     for claim in claims:
@@ -82,10 +83,10 @@ def _abstracts(claims: list[Example]) -> list[Example]:
     return list(examples.values())
 
 
-def _headings(corpus: Path, count: int, draw: random.Random) -> list[Example]:
+def read_headings(corpus: Path, count: int, draw: random.Random) -> list[Example]:
     """Return titles of passages, with the text as positives."""
     examples: dict[str, Example] = {}
-    rows = list(_rows(corpus))
+    rows = list(read_rows(corpus))
     draw.shuffle(rows)
     for row in rows:
         title = row.get("title", "").strip()
@@ -96,7 +97,8 @@ def _headings(corpus: Path, count: int, draw: random.Random) -> list[Example]:
     return list(examples.values())
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a gzipped file of JSON lines."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)

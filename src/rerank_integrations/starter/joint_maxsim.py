@@ -22,20 +22,23 @@ class JointMaxSim(Module):
         The length of the encoder's token vectors, and of their projections.
     markers
         The ids of the tokens that take no part in the matching.
+    bias
+        Whether the projection adds a vector: that of a ColBERT which subtracts the mean token vector first.
 
     References
     ----------
     MacAvaney et al., CEDR: Contextualized Embeddings for Document Ranking, SIGIR 2019, arXiv:1904.07094.
     """
 
-    config_keys: list[str] = ["width", "dim", "markers"]  # noqa: RUF012 - as sentence-transformers has it
+    config_keys: list[str] = ["width", "dim", "markers", "bias"]  # noqa: RUF012 - as sentence-transformers has it
 
-    def __init__(self, width: int, dim: int, markers: list[int]) -> None:
+    def __init__(self, width: int, dim: int, markers: list[int], bias: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.width: int = width
         self.dim: int = dim
         self.markers: list[int] = list(markers)
-        self.linear: nn.Linear = nn.Linear(width, dim, bias=False)
+        self.bias: bool = bias
+        self.linear: nn.Linear = nn.Linear(width, dim, bias=bias)
         self.weight: nn.Linear = nn.Linear(width, 1)
         self.first: nn.Linear = nn.Linear(width, 1)
         self.scale: nn.Parameter = nn.Parameter(torch.tensor(20.0))

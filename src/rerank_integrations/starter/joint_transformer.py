@@ -11,16 +11,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import BertModel
 
-# The lower four of six layers. Read apart, tokens stay what a ColBERT makes of them, so that little training is needed.
-_SEPARATE_LAYERS = 4
+# The lower two thirds. Read apart, tokens stay what a ColBERT makes of them, so that little training is needed.
+_SEPARATE_SHARE = 2 / 3
 
 
 class JointTransformer(Transformer):
     """A BERT that reads a pair as two texts of one sequence before it reads it as one.
 
-    In the first four layers a token attends only to its own text and to the first token (``[CLS]``), and positions
-    count from the start of each text; both texts have the token type that the encoder was pooled with. In the other
-    layers each token attends to all.
+    In the first two thirds of the layers (four of six) a token attends only to its own text and to the first token
+    (``[CLS]``), and positions count from the start of each text; both texts have the token type that the encoder was
+    pooled with. In the other layers each token attends to all.
 
     References
     ----------
@@ -41,8 +41,9 @@ class JointTransformer(Transformer):
         apart = (segments[:, :, None] == segments[:, None, :]) | (columns == 0)[:, None, :]
         together = real[:, None, :].expand(apart.shape)
         masks = [_bias(apart & together, states), _bias(together, states)]
+        separate_layers = round(_SEPARATE_SHARE * len(bert.encoder.layer))
         for number, layer in enumerate(bert.encoder.layer):
-            states = layer(states, masks[number >= _SEPARATE_LAYERS])
+            states = layer(states, masks[number >= separate_layers])
         features["token_embeddings"] = states
         return features
 

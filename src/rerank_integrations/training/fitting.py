@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sentence_transformers.base.training_args import BaseTrainingArguments
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 Sources: TypeAlias = Mapping[str, Sequence[Example]]
 ModelT = TypeVar("ModelT", bound="BaseModel")
@@ -52,6 +56,8 @@ class Fitting:
         For order, negatives and dropout.
     save_steps
         A checkpoint is stored after so many steps, from which an interrupted fit goes on.
+    frozen_layers
+        The lowest layers that stay as they are, like the embeddings: half of them take a third off a step.
     """
 
     steps: int = 1000
@@ -62,14 +68,17 @@ class Fitting:
     max_length: int = 256
     seed: int = 0
     save_steps: int = 200
+    frozen_layers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "negatives", "max_length", "save_steps"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InvalidInputError(f"{name} is {value!r}; expected a whole number above 0")
-        if type(self.seed) is not int or self.seed < 0:
-            raise InvalidInputError(f"seed is {self.seed!r}; expected a whole number of at least 0")
+        for name in ("seed", "frozen_layers"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InvalidInputError(f"{name} is {value!r}; expected a whole number of at least 0")
         for name in ("learning_rate", "head_learning_rate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
@@ -112,6 +121,7 @@ def prepare(
     options = LoadOptions(str(base), dtype="float32")
     model = load_guarded(options, lambda: load(options, resolve_device(None)))
     _require_positions(options, model, fitting)
+    freeze_layers(model, fitting.frozen_layers)
     dataset = _as_dataset(sources, fitting.negatives)
     settings: dict[str, object] = {
         "kind": kind,
@@ -121,6 +131,9 @@ def prepare(
         "pairs": _checksum(sources),
         **asdict(fitting),
     }
+    if not fitting.frozen_layers:
+        # Fits that were begun before there was this setting froze none.
+        del settings["frozen_layers"]
     folder.require_same(settings)
     if check_only or not folder.begin(settings):
         return None
@@ -185,6 +198,32 @@ def freeze(model: nn.Module, *names: str) -> None:
             parameter.requires_grad_(False)
 
 
+def freeze_layers(model: BaseModel, count: int) -> None:
+    """Leave the lowest `count` layers of the encoder as they are.
+
+    Raises
+    ------
+    InvalidInputError
+        If the encoder has no more layers than that, or none that are known.
+    """
+    from torch.nn import ModuleList
+
+    if not count:
+        return
+    encoder = encoder_of(model).model
+    expected = getattr(encoder.config, "num_hidden_layers", None)
+    stacks = [module for module in encoder.modules() if isinstance(module, ModuleList) and len(module) == expected]
+    layers = len(stacks[0]) if len(stacks) == 1 else 0
+    if count >= layers:
+        raise InvalidInputError(
+            f"frozen_layers is {count}; expected less than {layers}, the layers of this model"
+            if layers
+            else f"frozen_layers is {count}; expected 0 for this model, whose layers are not a single list"
+        )
+    for layer in stacks[0][:count]:
+        layer.requires_grad_(False)
+
+
 def without_dropout(model: nn.Module) -> None:
     """Switch dropout off: on a CPU drawing it takes longer than all the rest, and short fits do not need it."""
     from torch.nn import Dropout
@@ -247,6 +286,7 @@ def _show_progress(trainer: BaseTrainer) -> None:
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> None:
+            self._begin = state.global_step, time.monotonic()
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", disable=None
             )
@@ -271,6 +311,8 @@ def _show_progress(trainer: BaseTrainer) -> None:
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> None:
             self._bar.close()
+            steps, seconds = state.global_step - self._begin[0], time.monotonic() - self._begin[1]
+            logger.info("%d steps in %.0f s: %.2f steps per second", steps, seconds, steps / max(seconds, 1e-9))
 
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar())

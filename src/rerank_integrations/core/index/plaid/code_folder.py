@@ -20,7 +20,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rerank_integrations.core.cache import cache_folder
+from rerank_integrations.cache import cache_folder
 
 _PACKAGE = Path(__file__).parent
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

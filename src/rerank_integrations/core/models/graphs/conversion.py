@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from filelock import FileLock
 
-from rerank_integrations.core.cache import cache_folder
+from rerank_integrations.cache import cache_folder, find_folder, find_or_make_folder
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.models.checkpoints.files import fingerprint
 from rerank_integrations.core.models.checkpoints.options import Backend, LoadOptions, ModelKind
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers.base.modules import Transformer
 
-_MANIFEST = "files.json"
-
 
 def graphs_folder() -> Path:
     """Return the folder of all stored graphs."""
@@ -40,69 +36,12 @@ def graphs_folder() -> Path:
 
 def find_graph(name: str) -> Path | None:
     """Return the stored graph's folder of that `name`; ``None`` if there is none, or if it is damaged."""
-    folder = graphs_folder() / name
-    return folder if _is_sound(folder) else None
+    return find_folder(graphs_folder() / name)
 
 
 def find_or_make_graph(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the stored graph's folder of that `name`; if there is no sound one, `make` fills a new one.
-
-    One process makes it while the others wait. It is made in a folder beside and moved into place when complete.
-    """
-    folder = find_graph(name)
-    if folder is not None:
-        return folder
-    root = graphs_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{name}.lock"):
-        return find_graph(name) or _make_graph(root / name, make)
-
-
-def _make_graph(folder: Path, make: Callable[[Path], None]) -> Path:
-    # This process has the lock, so a work folder is the remains of a process that was killed.
-    for remains in folder.parent.glob(f"{folder.name}.work-*"):
-        shutil.rmtree(remains, ignore_errors=True)
-    if folder.exists():
-        logger.warning("the graph in %s is damaged and is made again", folder)
-    work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.work-", dir=folder.parent))
-    try:
-        make(work)
-        (work / _MANIFEST).write_text(json.dumps(_checksums(work), indent=2) + "\n", encoding="utf-8")
-        _copy_parent_mode(work)
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder
-
-
-def _copy_parent_mode(folder: Path) -> None:
-    """Give a folder and its files the mode of the folder above, since temporary folders are for their owner only."""
-    mode = folder.parent.stat().st_mode & 0o777
-    folder.chmod(mode)
-    for path in folder.iterdir():
-        path.chmod(mode & 0o666)
-
-
-def _is_sound(folder: Path) -> bool:
-    try:
-        recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return bool(recorded == _checksums(folder))
-    except (OSError, ValueError):
-        return False
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    return {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != _MANIFEST}
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Return the stored graph's folder of that `name`; if there is no sound one, `make` fills a new one."""
+    return find_or_make_folder(graphs_folder() / name, make)
 
 
 logger: logging.Logger = logging.getLogger(__name__)
