@@ -30,6 +30,8 @@ HEAVY = (
     "mammoth",
     "pypdf",
     "semantic_text_splitter",
+    "opentelemetry",
+    "openinference",
 )
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -41,6 +43,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
         "rerank_integrations.cli",
         "rerank_integrations.evaluation",
         "rerank_integrations.files",
+        "rerank_integrations.telemetry",
         "rerank_integrations.testing",
         "rerank_integrations.training",
         # Where its settings' library is missing, importing it is an error: `make neither` checks that.

@@ -22,7 +22,8 @@ from openinference.semconv.trace import (
     SpanAttributes,
 )
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+from reranking_services import reranking_service
 from spans import Spans, attributes, collected
 from toy import ToyEncoder
 
@@ -36,10 +37,12 @@ from rerank_integrations import (
     InvalidInputError,
     Passage,
     PlainScorer,
+    RemoteReranker,
     Reranker,
     rerank,
     telemetry,
 )
+from rerank_integrations.core import telemetry as core
 from rerank_integrations.core.concurrency.cancel import GivenUpError, check_wanted
 
 PASSAGES = [
@@ -405,6 +408,18 @@ def test_a_work_that_was_given_up_raises_as_before(spans: Spans) -> None:
     assert [attributes(span)["rerank_integrations.cancelled"] for span in spans.all] == [True, True]
 
 
+def test_a_request_to_a_remote_reranker_names_its_span(spans: Spans) -> None:
+    pytest.importorskip("httpx")
+    with reranking_service() as service, RemoteReranker(service.address) as remote:
+        rerank(QUERY, PASSAGES, remote)
+        telemetry.disable()
+        rerank(QUERY, PASSAGES, remote)
+    traced, untraced = ({name.lower(): value for name, value in item.headers.items()} for item in service.requests)
+    context = spans.one("Reranker.rank").context
+    assert traced["traceparent"] == f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-01"
+    assert "traceparent" not in untraced
+
+
 USE = """
 import sys
 from rerank_integrations import Cascade, ColBERTIndex, ColBERTScorer, Reranker, rerank, telemetry
@@ -415,6 +430,21 @@ def use():
         rerank("text", index.search("text"), Cascade([("a", Reranker(ColBERTScorer(ToyEncoder())))]))
 """
 PATHS = f"import sys; sys.path[:0] = {[path for path in __import__('sys').path if path]!r}\n"
+
+
+def test_while_it_is_off_every_opener_returns_the_same_object() -> None:
+    assert not telemetry.is_enabled()
+    opened = [
+        core.retrieving("a search", [QUERY], 10, "path"),
+        core.encoding(ToyEncoder(), "query", [QUERY]),
+        core.encoding_by_other(ToyEncoder(), "query", [QUERY]),
+        core.reranking("a reranking", [QUERY], [PASSAGES], WordScorer(), None),  # type: ignore[list-item]
+        core.scoring(ToyEncoder(), 3),
+        core.working("work"),
+        core.batching("queue", [core.OFF]),
+    ]
+    assert all(span is core.OFF for span in opened)
+    assert core.trace_ids() == core.trace_headers() == {}
 
 
 def test_off_by_default_and_opentelemetry_is_not_imported() -> None:

@@ -29,6 +29,7 @@ OWN_TESTS = {
     "docs/how-to/memory.md": "tests/core/models/test_memory.py",
     "docs/how-to/remote_reranker.md": "tests/server/test_remote_reranker.py",
     "docs/how-to/reranking.md": "tests/docs/test_reranking.py",
+    "docs/how-to/telemetry.md": "tests/docs/test_telemetry.py",
     "docs/tutorials/langchain.md": "tests/adapters/test_langchain_guide.py",
     "docs/tutorials/llama_index.md": "tests/adapters/test_llama_index_guide.py",
 }
