@@ -192,10 +192,11 @@ class Span:
             self._raw.set_status(Status(StatusCode.ERROR, name))
 
     def set_queries(self, queries: Sequence[str], *names: str) -> None:
-        """Set the queries under `names`: one as it is, several as a JSON list."""
+        """Set the queries under `names`: one as it is, the first ones of several as a JSON list."""
         if not self.is_recording:
             return
-        value = queries[0] if len(queries) == 1 else json.dumps(list(queries), ensure_ascii=False)
+        several = list(queries[: self._tracing.max_documents])
+        value = queries[0] if len(queries) == 1 else json.dumps(several, ensure_ascii=False)
         shown = _valid(value) if self._tracing.shows_inputs else _HIDDEN
         self._set(dict.fromkeys(names, shown))
         self._set({"input.mime_type": "text/plain" if len(queries) == 1 else "application/json"})

@@ -55,8 +55,9 @@ def add_request_spans(app: FastAPI) -> None:
 def _hide_query(span: Span, scope: Scope) -> None:
     """Hide the query string, which has filters and ids, if inputs are hidden."""
     if scope.get("query_string") and telemetry.hides_inputs():
-        path = str(scope.get("path", ""))
-        span.set_attributes({"url.query": "__REDACTED__", "http.url": path, "http.target": path})
+        # The stable name, and two of before.
+        for name in {"url.query", "http.url", "http.target"} & set(getattr(span, "attributes", None) or {}):
+            span.set_attribute(name, "__REDACTED__")
 
 
 @contextlib.contextmanager
