@@ -476,7 +476,7 @@ spans = Spans()
 trace.set_tracer_provider(spans.provider)
 use(); print(len(spans.all))
 """
-    assert run(PATHS + USE + setup) == "7"
+    assert run(PATHS + USE + setup) == "8"
 
 
 @pytest.mark.parametrize("package", ["opentelemetry", "openinference"])

@@ -50,8 +50,8 @@ def test_a_request_continues_the_trace_of_its_caller(index: ColBERTIndex, spans:
         above,
         f"{above} > queue search toy",
         batch,
-        f"{batch} > ColBERTIndex.search",
-        f"{batch} > ColBERTIndex.search > ToyEncoder.encode_queries",
+        f"{batch} > ColBERTIndex.search_many",
+        f"{batch} > ColBERTIndex.search_many > ToyEncoder.encode_queries",
     ]
     request = spans.one(above)
     assert request.kind is SpanKind.SERVER
