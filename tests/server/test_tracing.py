@@ -163,8 +163,9 @@ from rerank_integrations.server import ServerSettings, create_app, serve
 from rerank_integrations.server.logs import log_as_json
 from rerank_integrations.server.tracing import tracing_by_environment
 log_as_json()
+index = toy_index()
 with tracing_by_environment():
-    serve(create_app({"toy": toy_index()}, {"words": WordScorer()}, ServerSettings(warm_up=False)), port=0)
+    serve(create_app({"toy": index}, {"words": WordScorer()}, ServerSettings(warm_up=False)), port=0)
 """
 
 
@@ -190,6 +191,13 @@ def test_serve_exports_by_otlp_and_flushes_at_the_end(
     assert shown["http.route"] == "/v1/rerank"
     assert shown["http.response.status_code"] == 200
     in_trace = [span for span in receiver.spans if span.trace_id.hex() == TRACE]
+    assert {span.name for span in in_trace} == {
+        "POST /v1/rerank",
+        "queue rerank ce",
+        "batch rerank ce",
+        "Reranker.rank",
+        "CrossEncoderModel.score",
+    }
     (reranked,) = [span for span in in_trace if span.name == "Reranker.rank"]
     ranked = plain(reranked.attributes)
     assert ranked["openinference.span.kind"] == "RERANKER"
@@ -245,7 +253,7 @@ def test_serve_names_its_service_and_exporter_by_the_environment(monkeypatch: py
 @pytest.mark.slow
 def test_serve_without_the_extra_says_so_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    service = ServiceProcess(["-c", without("opentelemetry") + SERVE])
+    service = ServiceProcess(["-c", without("openinference") + SERVE])
     assert httpx.get(f"{service.address}/v1/models", timeout=60).status_code == 200
     assert service.stop(signal.SIGTERM) == 0
     (line,) = [line for line in service.log if line["level"] == "WARNING"]

@@ -110,6 +110,8 @@ def bare_app(
         # Their pages fetch scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # Newer versions of FastAPI have spans of their own, several per request; older ones ignore this.
+        telemetry={"tracing": False} if telemetry.is_enabled() else None,
     )
     app.state.service = service
     app.state.metrics = metrics
