@@ -56,6 +56,28 @@ def test_a_cross_encoder_learns_and_loads(cross_encoder_dir: Path, examples: lis
     assert right(CrossEncoderModel(tmp_path / "out", device="cpu", dtype="float32").score) > before
 
 
+def test_frozen_layers_stay_as_they_are(colbert_dir: Path, examples: list[Example], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    fitting = dataclasses.replace(FITTING, steps=3, frozen_layers=1)
+    train_colbert(colbert_dir, {"words": examples}, tmp_path / "out", fitting)
+    before, after = (load_file(folder / "model.safetensors") for folder in (colbert_dir, tmp_path / "out"))
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    layers = {name.partition("layer.")[2].partition(".")[0] for name in changed}
+    assert layers == {"1"}
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["frozen_layers"] == 1
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_more_frozen_layers_than_there_are_is_refused(
+    colbert_dir: Path, examples: list[Example], tmp_path: Path, count: int
+) -> None:
+    fitting = dataclasses.replace(FITTING, frozen_layers=count)
+    with pytest.raises(InvalidInputError, match=f"frozen_layers is {count}; expected less than 2"):
+        train_colbert(colbert_dir, {"words": examples}, tmp_path / "out", fitting)
+    assert not (tmp_path / "out").exists()
+
+
 def test_lengths_are_the_base_s_again(colbert_dir: Path, examples: list[Example], tmp_path: Path) -> None:
     train_colbert(colbert_dir, {"words": examples}, tmp_path / "out", Fitting(steps=1, batch_size=2, max_length=8))
     text = "The module reads and writes data of every kind that anybody has ever written to a file."

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rerank_integrations import InvalidInputError
 from rerank_integrations.training import Example, Fitting, mine_negatives, read_pairs
@@ -52,6 +56,36 @@ def test_no_file_and_an_empty_one(tmp_path: Path) -> None:
         read_pairs(tmp_path / "none.jsonl")
     with pytest.raises(InvalidInputError, match="is empty"):
         read_pairs(write(tmp_path / "empty.jsonl", ""))
+
+
+class CircleEncoder:
+    """An encoder that puts each word of `WORDS` at its angle on a circle: one vector per text."""
+
+    name, dim, fingerprint = "circle", 2, "c" * 16
+
+    def options(self) -> dict[str, Any]:
+        return {"name_or_path": self.name}
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        angles = [next(at for at, word in enumerate(WORDS) if word in text) * 2 * np.pi / len(WORDS) for text in texts]
+        return [np.array([[np.cos(angle), np.sin(angle)]], dtype=np.float32) for angle in angles]
+
+    def encode_documents(self, texts: Sequence[str], show_progress: bool = False) -> list[NDArray[np.float32]]:
+        return self.encode_queries(texts)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_model_finds_half_of_the_negatives(count: int) -> None:
+    pytest.importorskip("bm25s", reason="negatives are found by BM25")
+    # Two passages at one angle: each is likely to answer the other's question.
+    examples = [*EXAMPLES, Example("when was zip made", "The zip format is of 1989.")]
+    mined = mine_negatives(examples, count, model=CircleEncoder())
+    assert mined == mine_negatives(examples, count, model=CircleEncoder())
+    for example in mined:
+        assert len(set(example.negatives)) == count
+        assert example.positive not in example.negatives
+        modelled = example.negatives[: count // 2]
+        assert not any("zip" in text for text in modelled if "zip" in example.positive)
 
 
 def test_negatives_are_other_passages_and_the_same_for_one_seed() -> None:

@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from rerank_integrations.core.index.colbert_index import ColBERTIndex
 from rerank_integrations.core.jsonl import read_lines
-from rerank_integrations.core.models import ColBERTModel
-from rerank_integrations.core.types import Passage
+from rerank_integrations.core.types import Passage, TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.bm25 import BM25
 
@@ -26,7 +25,7 @@ _MAX_SHARE_OF_POSITIVE = 0.95
 
 
 def mine_negatives(
-    examples: Sequence[Example], count: int, *, seed: int = 0, model: ColBERTModel | None = None
+    examples: Sequence[Example], count: int, *, seed: int = 0, model: TokenEncoder | None = None
 ) -> list[Example]:
     """Fill up the negatives of each example to `count` with the positives of other examples.
 
@@ -82,7 +81,7 @@ def mine_negatives(
 
 
 def _near_by_model(
-    model: ColBERTModel, passages: list[Passage], examples: list[Example]
+    model: TokenEncoder, passages: list[Passage], examples: list[Example]
 ) -> dict[tuple[str, str], list[str]]:
     """Return the texts among a model's best, by query and positive, without those that may be answers."""
     near = {}
