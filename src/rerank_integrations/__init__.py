@@ -19,12 +19,15 @@ from rerank_integrations.core.models import (
     unload_all,
 )
 from rerank_integrations.core.reranking import (
+    Calibration,
+    CalibrationMethod,
     Candidate,
     CandidateScorer,
     Cascade,
     ColBERTRerankOptions,
     ColBERTScorer,
     CrossEncoderScorer,
+    ListwiseCandidateScorer,
     PlainScorer,
     Ranked,
     RemoteApi,
@@ -34,11 +37,12 @@ from rerank_integrations.core.reranking import (
     Scored,
     Stage,
     ThresholdFit,
+    fit_calibration,
     fit_threshold,
     rerank,
 )
 from rerank_integrations.core.reranking.explain import explain
-from rerank_integrations.core.types import Hit, Passage, PassageLike, RankingNote, Scorer
+from rerank_integrations.core.types import Hit, ListwiseScorer, Passage, PassageLike, RankingNote, Scorer
 from rerank_integrations.errors import (
     CheckpointError,
     FidelityWarning,
@@ -65,6 +69,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Activation",
     "Backend",
+    "Calibration",
+    "CalibrationMethod",
     "Candidate",
     "CandidateScorer",
     "Cascade",
@@ -90,6 +96,8 @@ __all__ = [
     "IndexWriteError",
     "InsufficientMemoryError",
     "InvalidInputError",
+    "ListwiseCandidateScorer",
+    "ListwiseScorer",
     "LoadedModel",
     "MatchedWord",
     "MissingExtraError",
@@ -119,6 +127,7 @@ __all__ = [
     "WordMatch",
     "explain",
     "export_colbert",
+    "fit_calibration",
     "fit_threshold",
     "import_colbert",
     "loaded_models",

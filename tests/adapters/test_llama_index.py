@@ -230,6 +230,7 @@ def test_from_dict_takes_what_to_dict_gives(colbert: ColBERTModel, index: ColBER
         "strict": False,
         "scale": "sum",
         "max_candidates": None,
+        "calibration": None,
         "cache_bytes": 128 * 2**20,
         "scores_in_metadata": True,
         "class_name": "ColBERTRerank",

@@ -37,6 +37,17 @@ def test_thresholds(guide: Any) -> None:
     assert "zip" in {hit.id for hit in guide["kept"]}
 
 
+def test_probabilities(guide: Any) -> None:
+    assert guide["probable"][0].id == "zip"
+    assert all(0.5 <= hit.score <= 1 and hit.note["score_scale"] == "probability" for hit in guide["probable"])
+
+
+def test_instructions(guide: Any) -> None:
+    by_task, by_year = ({hit.id: hit.score for hit in guide[name]} for name in ("by_task", "by_year"))
+    assert set(by_task) == set(by_year) == {"zip", "csv", "tar"}
+    assert by_task != by_year
+
+
 def test_cascades(guide: Any) -> None:
     assert guide["answer"].note["rerank_stage"] == "cross-encoder"
     assert list(guide["answer"].note["rerank_scores"]) == ["colbert", "cross-encoder"]

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkpoints.rerankers import write_qwen3_reranker
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+LANGUAGE_MODEL = "Qwen/Qwen3-Reranker-0.6B"
 
 # A block that cannot run has a line of its own before it: <!-- not run: reason -->
 _BLOCK = re.compile(
@@ -72,8 +75,10 @@ def run_guide(name: str, folder: Path, cross_encoder: Path) -> dict[str, Any]:
 def run_guides(names: Sequence[str], folder: Path, cross_encoder: Path) -> dict[str, Any]:
     """Return the names that the Python blocks of several pages define, one page after another, and the ``folder``.
 
-    Runs in `folder`, where a tiny cross-encoder lies under the name of the one that the pages take from the hub.
+    Runs in `folder`, where tiny cross-encoders lie under the names of those that the pages take from the hub.
     """
     shutil.copytree(cross_encoder, folder / CROSS_ENCODER)
     blocks = [block for name in names for block in read_blocks(DOCS / name)]
+    if any(LANGUAGE_MODEL in block.code for block in blocks):
+        write_qwen3_reranker(folder / LANGUAGE_MODEL)
     return run_blocks([block for block in blocks if block.language == "python"], folder)

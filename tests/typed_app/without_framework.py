@@ -11,6 +11,7 @@ import numpy.typing as npt
 from typing_extensions import assert_type
 
 from rerank_integrations import (
+    Calibration,
     Candidate,
     CandidateScorer,
     Cascade,
@@ -23,6 +24,8 @@ from rerank_integrations import (
     Hit,
     IndexStats,
     InvalidInputError,
+    ListwiseCandidateScorer,
+    ListwiseScorer,
     LoadedModel,
     Passage,
     PassageLike,
@@ -39,6 +42,7 @@ from rerank_integrations import (
     WordMatch,
     explain,
     export_colbert,
+    fit_calibration,
     fit_threshold,
     loaded_models,
     rerank,
@@ -59,6 +63,16 @@ class SharedWords:
     def score(self, query: str, texts: list[str]) -> list[float]:
         words = set(query.lower().split())
         return [float(len(words & set(text.lower().split()))) for text in texts]
+
+
+class Longest:
+    """A listwise scorer of the user's own: which text is the longest of all."""
+
+    max_candidates = 100
+
+    def score_list(self, query: str, texts: list[str]) -> list[float]:
+        longest = max(map(len, texts))
+        return [float(len(text) == longest) for text in texts]
 
 
 class Letters:
@@ -109,10 +123,12 @@ def search(folder: Path, model: ColBERTModel) -> list[Hit]:
 
 def rerankers(model: ColBERTModel, cross_encoder: CrossEncoderModel) -> list[Hit]:
     by_words: Scorer = SharedWords()
+    by_length: ListwiseScorer = Longest()
     scorers: list[CandidateScorer] = [
         ColBERTScorer(model, scale="mean"),
         CrossEncoderScorer(cross_encoder, window=64),
         PlainScorer(by_words),
+        ListwiseCandidateScorer(by_length),
     ]
     stages = [Stage(f"stage {number}", Reranker(scorer, top_n=3)) for number, scorer in enumerate(scorers)]
     cascade = Cascade([*stages, ("again", Reranker(scorers[0]))], top_n=2, time_budget=30.0)
@@ -138,6 +154,14 @@ def threshold(scorer: Scorer) -> float | None:
     return fit.threshold
 
 
+def probabilities(scorer: Scorer, folder: Path) -> list[Hit]:
+    calibration = fit_calibration(scorer, [(QUESTION, QUESTION, True), (QUESTION, "a table", False)], method="platt")
+    assert_type(calibration, Calibration)
+    assert_type(calibration.probability(0.5), float)
+    calibration.save(folder / "calibration.json")
+    return rerank(QUESTION, LIBRARY, scorer, calibration=Calibration.load(folder / "calibration.json"), threshold=0.1)
+
+
 def words_of(hit: Hit, model: ColBERTModel) -> list[str]:
     explanation = explain(QUESTION, hit, model)
     assert_type(explanation, Explanation)
@@ -161,6 +185,8 @@ def main(folder: Path) -> None:
     assert len(rerankers(model, cross_encoder)) == 2
     assert own_encoder(folder)
     threshold(SharedWords())
+    assert all(0 <= hit.score <= 1 for hit in probabilities(SharedWords(), folder))
+    assert_type(rerank(QUESTION, LIBRARY, Longest()), list[Hit])
     assert_type(remote(), Reranker)
     assert_type(loaded_models(), list[LoadedModel])
     unload_all()

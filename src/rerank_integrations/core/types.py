@@ -129,6 +129,27 @@ class Scorer(Protocol):
         ...
 
 
+class ListwiseScorer(Protocol):
+    """Protocol of a scorer whose scores depend on the set of texts, as of a model that reads them all in one prompt.
+
+    All candidates of a query come in one call, once each, in the order given: never in batches, never with those of
+    another query, and no score is remembered for the next call. Scores of one call compare with each other, those of
+    two calls need not. Windows are refused, since a text would be several candidates.
+    """
+
+    @property
+    def max_candidates(self) -> int | None:
+        """The most texts of one call; more of them are an `InvalidInputError`. ``None``: any number.
+
+        A scorer that divides many texts into blocks by a rule of its own says ``None``.
+        """
+        ...
+
+    def score_list(self, query: str, texts: list[str]) -> list[float]:
+        """Return one score per text, in the order of `texts`; higher is better."""
+        ...
+
+
 @runtime_checkable
 class TokenEncoder(Protocol):
     """Protocol of the model that an index encodes with; `ColBERTModel` follows it."""

@@ -19,6 +19,7 @@ from rerank_integrations.core.reranking import (
     Ranked,
     Reranker,
 )
+from rerank_integrations.core.reranking.calibration import CalibrationLike, calibration_spec
 from rerank_integrations.core.reranking.components import (
     COLBERT,
     CROSS_ENCODER,
@@ -46,7 +47,7 @@ from rerank_integrations.core.reranking.specs import (
     model_spec,
     on_device,
 )
-from rerank_integrations.core.types import Scorer, TokenEncoder
+from rerank_integrations.core.types import ListwiseScorer, Scorer, TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._compressor import CHECKED_BEFORE, Compressor, overrides
 from rerank_integrations.langchain._convert import PairScorer, TextFn, candidates, require_documents, text_reader
@@ -55,13 +56,14 @@ from rerank_integrations.langchain._convert import PairScorer, TextFn, candidate
 class _Reranker(Compressor):
     """The base of both rerankers, which differ in their scorer alone."""
 
-    model: Annotated[TokenEncoder | Scorer, CHECKED_BEFORE] = Field(frozen=True)
+    model: Annotated[TokenEncoder | Scorer | ListwiseScorer, CHECKED_BEFORE] = Field(frozen=True)
     top_n: int | None = 3
     score_threshold: float | None = None
     window: int | None = None
     stride: int | None = None
     strict: bool = False
     max_candidates: int | None = None
+    calibration: Annotated[CalibrationLike | None, CHECKED_BEFORE] = None
     text_fn: Annotated[TextFn | None, CHECKED_BEFORE] = None
 
     _kind: ClassVar[RerankerKind] = CROSS_ENCODER
@@ -79,7 +81,7 @@ class _Reranker(Compressor):
     @property
     def lc_attributes(self) -> dict[str, object]:
         """Specifications that ``dumpd`` writes in place of the loaded objects."""
-        return {"model": model_spec(self.model)}
+        return {"model": model_spec(self.model), "calibration": calibration_spec(self.calibration)}
 
     def score(self, query: str, texts: list[str]) -> list[float]:
         """Return one score per text, in their order, as reranking gives them; higher is better."""
@@ -128,6 +130,9 @@ class ColBERTRerank(_Reranker):
         ``"sum"``, or ``"mean"`` over the query's tokens, which compares across queries.
     max_candidates
         Only the first so many documents are scored, the others omitted; ``None`` scores all.
+    calibration
+        From `fit_calibration`, of the same scorer, or what its ``to_dict`` returns: scores and `score_threshold` are
+        probabilities then.
     text_fn
         What is scored of a document: a function of it, or a template such as ``"{title}: {page_content}"`` over its
         metadata; by default ``page_content``, which is also what an index encodes. Only a template can be saved.
@@ -168,7 +173,7 @@ class ColBERTRerank(_Reranker):
     @property
     def lc_attributes(self) -> dict[str, object]:
         """Specifications that ``dumpd`` writes in place of the loaded objects."""
-        return {"model": model_spec(self.model), "index": index_spec(self.index)}
+        return {**super().lc_attributes, "index": index_spec(self.index)}
 
     def explain(self, query: str, document: Document) -> Explanation:
         """Explain which words of a document's scored text the query matched, as `rerank_integrations.explain` does."""
@@ -182,13 +187,13 @@ class CrossEncoderRerank(_Reranker):
     ----------
     model
         A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, a cross-encoder of LangChain's
-        kind, a `RemoteReranker` or a mapping of its arguments, or anything with ``score(query, texts)``. A model's
-        ``activation`` is the scale of the scores.
+        kind, a `RemoteReranker` or a mapping of its arguments, a `ListwiseScorer`, or anything with
+        ``score(query, texts)``. A model's ``activation`` is the scale of the scores.
     top_n
         How many documents to keep; ``None`` keeps all.
     score_threshold
         Keep only documents of at least this score (inclusive), on the scale of the model's ``activation``.
-    window, stride, strict, max_candidates, text_fn, device, scores_in_metadata
+    window, stride, strict, max_candidates, calibration, text_fn, device, scores_in_metadata
         As for `ColBERTRerank`; a `window` is in tokens of the document, and needs a `CrossEncoderModel`.
     """
 

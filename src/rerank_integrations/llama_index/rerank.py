@@ -19,6 +19,7 @@ from rerank_integrations.core.reranking import (
     Ranked,
     Reranker,
 )
+from rerank_integrations.core.reranking.calibration import CalibrationLike, calibration_spec
 from rerank_integrations.core.reranking.components import (
     COLBERT,
     CROSS_ENCODER,
@@ -48,7 +49,7 @@ from rerank_integrations.core.reranking.specs import (
     require_tokenizer_of,
     with_arguments,
 )
-from rerank_integrations.core.types import Scorer, TokenEncoder
+from rerank_integrations.core.types import ListwiseScorer, Scorer, TokenEncoder
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._convert import MetadataModeLike, as_metadata_mode, candidates, read_text
 from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE, CallOptions, Postprocessor
@@ -57,7 +58,7 @@ from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE, CallO
 class _Reranker(Postprocessor):
     """The base of both rerankers, which differ in their scorer alone."""
 
-    model: Annotated[TokenEncoder | Scorer, CHECKED_BEFORE] = Field(
+    model: Annotated[TokenEncoder | Scorer | ListwiseScorer, CHECKED_BEFORE] = Field(
         frozen=True, description="The model that scores; written as its name or arguments."
     )
     score_threshold: float | None = Field(default=None, description="Keep only nodes of at least this score.")
@@ -65,6 +66,9 @@ class _Reranker(Postprocessor):
     stride: int | None = Field(default=None, description="Tokens from one window to the next.")
     strict: bool = Field(default=False, description="Whether a text that would be cut is an error.")
     max_candidates: int | None = Field(default=None, description="How many nodes are scored; None scores all.")
+    calibration: Annotated[CalibrationLike | None, CHECKED_BEFORE] = Field(
+        default=None, description="From fit_calibration: scores are probabilities then."
+    )
     metadata_mode: MetadataMode = Field(
         default=MetadataMode.NONE, description="Which metadata is part of the scored text."
     )
@@ -85,6 +89,10 @@ class _Reranker(Postprocessor):
     @field_serializer("model")
     def _serialize_model(self, model: object) -> object:
         return model_spec(model)
+
+    @field_serializer("calibration")
+    def _serialize_calibration(self, calibration: CalibrationLike | None) -> dict[str, Any] | None:
+        return calibration_spec(calibration)
 
     def score(self, query: str, texts: list[str]) -> list[float]:
         """Return one score per text, in their order, as reranking gives them; higher is better."""
@@ -138,6 +146,9 @@ class ColBERTRerank(_Reranker):
         ``"sum"``, or ``"mean"`` over the query's tokens, which compares across queries.
     max_candidates
         Only the first so many nodes are scored, the others omitted; ``None`` scores all.
+    calibration
+        From `fit_calibration`, of the same scorer, or what its ``to_dict`` returns: scores and `score_threshold` are
+        probabilities then.
     cache_bytes
         How many bytes of vectors of nodes that the index does not store are cached for the next calls.
     device
@@ -212,8 +223,11 @@ class CrossEncoderRerank(_Reranker):
     ----------
     model
         A name, a path, a mapping of `CrossEncoderModel`'s arguments, a loaded model, a `RemoteReranker` or a mapping
-        of its arguments, or anything with ``score(query, texts)``. A model's ``activation`` is the scale of the scores.
-    top_n, keep_retrieval_score, metadata_mode, callback_manager, strict, max_candidates, device, scores_in_metadata
+        of its arguments, a `ListwiseScorer`, or anything with ``score(query, texts)``. A model's ``activation`` is the
+        scale of the scores.
+    top_n, keep_retrieval_score, metadata_mode, callback_manager
+        As for `ColBERTRerank`.
+    strict, max_candidates, calibration, device, scores_in_metadata
         As for `ColBERTRerank`.
     score_threshold
         Keep only nodes of at least this score (inclusive), on the scale of the model's ``activation``.

@@ -16,22 +16,35 @@ from checkpoints.rerankers import (
     CHAT_TEMPLATE,
     INSTRUCTION,
     write_deberta_reranker,
+    write_ettin_reranker,
     write_gemma_reranker,
     write_japanese_reranker,
     write_listwise_reranker,
     write_long_xlmr_reranker,
+    write_modernbert_decoder_reranker,
     write_modernbert_reranker,
     write_mxbai_reranker,
     write_own_code_reranker,
     write_qwen3_classifier,
     write_qwen3_embedder,
     write_qwen3_reranker,
+    write_zerank,
 )
 from corpus import CHINESE, ENGLISH, LONG_TEXT, QUERIES
 from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer
 
-from rerank_integrations import CheckpointError, CrossEncoderModel, InvalidInputError, TruncationWarning
+from rerank_integrations import (
+    Activation,
+    CheckpointError,
+    CrossEncoderModel,
+    InvalidInputError,
+    Passage,
+    TextTooLongError,
+    TruncationWarning,
+    loaded_models,
+    rerank,
+)
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.core.models.loaded_cross_encoder import LoadedCrossEncoder
 
@@ -68,6 +81,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "xlm-roberta": lambda path: write_cross_encoder(path, "xlm-roberta"),
     "long xlm-roberta": write_long_xlmr_reranker,
     "modernbert": write_modernbert_reranker,
+    "ettin": write_ettin_reranker,
+    "modernbert decoder": write_modernbert_decoder_reranker,
     "deberta-v3": write_deberta_reranker,
     "bert-japanese": write_japanese_reranker,
     "own code": write_own_code_reranker,
@@ -78,8 +93,9 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "qwen3 classifier without template": lambda path: write_qwen3_classifier(path, template=""),
     "qwen2": write_mxbai_reranker,
     "gemma": write_gemma_reranker,
+    "zerank-2": write_zerank,
 }
-TEMPLATES = ("qwen3", "qwen3 with a prompt", "qwen3 without modules", "qwen3 classifier", "qwen2", "gemma")
+TEMPLATES = ("qwen3", "qwen3 with a prompt", "qwen3 without modules", "qwen3 classifier", "qwen2", "gemma", "zerank-2")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rerank_integrations.TruncationWarning"),
@@ -266,6 +282,100 @@ def test_the_prompt_of_a_checkpoint_is_part_of_every_pair(tmp_path: Path) -> Non
         assert (scores == pytest.approx(plain, abs=1e-5)) is same
     with pytest.warns(TruncationWarning):
         model_of(tmp_path / "other", max_length=length).score(QUERIES[0], [ENGLISH[0]])
+
+
+INSTRUCTED = ("qwen3", "qwen3 with a prompt", "qwen3 without modules", "qwen3 classifier")
+LAW = "Find the clause of the law that settles the question"
+
+
+@pytest.mark.parametrize("family", INSTRUCTED)
+def test_an_instruction_takes_the_place_of_the_checkpoints_own(written: Callable[[str], Path], family: str) -> None:
+    path, query = written(family), QUERIES[0]
+    reference, plain = CrossEncoder(str(path), device="cpu"), model_of(path)
+    pairs = [(query, text) for text in TEXTS]
+    expected = reference.predict(pairs, prompt=LAW, activation_fn=torch.nn.Identity()).tolist()
+    before = plain.score(query, TEXTS)
+    assert expected != pytest.approx(before, abs=1e-3)
+    instructed = model_of(path, instruction=LAW)
+    assert instructed.score(query, TEXTS) == pytest.approx(expected, abs=1e-4)
+    assert plain.score(query, TEXTS, instruction=LAW) == pytest.approx(expected, abs=1e-4)
+    assert plain.predict(pairs, instruction=LAW).tolist() == pytest.approx(expected, abs=1e-4)
+    assert [row["score"] for row in plain.rank(query, TEXTS, instruction=LAW)] == pytest.approx(
+        sorted(expected, reverse=True), abs=1e-4
+    )
+    hits = rerank(query, [Passage(str(number), text) for number, text in enumerate(TEXTS)], plain, instruction=LAW)
+    assert {int(hit.id): hit.score for hit in hits} == pytest.approx(dict(enumerate(expected)), abs=1e-4)
+    # The model itself is as before, and all of them are one loaded copy.
+    assert plain.score(query, TEXTS) == before
+    assert instructed.options()["instruction"] == LAW
+    assert [model.users for model in loaded_models() if model.name == str(path)] == [3]
+
+
+def test_the_checkpoints_own_instruction_may_be_given(written: Callable[[str], Path]) -> None:
+    model = model_of(written("qwen3"))
+    own = model.score(QUERIES[0], TEXTS, instruction=INSTRUCTION)
+    assert own == pytest.approx(model.score(QUERIES[0], TEXTS), abs=1e-5)
+
+
+def test_an_instruction_counts_towards_the_length(written: Callable[[str], Path]) -> None:
+    path = written("qwen3")
+    length = whole_length(path, QUERIES[0], ENGLISH[0])
+    with pytest.warns(TruncationWarning, match="1 of 1 query-passage pairs were cut"):
+        model_of(path, max_length=length, instruction=LAW * 3).score(QUERIES[0], [ENGLISH[0]])
+    with pytest.raises(InvalidInputError, match="max_length is 100; expected more than"):
+        model_of(path, max_length=100).score(QUERIES[0], [ENGLISH[0]], instruction=LAW * 5)
+    with pytest.raises(TextTooLongError):
+        rerank(QUERIES[0], [ENGLISH[0]], model_of(path, max_length=length), strict=True, instruction=LAW * 3)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(INSTRUCTED)))
+def test_an_instruction_that_is_not_read_is_refused(written: Callable[[str], Path], family: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"instruction is '{LAW}'.*does not read one.*chat template"):
+        model_of(written(family), instruction=LAW).score(QUERIES[0], [ENGLISH[0]])
+
+
+@pytest.mark.parametrize("instruction", ["", "  ", 7, "\ud83d"])
+def test_an_instruction_without_text_is_refused(instruction: object) -> None:
+    with pytest.raises(InvalidInputError, match="instruction"):
+        CrossEncoderModel("any/model", instruction=instruction)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="instruction"):
+        CrossEncoderModel("any/model").with_instruction(instruction)  # type: ignore[arg-type]
+
+
+def test_an_instruction_needs_a_model_that_takes_one() -> None:
+    with pytest.raises(InvalidInputError, match=r"instruction is .* with a scorer of type Lengths; expected a Cross"):
+        rerank("a query", ["a text"], Lengths(), instruction=LAW)
+
+
+class Lengths:
+    def score(self, query: str, texts: list[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+
+def test_the_scale_of_zerank_is_a_sigmoid_of_a_fifth_of_the_logit(written: Callable[[str], Path]) -> None:
+    path = written("zerank-2")
+    logits = model_of(path).score(QUERIES[0], TEXTS)
+    assert model_of(path, activation="model").score(QUERIES[0], TEXTS) == logits
+    assert model_of(path, activation="model").score_scale == "logit"
+    calibrated = model_of(path, activation="sigmoid", temperature=5)
+    expected = [1 / (1 + math.exp(-logit / 5)) for logit in logits]
+    assert calibrated.score(QUERIES[0], TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert calibrated.score_scale == "probability"
+    assert calibrated.options()["temperature"] == 5
+    order = [row["corpus_id"] for row in calibrated.rank(QUERIES[0], TEXTS)]
+    assert order == sorted(range(len(TEXTS)), key=lambda number: -logits[number])
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.inf, math.nan, True, "5"])
+def test_a_temperature_is_a_number_above_0(temperature: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"temperature is .*expected a number above 0"):
+        CrossEncoderModel("any/model", activation="sigmoid", temperature=temperature)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("activation", ["model", "raw"])
+def test_a_temperature_belongs_to_the_sigmoid(activation: Activation) -> None:
+    with pytest.raises(InvalidInputError, match=r"temperature is 5 with activation=.*expected activation='sigmoid'"):
+        CrossEncoderModel("any/model", activation=activation, temperature=5)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {

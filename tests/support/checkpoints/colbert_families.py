@@ -1,4 +1,4 @@
-"""ColBERT checkpoints over other encoders than BERT, several of them multilingual, and two that cannot be read."""
+"""ColBERT checkpoints over other encoders than BERT, several of them multilingual, and one that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import nn
-from transformers import ModernBertModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import (
+    Lfm2Config,
+    Lfm2Model,
+    ModernBertModel,
+    PreTrainedModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    XmodConfig,
+    XmodModel,
+)
 
 from .colbert import (
     folder,
     projection,
     save_dense,
     write_artifact_metadata,
+    write_multi_vector,
     write_pylate_settings,
     write_stanford_colbert,
 )
@@ -24,7 +34,11 @@ from .own_code import write_own_code
 from .rerankers import modernbert_config, modernbert_v4, save
 from .vocabulary import (
     BERT_SPECIALS,
+    GEMMA_SPECIALS,
+    LFM2_SPECIALS,
     ROBERTA_SPECIALS,
+    lfm2_tokenizer,
+    mmbert_tokenizer,
     modern_tokenizer,
     unigram_tokenizer,
     write_json,
@@ -41,7 +55,21 @@ def write_xlmr_colbert(path: str | Path, seed: int = 32) -> Path:
     """Write hltcoe/plaidx-large-zho-tdist-mt5xxl-engzho: Stanford format over XLM-R, the encoder under ``roberta.``."""
     path = folder(path)
     config = _xlmr_with_markers(path)
-    encoder = seeded(XLMRobertaModel(XLMRobertaConfig(**config)), seed)
+    return _save_stanford(path, XLMRobertaModel(XLMRobertaConfig(**config)), seed)
+
+
+XMOD_LANGUAGES = ("en_XX", "de_DE", "zh_CN")
+
+
+def write_xmod_colbert(path: str | Path, seed: int = 37) -> Path:
+    """Write antoinelouis/colbert-xm: Stanford format over XMOD, an adapter per language, English by default."""
+    path = folder(path)
+    config = _xlmr_with_markers(path) | {"languages": list(XMOD_LANGUAGES), "default_language": "en_XX"}
+    return _save_stanford(path, XmodModel(XmodConfig(**config, adapter_reuse_layer_norm=True)), seed)
+
+
+def _save_stanford(path: Path, encoder: PreTrainedModel, seed: int) -> Path:
+    encoder = seeded(encoder, seed)
     weights = {f"roberta.{name}": value.contiguous() for name, value in encoder.state_dict().items()}
     weights["linear.weight"] = projection(seed).weight.detach()
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
@@ -101,8 +129,68 @@ def _modernbert_with_markers(path: Path, seed: int) -> Path:
     return save(path, seeded(ModernBertModel(config), seed), modernbert_v4(config))
 
 
-def write_bge_m3(path: str | Path, seed: int = 36) -> Path:
-    """Write BAAI/bge-m3: a bi-encoder whose ColBERT projection is in colbert_linear.pt, for FlagEmbedding."""
+_MMBERT_SPECIAL = {"bos": "<bos>", "eos": "<eos>", "cls": "<bos>", "sep": "<eos>", "pad": "<pad>"}
+
+
+def write_mmbert_colbert(path: str | Path, seed: int = 38) -> Path:
+    """Write a PyLate model of jhu-clsp/mmBERT-base: ModernBERT with the tokenizer of Gemma, ``<bos>`` to ``<eos>``."""
+    path = folder(path)
+    tokenizer = mmbert_tokenizer()
+    tokenizer.add_tokens([AddedToken("[Q] ", normalized=True), AddedToken("[D] ", normalized=True)])
+    specials = GEMMA_SPECIALS | {"mask_token": "<mask>", "pad_token": "<mask>"}
+    write_tokenizer(path, tokenizer, "GemmaTokenizer", specials, max_length=299)
+    config = modernbert_config(tokenizer, special=_MMBERT_SPECIAL)
+    save(path, seeded(ModernBertModel(config), seed), modernbert_v4(config))
+    save_dense(path / "1_Dense", projection(seed), {"use_residual": False})
+    write_json(path / "sentence_bert_config.json", {"max_seq_length": 299, "do_lower_case": False})
+    write_pylate_settings(path, query_length=32, document_length=240, do_query_expansion=True)
+    return path
+
+
+def write_lfm2_colbert(path: str | Path, seed: int = 39) -> Path:
+    """Write LiquidAI/LFM2-ColBERT-350M: PyLate format over LFM2, whose short convolutions alternate with attention.
+
+    The tokenizer has no mask token: a query is expanded, and a batch padded, with the token that ends a text.
+    """
+    path = folder(path)
+    tokenizer = lfm2_tokenizer()
+    tokenizer.add_tokens([AddedToken("[Q] ", normalized=True), AddedToken("[D] ", normalized=True)])
+    write_tokenizer(path, tokenizer, "PreTrainedTokenizerFast", LFM2_SPECIALS, max_length=511)
+    sizes = {key: TINY[key] for key in ("hidden_size", "num_attention_heads", "intermediate_size")}
+    ids = {name: tokenizer.token_to_id(LFM2_SPECIALS[name]) for name in ("bos_token", "eos_token", "pad_token")}
+    config = Lfm2Config(
+        **sizes,
+        **{f"{name}_id": value for name, value in ids.items()},
+        vocab_size=tokenizer.get_vocab_size(),
+        num_hidden_layers=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "conv", "full_attention", "conv"],
+        max_position_embeddings=512,
+    )
+    save(path, seeded(Lfm2Model(config), seed), config.to_dict())
+    save_dense(path / "1_Dense", projection(seed), {"use_residual": False})
+    write_json(path / "sentence_bert_config.json", {"max_seq_length": 511, "do_lower_case": False})
+    write_pylate_settings(path, query_length=32, document_length=512, do_query_expansion=True)
+    return path
+
+
+def write_pooled_colbert(path: str | Path, pool_factor: float = 2.0, seed: int = 40) -> Path:
+    """Let sentence-transformers save a `MultiVectorEncoder` whose last module pools a document's token vectors."""
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+    path = write_multi_vector(path, seed=seed)
+    model = MultiVectorEncoder(str(path), device="cpu")
+    model.append(HierarchicalTokenPooling(pool_factor))
+    model.save_pretrained(str(path), create_model_card=False)
+    return path
+
+
+def write_bge_m3(path: str | Path, seed: int = 36, *, dim: int = HIDDEN) -> Path:
+    """Write BAAI/bge-m3: a bi-encoder whose ColBERT projection is in colbert_linear.pt, for FlagEmbedding.
+
+    The published one has 1,024 dimensions, as many as its hidden layers.
+    """
     path = folder(path)
     tokenizer = unigram_tokenizer()
     write_tokenizer(path, tokenizer, "XLMRobertaTokenizer", ROBERTA_SPECIALS, max_length=256)
@@ -110,8 +198,9 @@ def write_bge_m3(path: str | Path, seed: int = 36) -> Path:
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     encoder = seeded(XLMRobertaModel(XLMRobertaConfig(**TINY, **sizes, **ids)), seed)
     save(path, encoder, encoder.config.to_dict())
-    torch.save(nn.Linear(HIDDEN, HIDDEN).state_dict(), path / "colbert_linear.pt")
-    torch.save(nn.Linear(HIDDEN, 1).state_dict(), path / "sparse_linear.pt")
+    torch.save(seeded(nn.Linear(HIDDEN, dim), seed + 1000).state_dict(), path / "colbert_linear.pt")
+    torch.save(seeded(nn.Linear(HIDDEN, 1), seed + 2000).state_dict(), path / "sparse_linear.pt")
+    write_json(path / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False})
     write_json(path / "1_Pooling" / "config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_cls_token": True})
     kinds = ["Transformer", "Pooling", "Normalize"]
     places = ["", "1_Pooling", "2_Normalize"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import corpus
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -16,6 +18,8 @@ from transformers import (
     DebertaV2Config,
     GemmaConfig,
     ModernBertConfig,
+    ModernBertDecoderConfig,
+    ModernBertModel,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -67,6 +71,13 @@ _GEMMA_TEMPLATE = """{{ bos_token }}A: \
 {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}
 B: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}
 Does passage B answer query A? Yes or No"""
+# The query is the system's message, the text the user's, and "Yes" the answer that counts.
+_ZERANK_TEMPLATE = """<|im_start|>system
+{{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}<|im_end|>
+<|im_start|>user
+{{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}<|im_end|>
+<|im_start|>assistant
+"""
 # The template of a chat model: it omits roles other than its own.
 CHAT_TEMPLATE = """{%- for message in messages %}{%- if message.role in ['system', 'user', 'assistant'] %}
 <|im_start|>{{ message.role }}
@@ -84,12 +95,30 @@ def write_modernbert_reranker(path: Path, seed: int = 21) -> Path:
     return save(path, seeded(model, seed), modernbert_v4(config))
 
 
-def modernbert_config(tokenizer: Tokenizer, **more: Any) -> ModernBertConfig:
-    special = {f"{name}_token_id": tokenizer.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep", "pad")}
-    special |= {"bos_token_id": special["cls_token_id"], "eos_token_id": special["sep_token_id"]}
+_MODERNBERT_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_hidden_layers",
+    "max_position_embeddings",
+    "local_attention",
+    "bos_token_id",
+    "eos_token_id",
+    "cls_token_id",
+    "sep_token_id",
+    "pad_token_id",
+)
+_MODERNBERT_SPECIAL = {"bos": "[CLS]", "eos": "[SEP]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]"}
+
+
+def modernbert_config(
+    tokenizer: Tokenizer, special: Mapping[str, str] = _MODERNBERT_SPECIAL, **more: Any
+) -> ModernBertConfig:
+    ids = {f"{name}_token_id": tokenizer.token_to_id(token) for name, token in special.items()}
     sizes = {key: TINY[key] for key in ("hidden_size", "num_attention_heads", "intermediate_size")}
     sizes |= {"num_hidden_layers": 4, "max_position_embeddings": 256, "local_attention": 16}
-    return ModernBertConfig(vocab_size=tokenizer.get_vocab_size(), **sizes, **special, **more)
+    return ModernBertConfig(vocab_size=tokenizer.get_vocab_size(), **sizes, **ids, **more)
 
 
 def modernbert_v4(config: ModernBertConfig) -> dict[str, Any]:
@@ -206,6 +235,57 @@ def write_mxbai_reranker(path: Path, seed: int = 27) -> Path:
     return _write_modules(path, tokenizer.token_to_id("1"), tokenizer.token_to_id("0"), None)
 
 
+def write_zerank(path: Path, seed: int = 30) -> Path:
+    """Write zeroentropy/zerank-2: Qwen3, the logit of "Yes" alone, which its card divides by 5 before a sigmoid.
+
+    Until May 2026 its own code did that; since then it is a CrossEncoder of sentence-transformers that gives logits.
+    """
+    tokenizer = qwen_tokenizer([_ZERANK_TEMPLATE] * 20)
+    write_tokenizer(path, tokenizer, "Qwen2Tokenizer", QWEN_SPECIALS, max_length=32768)
+    (path / "chat_template.jinja").write_text(_ZERANK_TEMPLATE, encoding="utf-8")
+    config = Qwen3Config(**_decoder(tokenizer), head_dim=12, tie_word_embeddings=True)
+    save(path, seeded(AutoModelForCausalLM.from_config(config), seed), _rope_v4(config))
+    identity = "torch.nn.modules.linear.Identity"
+    return _write_modules(path, tokenizer.token_to_id("Yes"), None, None, activation=identity)
+
+
+def write_ettin_reranker(path: Path, seed: int = 31) -> Path:
+    """Let sentence-transformers save cross-encoder/ettin-reranker-17m-v1: its head is four modules after the encoder.
+
+    They are the first token's vector, a dense layer with GELU, a norm, and a dense layer with one output.
+    """
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    tokenizer = modern_tokenizer()
+    write_tokenizer(path, tokenizer, "PreTrainedTokenizerFast", BERT_SPECIALS, max_length=256)
+    config = modernbert_config(tokenizer)
+    save(path, seeded(ModernBertModel(config), seed), modernbert_v4(config))
+    hidden = config.hidden_size
+    vector = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    score = {"module_input_name": "sentence_embedding", "module_output_name": "scores"}
+    head = [
+        Pooling(hidden, pooling_mode="cls"),
+        seeded(Dense(hidden, hidden, bias=False, activation_function=nn.GELU(), **vector), seed + 1),
+        seeded(LayerNorm(hidden), seed + 2),
+        seeded(Dense(hidden, 1, activation_function=nn.Identity(), **score), seed + 3),
+    ]
+    model = CrossEncoder(modules=[Transformer(str(path)), *head], device="cpu", activation_fn=nn.Identity())
+    model.save_pretrained(str(path), create_model_card=False)
+    return path
+
+
+def write_modernbert_decoder_reranker(path: Path, seed: int = 32) -> Path:
+    """Write a one-label classifier over jhu-clsp/ettin-decoder-17m: ModernBERT that reads from left to right."""
+    tokenizer = modern_tokenizer()
+    write_tokenizer(path, tokenizer, "PreTrainedTokenizerFast", BERT_SPECIALS, max_length=256)
+    same = {name: getattr(modernbert_config(tokenizer), name) for name in _MODERNBERT_SIZES}
+    config = ModernBertDecoderConfig(**same, num_labels=1)
+    model = AutoModelForSequenceClassification.from_config(config)
+    return save(path, seeded(model, seed), config.to_dict())
+
+
 def write_gemma_reranker(path: Path, *, with_modules: bool = True, seed: int = 28) -> Path:
     """Write BAAI/bge-reranker-v2-gemma: with modules.json the logit of "Yes" alone, else no template, as on the hub."""
     tokenizer = gemma_tokenizer()
@@ -261,7 +341,14 @@ def _rope_v4(config: PreTrainedConfig) -> dict[str, Any]:
     return {key: value for key, value in saved.items() if key != "rope_parameters"} | {"rope_theta": 10000.0}
 
 
-def _write_modules(path: Path, true_token: int, false_token: int | None, prompt: str | None) -> Path:
+def _write_modules(
+    path: Path,
+    true_token: int,
+    false_token: int | None,
+    prompt: str | None,
+    *,
+    activation: str = "torch.nn.modules.activation.Sigmoid",
+) -> Path:
     forward = {"method": "forward", "method_output_name": "logits"}
     write_json(
         path / "sentence_bert_config.json",
@@ -292,7 +379,7 @@ def _write_modules(path: Path, true_token: int, false_token: int | None, prompt:
             "__version__": {"sentence_transformers": "5.4.0", "transformers": "4.57.3", "pytorch": "2.9.0"},
             "prompts": {} if prompt is None else {"default": prompt},
             "default_prompt_name": None if prompt is None else "default",
-            "activation_fn": "torch.nn.modules.activation.Sigmoid",
+            "activation_fn": activation,
         },
     )
     return path

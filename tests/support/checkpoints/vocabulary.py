@@ -38,6 +38,8 @@ ROBERTA_SPECIALS = {
 }
 QWEN_SPECIALS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 GEMMA_SPECIALS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+# PyLate saves the token that ends a text as the padding token where there is no mask token.
+LFM2_SPECIALS = {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
 _SUFFIXES = (
     "ing",
     "ed",
@@ -162,6 +164,38 @@ def gemma_tokenizer() -> Tokenizer:
     tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    return tokenizer
+
+
+def mmbert_tokenizer() -> Tokenizer:
+    """Build mmBERT's tokenizer: that of Gemma, with a token at the end of a text too."""
+    tokenizer = gemma_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>",
+        pair="<bos> $A <eos> <bos> $B <eos>",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<bos>", "<eos>")],
+    )
+    return tokenizer
+
+
+def lfm2_tokenizer() -> Tokenizer:
+    """Train LFM2's tokenizer: byte-level BPE, ``<|startoftext|>`` before a text and nothing after it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=800,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus.SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A",
+        pair="<|startoftext|> $A <|startoftext|> $B",
+        special_tokens=[("<|startoftext|>", tokenizer.token_to_id("<|startoftext|>"))],
     )
     return tokenizer
 

@@ -31,8 +31,8 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
     Parameters
     ----------
     name_or_path
-        A hub name or a local directory, in Stanford ColBERT, PyLate or sentence-transformers multi-vector format;
-        ``"starter"`` for the model that needs no hub (extra ``[starter]``).
+        A hub name or a local directory, in Stanford ColBERT, PyLate, bge-m3 or sentence-transformers multi-vector
+        format; ``"starter"`` for the model that needs no hub (extra ``[starter]``).
     device
         A torch device; by default CUDA if available, else the CPU.
     dtype
@@ -52,7 +52,8 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
         In tokens, markers included; by default the checkpoint's own. Longer texts are cut, with one
         `TruncationWarning` per instance for queries and one for documents.
     revision, cache_folder, local_files_only, token, trust_remote_code, model_kwargs
-        Passed to sentence-transformers.
+        Passed to sentence-transformers; of an encoder with an adapter per language (XMOD) `model_kwargs` may have
+        ``default_language``.
 
     Raises
     ------
@@ -258,12 +259,14 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
     def explain(self, query: str, text: str) -> Explanation:
         """Return the best match in `text` for each token that the query contains.
 
-        Markers and ``[MASK]`` expansion of the query are omitted, so the matches sum to less than the score.
+        Markers and ``[MASK]`` expansion of the query are omitted, so the matches sum to less than the score. Where the
+        checkpoint merges token vectors, the matches are those of the vectors before, and the score that of the merged.
         """
         require_texts([query, text])
         with self._lease.loaded() as loaded:
             question = loaded.encode_with_spans(query, "query", loaded.limit("query", self._lengths["query"]))
             passage = loaded.encode_with_spans(text, "document", loaded.limit("document", self._lengths["document"]))
+            pools = loaded.pools
         matches: tuple[TokenMatch, ...] = ()
         if len(passage.vectors):
             similarities = question.vectors @ passage.vectors.T
@@ -272,7 +275,7 @@ class ColBERTModel(SharedModel["LoadedColBERT"]):
                 for row, column in enumerate(similarities.argmax(axis=1))
                 if question.spans[row] != (0, 0)
             )
-        score = maxsim_many(question.vectors, [passage.vectors])[0]
+        score = self.score(query, [text])[0] if pools else maxsim_many(question.vectors, [passage.vectors])[0]
         return Explanation(query, text, self.name, score, matches, passage.read_to, question.read_to)
 
     def _encode_inputs(

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias,
 import numpy as np
 
 from rerank_integrations.core import telemetry
-from rerank_integrations.core.checks import require_texts, whole_number
+from rerank_integrations.core.checks import is_number, require_texts, whole_number
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.base import SharedModel
 from rerank_integrations.core.models.checkpoints.options import Backend, DType, LoadOptions, ModelKind
-from rerank_integrations.core.models.lengths import PairCut, length_remedy, token_budget_batches
+from rerank_integrations.core.models.lengths import (
+    PairCut,
+    TruncationNotice,
+    length_remedy,
+    token_budget_batches,
+)
 from rerank_integrations.core.types import CrossEncoderScale, Scorer
 from rerank_integrations.errors import InvalidInputError
 
@@ -74,12 +79,18 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
     activation
         ``"model"``: the checkpoint's own (sigmoid if it names none); ``"sigmoid"``: scores from 0 to 1; ``"raw"``:
         logits.
+    temperature
+        The number above 0 that a logit is divided by before the sigmoid, with ``activation="sigmoid"`` alone: 5 for
+        zeroentropy/zerank-2, as its card says. The order does not change.
+    instruction
+        For a language model that reranks: what makes a text relevant, in place of the checkpoint's own instruction. A
+        single call may have another one. All instructions share one loaded copy.
 
     Raises
     ------
     InvalidInputError
-        At once, for an argument of a wrong type or value; at first use, for a `device` that torch cannot use here, or a
-        `max_length` that the template already fills.
+        At once, for an argument of a wrong type or value; at first use, for a `device` that torch cannot use here, a
+        `max_length` that the template already fills, or an `instruction` that the model does not read.
     CheckpointError
         At first use: no such checkpoint, several labels, a head that is not in the checkpoint, no padding token, a
         language model that does not say how to ask it for a score, an encoder that does not convert to a graph.
@@ -96,7 +107,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
 
     kind: ClassVar[ModelKind] = "cross-encoder"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but the first are keywords with a default)
         self,
         name_or_path: str | Path = "cross-encoder/ms-marco-MiniLM-L6-v2",
         *,
@@ -107,6 +118,8 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         idle_timeout: float | None = None,
         max_length: int | None = None,
         activation: Activation = "model",
+        temperature: float = 1.0,
+        instruction: str | None = None,
         revision: str | None = None,
         cache_folder: str | None = None,
         local_files_only: bool = False,
@@ -129,6 +142,8 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         if activation not in get_args(Activation):
             raise InvalidInputError(f"activation is {activation!r}; expected one of {', '.join(get_args(Activation))}")
         self._activation = activation
+        self._temperature = _require_temperature(temperature, activation)
+        self._instruction = _require_instruction(instruction)
         self._max_length = None if max_length is None else whole_number(max_length, "max_length", 8)
         super().__init__(load_options, batch_size, idle_timeout)
 
@@ -139,7 +154,26 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         return LoadedCrossEncoder(options)
 
     def _own_options(self) -> dict[str, object]:
-        return {"max_length": self._max_length, "activation": self._activation}
+        return {
+            "max_length": self._max_length,
+            "activation": self._activation,
+            "temperature": self._temperature,
+            "instruction": self._instruction,
+        }
+
+    def with_instruction(self, instruction: str | None) -> CrossEncoderModel:
+        """Return this model with another instruction, on the same loaded copy; ``None`` is the checkpoint's own.
+
+        Raises
+        ------
+        InvalidInputError
+            For anything but a string with some text, or ``None``; at first use, if the model does not read one.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._instruction = _require_instruction(instruction)
+        other._notice = TruncationNotice()
+        return other
 
     @property
     def score_scale(self) -> CrossEncoderScale:
@@ -150,31 +184,34 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             return self._scale(loaded)
 
     @overload
-    def score(self, query: str, texts: Sequence[str]) -> list[float]: ...
+    def score(self, query: str, texts: Sequence[str], *, instruction: str | None = ...) -> list[float]: ...
 
     @overload
-    def score(self, query: Sequence[Pair], texts: None = None) -> list[float]: ...
+    def score(self, query: Sequence[Pair], texts: None = None, *, instruction: str | None = ...) -> list[float]: ...
 
-    def score(self, query: str | Sequence[Pair], texts: Sequence[str] | None = None) -> list[float]:
+    def score(
+        self, query: str | Sequence[Pair], texts: Sequence[str] | None = None, *, instruction: str | None = None
+    ) -> list[float]:
         """Return one score per text, on the scale that `activation` names; higher is better.
 
         Parameters
         ----------
         query, texts
             One query and its texts; or, as LangChain's own compressor calls it, a list of (query, text) pairs alone.
+        instruction
+            As for `CrossEncoderModel`, for this call; ``None``: the model's own.
 
         Raises
         ------
         InvalidInputError
-            If something other than strings is given.
+            If something other than strings is given, or for an `instruction` that the model does not read.
         """
-        if texts is None:
-            return [scored.score for scored in self.score_pairs(_checked_pairs(query, "score"))]
-        return [scored.score for scored in self.score_pairs(_pairs_of(query, texts))]
+        pairs = _checked_pairs(query, "score") if texts is None else _pairs_of(query, texts)
+        return [scored.score for scored in self.score_pairs(pairs, instruction=instruction)]
 
-    def score_pairs(self, pairs: Sequence[Pair]) -> list[PairScore]:
+    def score_pairs(self, pairs: Sequence[Pair], *, instruction: str | None = None) -> list[PairScore]:
         """Return, for each (query, text) pair, its score and what of it was cut; queries may differ within a batch."""
-        return self._score_pairs(pairs, self._batch_size)
+        return self._score_pairs(pairs, self._batch_size, instruction)
 
     @overload
     def predict(
@@ -183,6 +220,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         *,
         batch_size: int | None = ...,
         convert_to_numpy: Literal[True] = ...,
+        instruction: str | None = ...,
     ) -> np.float32: ...
 
     @overload
@@ -192,6 +230,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         *,
         batch_size: int | None = ...,
         convert_to_numpy: Literal[True] = ...,
+        instruction: str | None = ...,
     ) -> Floats: ...
 
     def predict(
@@ -200,6 +239,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         *,
         batch_size: int | None = None,
         convert_to_numpy: Literal[True] = True,
+        instruction: str | None = None,
     ) -> np.float32 | Floats:
         """Score pairs, under the name that sentence-transformers' ``CrossEncoder`` gives to it.
 
@@ -211,6 +251,8 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             As for `CrossEncoderModel`; by default the model's own.
         convert_to_numpy
             Only ``True``: an array.
+        instruction
+            As for `CrossEncoderModel`, for this call; sentence-transformers calls it ``prompt``.
 
         Returns
         -------
@@ -226,7 +268,9 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             raise InvalidInputError(f"convert_to_numpy is {convert_to_numpy!r}; expected True: scores come as an array")
         is_one_pair = isinstance(inputs, list | tuple) and len(inputs) == 2 and isinstance(inputs[0], str)
         pairs = _checked_pairs([inputs] if is_one_pair else inputs, "predict")
-        scores = np.array([scored.score for scored in self._score_pairs(pairs, batch_size)], dtype=np.float32)
+        scores = np.array(
+            [scored.score for scored in self._score_pairs(pairs, batch_size, instruction)], dtype=np.float32
+        )
         return np.float32(scores[0]) if is_one_pair else scores
 
     def rank(
@@ -237,6 +281,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         return_documents: bool = False,
         *,
         batch_size: int | None = None,
+        instruction: str | None = None,
     ) -> list[RankedDocument]:
         """Rank texts for a query, under the name that sentence-transformers' ``CrossEncoder`` gives to it.
 
@@ -248,6 +293,8 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             Whether each row has the text as ``text``.
         batch_size
             As for `CrossEncoderModel`; by default the model's own.
+        instruction
+            As for `CrossEncoderModel`, for this call.
 
         Returns
         -------
@@ -260,7 +307,7 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             For anything but strings, a negative `top_k` or a `batch_size` below 1.
         """
         count = None if top_k is None else whole_number(top_k, "top_k")
-        scored = self._score_pairs(_pairs_of(query, documents), batch_size)
+        scored = self._score_pairs(_pairs_of(query, documents), batch_size, instruction)
         best = sorted(range(len(scored)), key=lambda position: scored[position].order, reverse=True)[:count]
         rows: list[RankedDocument] = [{"corpus_id": position, "score": scored[position].score} for position in best]
         if return_documents:
@@ -268,28 +315,36 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
                 row["text"] = documents[row["corpus_id"]]
         return rows
 
-    def _score_pairs(self, pairs: Sequence[Pair], batch_size: int | None) -> list[PairScore]:
+    def _score_pairs(self, pairs: Sequence[Pair], batch_size: int | None, instruction: str | None) -> list[PairScore]:
+        chosen = self._instruction if instruction is None else _require_instruction(instruction)
         size = self._batch_size if batch_size is None else whole_number(batch_size, "batch_size", 1)
         unique = list(dict.fromkeys(pairs))
         if not unique:
             return []
         with telemetry.scoring(self, len(unique)) as span, self._lease.loaded() as loaded:
-            scored = self._score_unique(loaded, unique, size, span)
+            scored = self._score_unique(loaded, unique, size, chosen, span)
         return [scored[pair] for pair in pairs]
 
     def _score_unique(
-        self, loaded: LoadedCrossEncoder, pairs: list[Pair], batch_size: int, span: telemetry.AnySpan
+        self,
+        loaded: LoadedCrossEncoder,
+        pairs: list[Pair],
+        batch_size: int,
+        instruction: str | None,
+        span: telemetry.AnySpan,
     ) -> dict[Pair, PairScore]:
-        limit = loaded.limit(self._max_length)
-        counts = loaded.count_tokens(pairs)
-        remedy = length_remedy("max_length", limit, loaded.limit(None), "split the text or rerank with a window")
+        limit = loaded.limit(self._max_length, instruction)
+        counts = loaded.count_tokens(pairs, instruction)
+        remedy = length_remedy(
+            "max_length", limit, loaded.limit(None, instruction), "split the text or rerank with a window"
+        )
         self._notice.check("query-passage pairs", counts, limit, remedy)
         lengths = [min(count, limit) for count in counts]
         positions = token_budget_batches(lengths, batch_size, self.device, loaded.side_by_side)
         batches = [[pairs[position] for position in batch] for batch in positions]
         self._describe(span, lengths, batches)
         logit_of: dict[Pair, float] = {}
-        for batch, batch_logits in zip(batches, loaded.logits(batches, limit), strict=True):
+        for batch, batch_logits in zip(batches, loaded.logits(batches, limit, instruction), strict=True):
             logit_of.update(zip(batch, batch_logits, strict=True))
         logits = [logit_of[pair] for pair in pairs]
         scale, scores = self._scale(loaded), self._activate(loaded, logits)
@@ -298,20 +353,22 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         orders: Iterable[tuple[float, ...]] = (
             zip(scores, logits, strict=True) if scale == "own" else zip(logits, strict=True)
         )
-        rows = zip(pairs, scores, _cut(loaded, pairs, counts, limit), orders, strict=True)
+        rows = zip(pairs, scores, _cut(loaded, pairs, counts, limit, instruction), orders, strict=True)
         return {pair: PairScore(score, cut, order) for pair, score, cut, order in rows}
 
     def cuts(self, pairs: Sequence[Pair]) -> list[PairCut]:
         """Return, for each (query, text) pair, which of the two would be cut."""
         if not pairs:
             return []
+        chosen = self._instruction
         with self._lease.loaded() as loaded:
-            return _cut(loaded, pairs, loaded.count_tokens(list(pairs)), loaded.limit(self._max_length))
+            counts, limit = loaded.count_tokens(list(pairs), chosen), loaded.limit(self._max_length, chosen)
+            return _cut(loaded, pairs, counts, limit, chosen)
 
     def pair_limit(self, length: int | None = None) -> int:
         """Return how many tokens of a pair a model of that ``max_length`` reads; ``None``: the most. Loads it."""
         with self._lease.loaded() as loaded:
-            return loaded.limit(length)
+            return loaded.limit(length, self._instruction)
 
     def room(self, query: str) -> int:
         """Return the text length, in tokens, that is never cut beside `query`, which is itself cut if need be.
@@ -319,7 +376,8 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
         It is at least half of the tokens that are read of a pair without its markers. Loads the model.
         """
         with self._lease.loaded() as loaded:
-            return loaded.text_room(query, loaded.limit(self._max_length))
+            limit = loaded.limit(self._max_length, self._instruction)
+            return loaded.text_room(query, limit, self._instruction)
 
     def _scale(self, loaded: LoadedCrossEncoder) -> CrossEncoderScale:
         return _SCALES.get(self._activation) or loaded.scale
@@ -330,13 +388,34 @@ class CrossEncoderModel(SharedModel["LoadedCrossEncoder"]):
             return logits
         if scale == "probability":
             # In double precision: torch's single precision gives 1.0 from logits of 17 on.
-            return [_sigmoid(logit) for logit in logits]
+            return [_sigmoid(logit / self._temperature) for logit in logits]
         return loaded.activate(logits)
 
 
-def _cut(loaded: LoadedCrossEncoder, pairs: Sequence[Pair], counts: Sequence[int], limit: int) -> list[PairCut]:
+def _require_temperature(temperature: float, activation: Activation) -> float:
+    if not is_number(temperature) or not 0 < temperature < math.inf:
+        raise InvalidInputError(f"temperature is {temperature!r}; expected a number above 0")
+    if temperature != 1 and activation != "sigmoid":
+        raise InvalidInputError(
+            f"temperature is {temperature!r} with activation={activation!r}; expected activation='sigmoid', which it "
+            "belongs to, or a temperature of 1"
+        )
+    return float(temperature)
+
+
+def _require_instruction(instruction: str | None) -> str | None:
+    if instruction is not None:
+        require_texts([instruction], "instruction")
+        if not instruction.strip():
+            raise InvalidInputError(f"instruction is {instruction!r}; expected some text, or None")
+    return instruction
+
+
+def _cut(
+    loaded: LoadedCrossEncoder, pairs: Sequence[Pair], counts: Sequence[int], limit: int, instruction: str | None
+) -> list[PairCut]:
     """Return what is cut of each of `pairs`; `counts` are their tokens, markers included."""
-    return [loaded.cut(query, count, limit) for (query, _), count in zip(pairs, counts, strict=True)]
+    return [loaded.cut(query, count, limit, instruction) for (query, _), count in zip(pairs, counts, strict=True)]
 
 
 def _pairs_of(query: object, texts: Sequence[str]) -> list[Pair]:

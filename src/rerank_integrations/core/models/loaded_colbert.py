@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
@@ -18,6 +20,8 @@ from rerank_integrations.core.concurrency.cores import in_parallel, lane_for, on
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models.checkpoints.files import (
+    is_bge_m3,
+    read_json,
     require_checkpoint,
     require_filled,
     require_multi_vector,
@@ -68,6 +72,7 @@ class LoadedColBERT:
         require_checkpoint(options)
         self._device = usable_device(options)
         self._model = load_guarded(options, lambda: load_multi_vector(options, self._device))
+        self._before_pooling = _without_pooling(self._model)
         require_tokenizer(options, self._model.tokenizer)
         self._transformer = cast("Transformer", self._model[0])
         # A query expansion that the checkpoint's chat template forbids fails here, not at the first query.
@@ -93,6 +98,11 @@ class LoadedColBERT:
 
     def _preprocess_both_ways(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess(texts, task=task) for task in ("document", "query")]
+
+    @property
+    def pools(self) -> bool:
+        """Whether the checkpoint's last modules merge token vectors, so that a vector is not of one token."""
+        return self._before_pooling is not self._model
 
     def prompt(self, task: Task) -> str:
         """Return the checkpoint's marker and prompt before every text."""
@@ -142,11 +152,12 @@ class LoadedColBERT:
         )
 
     def encode_with_spans(self, text: str, task: Task, limit: int) -> EncodedText:
-        """Encode one text, with the position in it of each token that has a vector."""
+        """Encode one text, with the position in it of each token that has a vector, before any pooling of vectors."""
         features = self._tokenize([text], task, limit)
         ids = features["input_ids"].numpy()
         lane = self._lane(features, task)
-        vectors, mask = on_compute_thread(lane, functools.partial(self._compute, features, task))
+        compute = functools.partial(self._compute, features, task, self._before_pooling)
+        vectors, mask = on_compute_thread(lane, compute)
         keep = mask[0]
         tokens = self._model.tokenizer.convert_ids_to_tokens([int(token) for token in ids[0][keep]])
         spans = self._spans(text, task, limit)
@@ -176,15 +187,17 @@ class LoadedColBERT:
         return lane_for(task, features["input_ids"].numel() * self._multiplied)
 
     def _rows(self, features: Features, task: Task) -> list[Floats]:
-        vectors, mask = self._compute(features, task)
+        vectors, mask = self._compute(features, task, self._model)
         return [_unit_rows(row[keep]) for row, keep in zip(vectors, mask, strict=True)]
 
-    def _compute(self, features: Features, task: Task) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    def _compute(
+        self, features: Features, task: Task, model: MultiVectorEncoder
+    ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         import torch
         from sentence_transformers.util import batch_to_device
 
         with torch.inference_mode():
-            output = self._model(batch_to_device(features, torch.device(self._device)), task=task)
+            output = model(batch_to_device(features, torch.device(self._device)), task=task)
             vectors = output["token_embeddings"].float().cpu().numpy()
             return vectors, output["attention_mask"].bool().cpu().numpy()
 
@@ -239,10 +252,54 @@ def load_multi_vector(options: LoadOptions, device: str) -> MultiVectorEncoder:
         )
     else:
         require_multi_vector(options)
-        model = MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
+        model = _load_published(options, device)
     # The projection is stored apart from the encoder: unless both are cast, they cannot be multiplied.
     model.to(options.resolved_dtype())
     return model.eval()
+
+
+def _load_published(options: LoadOptions, device: str) -> MultiVectorEncoder:
+    from sentence_transformers import MultiVectorEncoder
+
+    if is_bge_m3(options):
+        from rerank_integrations.core.models.checkpoints.bge_m3 import load_bge_m3
+
+        return load_bge_m3(options, device)
+    if read_json(options, "config.json").get("model_type") != "xmod":
+        return MultiVectorEncoder(options.name_or_path, device=device, **st_kwargs(options))
+    # The language is a setting of transformers' configuration, which takes it from no argument of loading.
+    arguments = dict(options.model_kwargs or {})
+    language = arguments.pop("default_language", None)
+    model = MultiVectorEncoder(
+        options.name_or_path, device=device, **st_kwargs(replace(options, model_kwargs=arguments))
+    )
+    _set_language(options, cast("Transformer", model[0]).auto_model, language)
+    return model
+
+
+def _set_language(options: LoadOptions, encoder: PreTrainedModel, language: object) -> None:
+    """Choose the adapter of an XMOD encoder: `language`, or else the checkpoint's own default."""
+    config = encoder.config
+    chosen = config.default_language if language is None else language
+    if chosen not in config.languages:
+        raise CheckpointError(
+            f"the language of {options.name_or_path!r} is {chosen!r}; expected one that it has an adapter for as "
+            f"model_kwargs={{'default_language': ...}}: {', '.join(config.languages)}"
+        )
+    config.default_language = chosen
+
+
+def _without_pooling(model: MultiVectorEncoder) -> MultiVectorEncoder:
+    """Return `model` itself, or a view of its modules without those that merge token vectors."""
+    from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
+
+    if not any(isinstance(module, BaseTokenPooling) for module in model):
+        return model
+    view = copy.copy(model)
+    modules = {name: module for name, module in model.named_children() if not isinstance(module, BaseTokenPooling)}
+    # What torch reads a module's children from; the weights are shared.
+    view.__dict__["_modules"] = modules
+    return view
 
 
 def multiplied_weights(encoder: PreTrainedModel) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -52,18 +53,34 @@ _UNCUT: dict[str, dict[str, object]] = {
 class PairTokenizer:
     """Tokenize (query, text) pairs as the first module of a `sentence_transformers.CrossEncoder` does.
 
-    Encoders join the two with separators, language models fill them into a chat template, with the checkpoint's
-    default prompt. This class is not safe under threads: truncation and padding are state of the shared tokenizer.
+    Encoders join the two with separators, language models fill them into a chat template, with `instruction`, or else
+    the checkpoint's default prompt. This class is not safe under threads: truncation and padding are state of the
+    shared tokenizer.
     """
 
-    def __init__(self, model: CrossEncoder) -> None:
+    def __init__(self, model: CrossEncoder, instruction: str | None = None) -> None:
         self._model = model
         name = model.default_prompt_name
         self._prompt = None if name is None else model.prompts.get(name)
+        if instruction is not None:
+            self._prompt = instruction
         self.fixed: int = self.count([("", "")])[0]
         """The number of tokens of a pair of empty texts: separators, or prompt and template."""
         # A template is cut at the end of the text; sides with separators are cut at the end of each.
         self._longest_first = self.fixed == model.tokenizer.num_special_tokens_to_add(pair=True)
+
+    @property
+    def reads_instruction(self) -> bool:
+        """Whether the instruction is part of the question that the template asks."""
+        if self._longest_first:
+            return False
+        # Not compared with none at all, for which a template may have this very text as its default.
+        prompts = (self._prompt, f"{self._prompt} {self._prompt}")
+        once, twice = (
+            self._model.preprocess([("", "")], prompt=prompt, processing_kwargs=_UNCUT)["input_ids"]
+            for prompt in prompts
+        )
+        return bool(once != twice)
 
     def count(self, pairs: list[tuple[str, str]]) -> list[int]:
         """Return each pair's length in tokens before any cut, prompt and template included."""
@@ -136,6 +153,20 @@ class PairTokenizer:
         return encoded
 
 
+# Each has a small object of its own; a service may have one instruction per user.
+_MAX_INSTRUCTIONS = 64
+
+
+def _pair_tokenizer(name: str, model: CrossEncoder, instruction: str | None) -> PairTokenizer:
+    tokenizer = PairTokenizer(model, instruction)
+    if instruction is not None and not tokenizer.reads_instruction:
+        raise InvalidInputError(
+            f"instruction is {instruction!r} with {name!r}, which does not read one; expected a language model whose "
+            "chat template has a place for a system message, or None"
+        )
+    return tokenizer
+
+
 # The head's name in checkpoints that were trained from the starter cross-encoder.
 _STARTER_HEAD = "rerank_integrations.starter.joint_maxsim.JointMaxSim"
 
@@ -152,50 +183,56 @@ class LoadedCrossEncoder:
         require_tokenizer(options, self._model.tokenizer)
         transformer = cast("Transformer", self._model[0])
         self._positions = position_limit(transformer)
+        # Truncation and padding are state of the shared fast tokenizer.
+        self._tokenizer_lock = threading.RLock()
+        # Of the model alone, not of this object: a cycle would hold an unloaded copy's memory until it is collected.
+        self._tokenizer = functools.lru_cache(maxsize=_MAX_INSTRUCTIONS)(
+            functools.partial(_pair_tokenizer, options.name_or_path, self._model)
+        )
         # This tokenizes a pair of empty texts: a chat template without a slot for query and passage fails here.
-        self._tokenizer: PairTokenizer = load_guarded(options, lambda: PairTokenizer(self._model))
+        load_guarded(options, lambda: self._tokenizer(None))
         self._name = options.name_or_path
         self.converted_path: Path | None = None
         if options.is_graph:
             self.converted_path = serve_as_graph(options, "cross-encoder", transformer, self._preprocess_pairs)
         self.weights: Weights = weights_of(self._model, self.converted_path, options)
-        # Truncation and padding are state of the shared fast tokenizer.
-        self._tokenizer_lock = threading.RLock()
 
     def _preprocess_pairs(self, texts: list[str]) -> list[Features]:
         return [self._model.preprocess([(texts[0], text) for text in texts])]
 
-    def limit(self, length: int | None) -> int:
+    def limit(self, length: int | None, instruction: str | None = None) -> int:
         """Return how many tokens of a pair are read: `length`, at most the checkpoint's own."""
         # A tokenizer without a limit reports 1e30, which tokenizers do not accept.
         known = [number for number in (length, self._model.max_seq_length, self._positions) if number]
         limit = int(min([*known, UNLIMITED])) if known else 512
-        if limit <= self._tokenizer.fixed:
+        with forks_held_off(), self._tokenizer_lock:
+            fixed = self._tokenizer(instruction).fixed
+        if limit <= fixed:
             raise InvalidInputError(
-                f"max_length is {length}; expected more than {self._tokenizer.fixed}, the tokens that "
+                f"max_length is {length}; expected more than {fixed}, the tokens that "
                 f"{self._name!r} puts around query and passage"
             )
         return limit
 
-    def count_tokens(self, pairs: list[tuple[str, str]]) -> list[int]:
+    def count_tokens(self, pairs: list[tuple[str, str]], instruction: str | None = None) -> list[int]:
         """Return each pair's length in tokens before any cut, prompt and template included."""
         counts: list[int] = []
         for start in range(0, len(pairs), TEXTS_PER_TOKENIZER_CALL):
             with forks_held_off(), self._tokenizer_lock:
-                counts += self._tokenizer.count(pairs[start : start + TEXTS_PER_TOKENIZER_CALL])
+                counts += self._tokenizer(instruction).count(pairs[start : start + TEXTS_PER_TOKENIZER_CALL])
         return counts
 
-    def cut(self, query: str, count: int, limit: int) -> PairCut:
+    def cut(self, query: str, count: int, limit: int, instruction: str | None = None) -> PairCut:
         """Return the sides that are cut of a pair of `count` tokens with `query`, where `limit` are read."""
         if count <= limit:
             return PairCut(False, False)
         with forks_held_off(), self._tokenizer_lock:
-            return self._tokenizer.cut(query, count, limit)
+            return self._tokenizer(instruction).cut(query, count, limit)
 
-    def text_room(self, query: str, limit: int) -> int:
+    def text_room(self, query: str, limit: int, instruction: str | None = None) -> int:
         """Return the text length that is never cut beside `query`, which is cut for it if need be."""
         with forks_held_off(), self._tokenizer_lock:
-            return self._tokenizer.text_room(query, limit)
+            return self._tokenizer(instruction).text_room(query, limit)
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
         """Return the character span of each token of each text, before any cut."""
@@ -206,17 +243,19 @@ class LoadedCrossEncoder:
         """The number of batches that are computed at the same time."""
         return side_by_side() if self._device == "cpu" else 1
 
-    def logits(self, batches: list[list[tuple[str, str]]], limit: int) -> Iterator[list[float]]:
+    def logits(
+        self, batches: list[list[tuple[str, str]]], limit: int, instruction: str | None = None
+    ) -> Iterator[list[float]]:
         """Yield the logits of each batch of pairs, in order."""
-        tasks = (self._task(pairs, limit) for pairs in batches)
+        tasks = (self._task(pairs, limit, instruction) for pairs in batches)
         if self.side_by_side > 1 and len(batches) > 1:
             return in_parallel(tasks)
         return (on_compute_thread("document", task) for task in tasks)
 
-    def _task(self, pairs: list[tuple[str, str]], limit: int) -> Callable[[], list[float]]:
+    def _task(self, pairs: list[tuple[str, str]], limit: int, instruction: str | None) -> Callable[[], list[float]]:
         check_wanted()
         with forks_held_off(), self._tokenizer_lock:
-            features = self._tokenizer.tokenize(pairs, limit)
+            features = self._tokenizer(instruction).tokenize(pairs, limit)
         return lambda: self._compute(features)
 
     def _compute(self, features: Features) -> list[float]:

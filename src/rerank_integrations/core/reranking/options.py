@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from rerank_integrations.core.checks import require_bool, whole_number
 from rerank_integrations.core.ranking import require_count, require_cut
+from rerank_integrations.core.reranking.calibration import Calibration, CalibrationLike, as_calibration
 from rerank_integrations.core.reranking.windows import Windows, require_windows
 from rerank_integrations.errors import InvalidInputError
 
@@ -43,6 +44,9 @@ class RerankOptions:
         Whether a text that would be cut is an error, before anything is scored.
     max_candidates
         Only the first so many candidates are scored, the others omitted; ``None`` scores all.
+    calibration
+        From `fit_calibration`, of the same scorer, or what its ``to_dict`` returns: scores and `threshold` are
+        probabilities then.
 
     Raises
     ------
@@ -57,9 +61,11 @@ class RerankOptions:
     stride: int | None = field(default=None, metadata=_SCORER_ARGUMENT)
     strict: bool = False
     max_candidates: int | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         require_bool(self.strict, "strict")
+        object.__setattr__(self, "calibration", as_calibration(self.calibration))
         top_n, threshold = require_cut(self.top_n, self.threshold)
         self._replace_by_python_number("top_n", top_n)
         self._replace_by_python_number("threshold", threshold)
@@ -119,6 +125,7 @@ class RerankArguments(TypedDict, total=False):
     stride: int | None
     strict: bool
     max_candidates: int | None
+    calibration: CalibrationLike | None
     scores_in_metadata: bool
 
 

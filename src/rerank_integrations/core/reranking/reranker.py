@@ -11,6 +11,7 @@ from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.ranking import best_first, require_text
+from rerank_integrations.core.reranking.calibration import Calibration
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, Scored, distinct_positions
 from rerank_integrations.core.reranking.colbert_scorer import ColBERTScorer
 from rerank_integrations.core.reranking.options import RerankOptions
@@ -18,9 +19,10 @@ from rerank_integrations.core.reranking.scorers import (
     AsyncCandidateScorer,
     CandidateScorer,
     CrossEncoderScorer,
+    ListwiseCandidateScorer,
     PlainScorer,
 )
-from rerank_integrations.core.types import RankingNote, Scorer
+from rerank_integrations.core.types import ListwiseScorer, RankingNote, Scorer, ScoreScale
 from rerank_integrations.errors import InvalidInputError
 
 # Candidates scored in one call: enough for full batches, and their vectors (some 60 KB each) fit in memory.
@@ -42,11 +44,15 @@ class Reranker:
         Only the first so many are scored, the others omitted; ``None`` scores all.
     strict
         Whether a text that would be cut is an error, before anything is scored.
+    calibration
+        From `fit_calibration`, of the same scorer: scores, thresholds and notes are probabilities then. The order is
+        that of the scorer's own scores.
 
     Raises
     ------
     InvalidInputError
-        For an argument of a wrong kind, or `strict` with a scorer that does not report what it cuts.
+        For an argument of a wrong kind, `strict` with a scorer that does not report what it cuts, or more
+        `max_candidates` than a listwise scorer takes together.
     """
 
     def __init__(
@@ -57,22 +63,27 @@ class Reranker:
         threshold: float | None = None,
         max_candidates: int | None = None,
         strict: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
-        self._options = RerankOptions(top_n=top_n, threshold=threshold, max_candidates=max_candidates, strict=strict)
+        self._options = RerankOptions(
+            top_n=top_n, threshold=threshold, max_candidates=max_candidates, strict=strict, calibration=calibration
+        )
         self._scorer = scorer
-        self._require_strict_scorer()
+        self._require_fitting_scorer()
 
     @classmethod
     def with_options(cls, scorer: CandidateScorer, options: RerankOptions) -> Reranker:
         """Return a reranker with all of `options`; the scorer's own are those that `scorer` was constructed with."""
         reranker = cls(scorer)
         reranker._options = options
-        reranker._require_strict_scorer()
+        reranker._require_fitting_scorer()
         return reranker
 
-    def _require_strict_scorer(self) -> None:
+    def _require_fitting_scorer(self) -> None:
         if self._options.strict:
             self._scorer.require_whole([], [])
+        if isinstance(self._scorer, ListwiseCandidateScorer):
+            self._scorer.require_count(self._options.max_candidates or 0, "max_candidates")
 
     def rank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
         """Return the candidates that are kept, best first; of equal scores, in the order given.
@@ -124,7 +135,11 @@ class Reranker:
         """Return one score per text, in their order and without threshold or cut; higher is better."""
         require_texts(texts)
         candidates = [Candidate(None, text) for text in texts]
-        return [scored.score for scored in self._scorer.score_many([query], [candidates])[0]]
+        return [self._shown(scored) for scored in self._scorer.score_many([query], [candidates])[0]]
+
+    def _shown(self, scored: Scored) -> float:
+        calibration = self._options.calibration
+        return scored.score if calibration is None else calibration.probability(scored.score)
 
     def _chosen(
         self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
@@ -161,14 +176,14 @@ class Reranker:
                 named = "" if candidate.id is None else f" ({candidate.id!r})"
                 raise InvalidInputError(f"the score of passage number {place}{named} is NaN; expected a number")
         order = best_first(
-            [scored.score for scored in scores],
+            [self._shown(scored) for scored in scores],
             places,
             top_n=self._options.top_n,
             threshold=self._options.threshold,
             keys=[scored.order_key for scored in scores],
         )
         # Asking for the scale may load the model.
-        scale: RankingNote = {"score_scale": self._scorer.scale} if order else {}
+        scale: RankingNote = {"score_scale": self._scale()} if order else {}
         return [
             Ranked(
                 places[position],
@@ -177,6 +192,9 @@ class Reranker:
             )
             for position, score in order
         ]
+
+    def _scale(self) -> ScoreScale:
+        return self._scorer.scale if self._options.calibration is None else "probability"
 
 
 def require_query(query: str) -> None:
@@ -205,9 +223,11 @@ def _groups(candidates: Sequence[Sequence[Candidate]]) -> Iterator[slice]:
 
 
 def as_candidate_scorer(
-    scorer: Scorer | CandidateScorer, *, window: int | None = None, stride: int | None = None
+    scorer: Scorer | ListwiseScorer | CandidateScorer, *, window: int | None = None, stride: int | None = None
 ) -> CandidateScorer:
-    """Return a scorer of candidates for a model or anything with ``score(query, texts)``, or `scorer` itself.
+    """Return a scorer of candidates for a model or a scorer of the user's own, or `scorer` itself.
+
+    Of an object with both ``score_list`` and ``score`` the former is called.
 
     Raises
     ------
@@ -225,8 +245,11 @@ def as_candidate_scorer(
         )
     if callable(getattr(scorer, "score_many", None)) and callable(getattr(scorer, "require_whole", None)):
         return cast("CandidateScorer", scorer)
+    if callable(getattr(scorer, "score_list", None)):
+        return ListwiseCandidateScorer(cast("ListwiseScorer", scorer))
     if callable(getattr(scorer, "score", None)):
         return PlainScorer(cast("Scorer", scorer))
     raise InvalidInputError(
-        f"the scorer is of type {type(scorer).__name__}; expected a model or anything with score(query, texts)"
+        f"the scorer is of type {type(scorer).__name__}; expected a model or anything with score(query, texts) or "
+        "score_list(query, texts)"
     )

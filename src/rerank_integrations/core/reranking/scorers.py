@@ -1,17 +1,18 @@
-"""Scorers of candidates: the protocol, one for cross-encoders, and one for any scorer of a user's own."""
+"""Scorers of candidates: the protocol, one for cross-encoders, and two for scorers of a user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast, runtime_checkable
 
+from rerank_integrations.core.checks import whole_number
 from rerank_integrations.core.concurrency.cancel import check_wanted
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.models.cross_encoder import PairScore
 from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import require_none_cut, strict_refused
 from rerank_integrations.core.reranking.windows import Span, best_window, require_windows
-from rerank_integrations.core.types import Scorer, ScoreScale
+from rerank_integrations.core.types import ListwiseScorer, Scorer, ScoreScale
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -160,9 +161,7 @@ class PlainScorer:
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
         """Call the scorer once per query that has candidates."""
         return [
-            [Scored(score) for score in _numbers(self._scorer, query, [candidate.text for candidate in of_query])]
-            if of_query
-            else []
+            _scored(self._scorer.score, query, of_query) if of_query else []
             for query, of_query in zip(queries, candidates, strict=True)
         ]
 
@@ -177,8 +176,64 @@ class PlainScorer:
         raise strict_refused(self._scorer)
 
 
-def _numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
-    """Return the scorer's scores as Python floats.
+class ListwiseCandidateScorer:
+    """Scorer of candidates by a `ListwiseScorer`, which gets all candidates of a query in one call.
+
+    Raises
+    ------
+    InvalidInputError
+        If its ``max_candidates`` is neither a whole number above 0 nor ``None``.
+    """
+
+    def __init__(self, scorer: ListwiseScorer) -> None:
+        self._scorer = scorer
+        most = getattr(scorer, "max_candidates", None)
+        self.max_candidates: int | None = None if most is None else whole_number(most, "max_candidates of a scorer", 1)
+        """The most candidates of one query; ``None``: any number."""
+
+    @property
+    def scale(self) -> ScoreScale:
+        """The scorer's own."""
+        return "own"
+
+    def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
+        """Call the scorer once per query that has candidates.
+
+        Raises
+        ------
+        InvalidInputError
+            If a query has more candidates than the scorer takes together, before anything is scored.
+        """
+        for of_query in candidates:
+            self.require_count(len(of_query), "candidates")
+        return [
+            _scored(self._scorer.score_list, query, of_query) if of_query else []
+            for query, of_query in zip(queries, candidates, strict=True)
+        ]
+
+    def require_count(self, count: int, name: str) -> None:
+        """Raise `InvalidInputError` if `count`, of what `name` says, is more than the scorer takes together."""
+        if self.max_candidates is not None and count > self.max_candidates:
+            raise InvalidInputError(
+                f"{name} is {count} with a listwise scorer of type {type(self._scorer).__name__}, which takes "
+                f"{self.max_candidates} together at most; expected max_candidates={self.max_candidates} or fewer"
+            )
+
+    def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
+        """Refuse, because such a scorer does not report what it reads.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+        """
+        raise strict_refused(self._scorer)
+
+
+def _scored(
+    score: Callable[[str, list[str]], Sequence[float]], query: str, candidates: Sequence[Candidate]
+) -> list[Scored]:
+    """Return the scores of a user's own function as Python floats.
 
     Raises
     ------
@@ -186,11 +241,12 @@ def _numbers(scorer: Scorer, query: str, texts: list[str]) -> list[float]:
         If it returns anything but one number per text.
     """
     check_wanted()
-    result = scorer.score(query, texts)
+    texts = [candidate.text for candidate in candidates]
+    result = score(query, texts)
     try:
         scores = [float(score) for score in result]
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"the scorer gave {result!r}; expected a list of numbers") from error
-    if len(scores) != len(texts):
-        raise InvalidInputError(f"the scorer gave {len(scores)} scores for {len(texts)} texts; expected one each")
-    return scores
+    if len(scores) != len(candidates):
+        raise InvalidInputError(f"the scorer gave {len(scores)} scores for {len(candidates)} texts; expected one each")
+    return [Scored(score) for score in scores]

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.model_record import is_taken_on_trust
@@ -19,14 +19,14 @@ from rerank_integrations.core.models import (
 )
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.reranking.remote import RemoteReranker
-from rerank_integrations.core.types import Scorer
+from rerank_integrations.core.types import ListwiseScorer, Scorer
 from rerank_integrations.errors import InvalidInputError
 
 # Constructor arguments by name, of any kind.
 Arguments: TypeAlias = "Mapping[str, Any]"
 ModelSpec: TypeAlias = "str | Path | Arguments"
 ColBERTLike: TypeAlias = "ModelSpec | TokenEncoder"
-CrossEncoderLike: TypeAlias = "ModelSpec | Scorer"
+CrossEncoderLike: TypeAlias = "ModelSpec | Scorer | ListwiseScorer"
 IndexLike: TypeAlias = "ColBERTIndex | str | os.PathLike[str] | Arguments"
 
 Model = TypeVar("Model")
@@ -44,18 +44,20 @@ def load_colbert(model: ColBERTLike) -> TokenEncoder:
     return encoder
 
 
-def load_cross_encoder(model: CrossEncoderLike) -> Scorer:
+def load_cross_encoder(model: CrossEncoderLike) -> Scorer | ListwiseScorer:
     """Return the cross-encoder of a name, a path or a mapping of constructor arguments, or `model` itself.
 
-    A mapping with a ``url`` has the arguments of a `RemoteReranker`.
+    A mapping with a ``url`` has the arguments of a `RemoteReranker`. A `ListwiseScorer` is returned itself.
 
     Raises
     ------
     InvalidInputError
         If it is none of these, or a mapping of something other than the constructor's arguments.
     """
-    scorer: Scorer
-    if not isinstance(model, Mapping):
+    scorer: Scorer | ListwiseScorer
+    if callable(getattr(model, "score_list", None)):
+        scorer = cast("ListwiseScorer", model)
+    elif not isinstance(model, Mapping):
         scorer = as_cross_encoder_model(model)
     elif "url" in model:
         scorer = _construct(RemoteReranker, model)

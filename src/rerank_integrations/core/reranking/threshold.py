@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from rerank_integrations.core.checks import is_number, require_texts
 from rerank_integrations.core.reranking.candidates import Candidate
 from rerank_integrations.core.reranking.reranker import as_candidate_scorer, require_query, score_in_groups
 from rerank_integrations.core.reranking.scorers import CandidateScorer
-from rerank_integrations.core.types import Scorer
+from rerank_integrations.core.types import ListwiseScorer, Scorer
 from rerank_integrations.errors import InvalidInputError
+
+LabelledPair: TypeAlias = tuple[str, str, bool | int]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class ThresholdFit:
 
 
 def fit_threshold(
-    scorer: Scorer | CandidateScorer, pairs: Iterable[tuple[str, str, bool | int]], *, precision: float = 0.9
+    scorer: Scorer | ListwiseScorer | CandidateScorer, pairs: Iterable[LabelledPair], *, precision: float = 0.9
 ) -> ThresholdFit:
     """Return the threshold that keeps most relevant pairs while at least `precision` of the kept pairs are relevant.
 
@@ -51,7 +54,7 @@ def fit_threshold(
     ----------
     scorer
         A `ColBERTModel` or a `CrossEncoderModel`, a reranking component of either framework, a `ColBERTScorer`, or
-        anything with ``score(query, texts)``. The threshold is on its scale.
+        anything with ``score(query, texts)`` or ``score_list(query, texts)``. The threshold is on its scale.
     pairs
         (query, text, label), the label true or above 0 where the text answers the query. Give some hundred pairs, with
         texts that a retriever finds for the query: a threshold from random texts is too low.
@@ -71,25 +74,38 @@ def fit_threshold(
     """
     if not is_number(precision) or not 0 < precision <= 1:
         raise InvalidInputError(f"precision is {precision!r}; expected a number above 0, at most 1")
-    if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
-        raise InvalidInputError(f"pairs is of type {type(pairs).__name__}; expected (query, text, label) tuples")
-    rows = [_row(number, pair) for number, pair in enumerate(pairs)]
-    relevant = sum(label for _, _, label in rows)
+    scored = sorted(labelled_scores(scorer, pairs), reverse=True)
+    relevant = sum(label for _, label in scored)
     if not relevant:
-        raise InvalidInputError(f"none of the {len(rows)} pairs is relevant; expected some with a label above 0")
-    scored = sorted(zip(_scores(scorer, rows), (label for _, _, label in rows), strict=True), reverse=True)
+        raise InvalidInputError(f"none of the {len(scored)} pairs is relevant; expected some with a label above 0")
     fits = _fits(scored, relevant)
     precise = [fit for fit in fits if fit.precision >= precision]
     if not precise:
         best = max(fits, key=lambda fit: fit.precision)
         raise InvalidInputError(
-            f"no threshold keeps a precision of {precision:g} on {len(rows)} pairs; the best is {best.precision:.3f}, "
-            f"at {best.threshold:.6g}"
+            f"no threshold keeps a precision of {precision:g} on {len(scored)} pairs; the best is "
+            f"{best.precision:.3f}, at {best.threshold:.6g}"
         )
     return max(precise, key=lambda fit: (fit.recall, -fit.kept))
 
 
-def _row(number: int, pair: tuple[str, str, bool | int]) -> tuple[str, str, bool]:
+def labelled_scores(
+    scorer: Scorer | ListwiseScorer | CandidateScorer, pairs: Iterable[LabelledPair]
+) -> list[tuple[float, bool]]:
+    """Return the score of each (query, text, label), and whether the label is above 0; the texts of a query together.
+
+    Raises
+    ------
+    InvalidInputError
+        For pairs of a wrong kind, or a score that is NaN.
+    """
+    if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
+        raise InvalidInputError(f"pairs is of type {type(pairs).__name__}; expected (query, text, label) tuples")
+    rows = [_row(number, pair) for number, pair in enumerate(pairs)]
+    return list(zip(_scores(scorer, rows), (label for _, _, label in rows), strict=True))
+
+
+def _row(number: int, pair: LabelledPair) -> tuple[str, str, bool]:
     if not isinstance(pair, tuple | list) or len(pair) != 3:
         raise InvalidInputError(f"pair number {number} is {pair!r}; expected (query, text, label)")
     query, text, label = pair
@@ -108,7 +124,7 @@ def _bad_label(number: int, label: object) -> InvalidInputError:
     return InvalidInputError(f"the label of pair number {number} is {label!r}; expected a number or a bool")
 
 
-def _scores(scorer: Scorer | CandidateScorer, rows: list[tuple[str, str, bool]]) -> list[float]:
+def _scores(scorer: Scorer | ListwiseScorer | CandidateScorer, rows: list[tuple[str, str, bool]]) -> list[float]:
     numbers_of: dict[str, list[int]] = {}
     for number, (query, _, _) in enumerate(rows):
         numbers_of.setdefault(query, []).append(number)

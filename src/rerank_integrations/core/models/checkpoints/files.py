@@ -26,6 +26,9 @@ _CONFIG_FILES = (
     "chat_template.jinja",
 )
 
+# The ColBERT projection in the format of FlagEmbedding (BAAI/bge-m3).
+BGE_M3_HEAD = "colbert_linear.pt"
+
 # Not part of the fingerprint: vectors of models that differ only in length limits may share an index.
 _LENGTHS = "sentence_bert_config.json"
 
@@ -33,8 +36,8 @@ _LENGTHS = "sentence_bert_config.json"
 def require_multi_vector(options: LoadOptions) -> None:
     """Refuse a checkpoint that sentence-transformers would load with a random projection.
 
-    The Stanford format (architecture ``HF_ColBERT``) and the sentence-transformers multi-vector and PyLate
-    configurations are accepted.
+    The Stanford format (architecture ``HF_ColBERT``), the sentence-transformers multi-vector and PyLate configurations,
+    and bge-m3 are accepted.
 
     Raises
     ------
@@ -59,17 +62,22 @@ def require_multi_vector(options: LoadOptions) -> None:
         return
     if _PYLATE_KEYS & set(st_config) and has_projection:
         return
-    if find_file(options, "colbert_linear.pt") is not None:
-        raise CheckpointError(
-            f"{options.name_or_path!r} keeps its token projection in colbert_linear.pt, the format of FlagEmbedding "
-            "(bge-m3), which sentence-transformers does not read; expected a ColBERT checkpoint in Stanford, PyLate or "
-            "sentence-transformers multi-vector format, such as the same model saved by MultiVectorEncoder"
-        )
+    if is_bge_m3(options):
+        return
     raise CheckpointError(
         f"{options.name_or_path!r} is a plain encoder (architecture {', '.join(architectures) or 'unknown'}) "
-        "with no trained token projection; expected a ColBERT checkpoint in Stanford, PyLate or "
+        "with no trained token projection; expected a ColBERT checkpoint in Stanford, PyLate, bge-m3 or "
         f"sentence-transformers multi-vector format{code_hint(options)}"
     )
+
+
+def is_bge_m3(options: LoadOptions) -> bool:
+    """Return whether the checkpoint's only token projection is in FlagEmbedding's file, as that of BAAI/bge-m3."""
+    st_config = read_json(options, "config_sentence_transformers.json")
+    # The same model saved by sentence-transformers or PyLate may still have the file beside its modules.
+    if st_config.get("model_type") in ("MultiVectorEncoder", "ColBERT") or _PYLATE_KEYS & set(st_config):
+        return False
+    return find_file(options, BGE_M3_HEAD) is not None
 
 
 def require_reranker(options: LoadOptions) -> None:
@@ -268,7 +276,8 @@ def _identifying(folder: Path) -> list[Path]:
     patterns = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin")
     weights = next((files for pattern in patterns if (files := sorted(folder.glob(pattern)))), [])
     tokenizer = [folder / name for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file()][:1]
-    return weights + tokenizer + [folder / name for name in _CONFIG_FILES if (folder / name).is_file()]
+    others = [folder / name for name in (*_CONFIG_FILES, BGE_M3_HEAD) if (folder / name).is_file()]
+    return weights + tokenizer + others
 
 
 def _local_root(options: LoadOptions) -> Path:
