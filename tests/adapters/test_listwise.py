@@ -11,7 +11,6 @@ from ranked_rows import candidates_of, noted_of_hits
 from rerank_integrations import (
     Calibration,
     ColBERTModel,
-    ColBERTScorer,
     CrossEncoderModel,
     InvalidInputError,
     Passage,
@@ -88,13 +87,13 @@ def test_scores_are_probabilities_by_a_calibration(
         assert harness.noted(back, candidates, QUERY) == noted_of_hits(expected)
 
 
-def test_a_calibration_is_set_later(harness: Any, colbert: ColBERTModel, passages: list[Passage]) -> None:
+def test_a_calibration_is_set_later(harness: Any, cross_encoder: CrossEncoderModel, passages: list[Passage]) -> None:
     candidates = harness.candidates(candidates_of(passages))
-    reranker = harness.colbert_rerank(model=colbert, scale="mean")
+    reranker = harness.cross_encoder_rerank(model=cross_encoder, top_n=4)
     before = harness.noted(reranker, candidates, QUERY)
     reranker.calibration = CALIBRATION
-    hits = rerank(QUERY, candidates_of(passages), ColBERTScorer(colbert, scale="mean"), calibration=CALIBRATION)
-    assert harness.noted(reranker, candidates, QUERY) == noted_of_hits(hits)[: len(before)]
+    expected = rerank(QUERY, candidates_of(passages), cross_encoder, calibration=CALIBRATION, top_n=4)
+    assert harness.noted(reranker, candidates, QUERY) == noted_of_hits(expected)
     reranker.calibration = None
     assert harness.noted(reranker, candidates, QUERY) == before
 

@@ -240,7 +240,7 @@ def write_zerank(path: Path, seed: int = 30) -> Path:
 
     Until May 2026 its own code did that; since then it is a CrossEncoder of sentence-transformers that gives logits.
     """
-    tokenizer = qwen_tokenizer([_ZERANK_TEMPLATE] * 20)
+    tokenizer = qwen_tokenizer([_QWEN3_TEMPLATE] * 20)
     write_tokenizer(path, tokenizer, "Qwen2Tokenizer", QWEN_SPECIALS, max_length=32768)
     (path / "chat_template.jinja").write_text(_ZERANK_TEMPLATE, encoding="utf-8")
     config = Qwen3Config(**_decoder(tokenizer), head_dim=12, tie_word_embeddings=True)

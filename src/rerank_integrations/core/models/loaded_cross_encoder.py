@@ -72,15 +72,15 @@ class PairTokenizer:
     @property
     def reads_instruction(self) -> bool:
         """Whether the instruction is part of the question that the template asks."""
-        if self._longest_first:
-            return False
         # Not compared with none at all, for which a template may have this very text as its default.
-        prompts = (self._prompt, f"{self._prompt} {self._prompt}")
-        once, twice = (
-            self._model.preprocess([("", "")], prompt=prompt, processing_kwargs=_UNCUT)["input_ids"]
+        prompts = (None, self._prompt, f"{self._prompt} {self._prompt}")
+        none, once, twice = (
+            self._model.preprocess([("", "")], prompt=prompt, processing_kwargs=_UNCUT)["input_ids"][0]
             for prompt in prompts
         )
-        return bool(once != twice)
+        # Without a template it would be text before the query, which no such model was trained with.
+        has_template = len(none) != self._model.tokenizer.num_special_tokens_to_add(pair=True)
+        return has_template and bool(once != twice)
 
     def count(self, pairs: list[tuple[str, str]]) -> list[int]:
         """Return each pair's length in tokens before any cut, prompt and template included."""

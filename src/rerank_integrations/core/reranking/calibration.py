@@ -144,7 +144,8 @@ class Calibration:
         return cls.from_dict(content)
 
 
-CalibrationLike: TypeAlias = "Calibration | Mapping[str, Any]"
+CalibrationLike: TypeAlias = Calibration | Mapping[str, Any]
+"""A calibration, or the dictionary that its ``to_dict`` returns."""
 
 
 def as_calibration(value: CalibrationLike | None) -> Calibration | None:

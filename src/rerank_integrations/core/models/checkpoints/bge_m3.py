@@ -12,8 +12,6 @@ Chen et al., M3-Embedding, ACL Findings 2024, arXiv:2402.03216.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -24,14 +22,11 @@ from rerank_integrations.core.models.checkpoints.hub import hub_arguments
 from rerank_integrations.core.models.checkpoints.options import LoadOptions
 from rerank_integrations.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from rerank_integrations.core.models.graphs import Features
-
 
 class FirstTokenMask(nn.Module):
     """Module that leaves the first token of each text without a vector; texts are padded on the right."""
 
-    def forward(self, features: Features) -> Features:
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the features with a copy of the mask in which the first column is False."""
         mask = features["attention_mask"].bool()
         features["attention_mask"] = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
