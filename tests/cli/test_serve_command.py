@@ -23,6 +23,7 @@ def test_what_cannot_be_served_is_refused(cli: Cli, tmp_path: Path, index_path: 
         ([index_path, f"{index_path.name}={index_path}"], f"'{index_path.name}' is the name of two"),
         (["--reranker", "same=starter", "--colbert", "same=starter"], "'same' is the name of two models"),
         ([index_path, "--token-file", short], "the setting token"),
+        ([index_path, "--bi-encoder", "name="], "the bi-encoder is ''"),
     ):
         done = cli("serve", *arguments)
         assert (done.code, message in done.err) == (1, True), done.err

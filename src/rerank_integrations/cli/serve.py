@@ -67,8 +67,9 @@ def serve(
     settings = _settings(writable, token_file)
     encoder = None if model is None else ColBERTModel(model)
     rerankers = models_by_name(reranker or [], colbert or [])
+    dense = _bi_encoder(bi_encoder)
     opened = by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
-    _run(opened, rerankers, _bi_encoder(bi_encoder), settings, host, port)
+    _run(opened, rerankers, dense, settings, host, port)
 
 
 def _run(

@@ -14,7 +14,8 @@ except ModuleNotFoundError as _error:
     raise MissingExtraError("server", "rerank_integrations.server") from _error
 
 from rerank_integrations.server.app import create_app
+from rerank_integrations.server.bi_encoder import BiEncoder, TextEncoder
 from rerank_integrations.server.running import serve
 from rerank_integrations.server.settings import ServerSettings
 
-__all__ = ["ServerSettings", "create_app", "serve"]
+__all__ = ["BiEncoder", "ServerSettings", "TextEncoder", "create_app", "serve"]

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rerank_integrations
@@ -152,7 +153,10 @@ async def _warm_up(service: Service, comparer: Comparer | None) -> None:
 def _as_bi_encoder(item: BiEncoder | TextEncoder | str | None) -> BiEncoder | None:
     if item is None or isinstance(item, BiEncoder):
         return item
-    return BiEncoder(item if isinstance(item, str) else "bi-encoder", item)
+    if not isinstance(item, str):
+        return BiEncoder("bi-encoder", item)
+    # Clients see the name, and no path of the machine.
+    return BiEncoder(Path(item).resolve().name if Path(item).exists() else item, item)
 
 
 def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:

@@ -65,9 +65,9 @@ class BiEncoder:
     def __init__(self, name: str, model: str | TextEncoder) -> None:
         is_encoder = callable(getattr(model, "encode", None)) and callable(getattr(model, "encode_query", None))
         if not (isinstance(model, str) and model) and not is_encoder:
+            what = repr(model) if isinstance(model, str) else f"of type {type(model).__name__}"
             raise InvalidInputError(
-                f"the bi-encoder is of type {type(model).__name__}; expected a name, a path or an object with encode "
-                "and encode_query"
+                f"the bi-encoder is {what}; expected a name, a path or an object with encode and encode_query"
             )
         self.name = name
         self._model = model
@@ -82,7 +82,8 @@ class BiEncoder:
     def encode_query(self, text: str) -> Floats:
         """Return the vector of a query; float32, *Shape:* (dim,)."""
         with self._lock:
-            return np.asarray(self._loaded().encode_query(text), dtype=np.float32)[0]
+            vector: Floats = np.asarray(self._loaded().encode_query(text), dtype=np.float32)[0]
+        return vector
 
     def _loaded(self) -> TextEncoder:
         if isinstance(self._model, str):

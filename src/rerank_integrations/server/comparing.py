@@ -157,7 +157,7 @@ class Comparer:
         k
             How many hits the caller shows of each.
         candidates
-            How many passages the cross-encoder reads; by default 50, or fewer where a request may have fewer texts. The
+            How many passages the cross-encoder reads; by default 50, or fewer where the settings allow fewer. The
             others rank as many, or `k` if that is more.
         reranker
             Name of the cross-encoder; ``None`` is the first.
@@ -173,7 +173,9 @@ class Comparer:
         require_query(query)
         if reranker is not None and reranker not in self.rerankers:
             raise UnknownModelError(f"{reranker!r} is not a reranker of the service; expected one of {self.rerankers}")
-        most = self._service.settings.max_texts
+        settings = self._service.settings
+        # The candidates are hits of a search, and texts to rerank.
+        most = min(settings.max_k, settings.max_texts)
         count = min(_CANDIDATES, most) if candidates is None else candidates
         if count > most:
             raise InvalidInputError(f"candidates is {count}; expected at most {most}")

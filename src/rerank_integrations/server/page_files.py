@@ -19,7 +19,7 @@ _TYPES = {
     "heat_map.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-_CONTENTS = {name: files(__package__).joinpath("page", name).read_bytes() for name in _TYPES}
+_CONTENTS = {name: files(__package__).joinpath("page").joinpath(name).read_bytes() for name in _TYPES}
 _HEADERS = {
     # Scripts and styles of this server alone, none within the page; no text can become markup.
     "Content-Security-Policy": (

@@ -115,7 +115,7 @@ async function search() {
       query,
       index: byId("index").value,
       k: Math.min(Number(byId("count").value), service.max_k),
-      candidates: Math.min(candidates, service.max_texts),
+      candidates: Math.min(candidates, service.max_texts, service.max_k),
     };
     if (service.rerankers.length > 1) {
       request.reranker = byId("reranker").value;

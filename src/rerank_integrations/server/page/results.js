@@ -38,8 +38,11 @@ export function titleOf(generation) {
   return KINDS[generation].title;
 }
 
-/** Return a number of milliseconds as text. */
+/** Return a number of milliseconds as text: in seconds from ten seconds on. */
 export function formatMs(ms) {
+  if (ms >= 10_000) {
+    return `${(ms / 1000).toFixed(1)} s`;
+  }
   return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms).toLocaleString("en")} ms`;
 }
 
@@ -185,18 +188,17 @@ function item(hit, generation, answer, onOpen) {
     { className: "hit", attributes: { "data-id": hit.id } },
     element("h4", {}, opener),
     element("p", { className: "text", dir: "auto" }, text.trim() === "" ? "(a passage without text)" : text),
-    element(
-      "div",
-      { className: "facts" },
-      element(
-        "p",
-        { className: "score" },
-        element("span", { className: "spoken" }, "Score "),
-        formatScore(hit.score),
-        element("span", { className: "hint" }, ` ${scaleName(generation.score_scale)}`),
-      ),
-      moves(hit, generation, answer),
-    ),
+    element("ul", { className: "facts" }, score(hit, generation), ...moves(hit, generation, answer)),
+  );
+}
+
+function score(hit, generation) {
+  return element(
+    "li",
+    {},
+    element("span", { className: "spoken" }, "Score "),
+    element("b", {}, formatScore(hit.score)),
+    ` ${scaleName(generation.score_scale)}`,
   );
 }
 
@@ -204,7 +206,7 @@ function item(hit, generation, answer, onOpen) {
 function moves(hit, generation, answer) {
   const others = Object.keys(hit.ranks).filter((name) => name !== generation.generation);
   const base = others.includes("bi-encoder") ? "bi-encoder" : generation.candidates_from;
-  return element("ul", { className: "moves" }, ...others.map((name) => move(hit, name, name === base, answer.depth)));
+  return others.map((name) => move(hit, name, name === base, answer.depth));
 }
 
 function move(hit, name, isBase, depth) {
