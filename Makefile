@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What a pattern makes is kept: the stamps of environments.
 .SECONDARY:
 .PHONY: help demo dev bench examples constraints completeness clean environments \
-	packages test slow browser parity check docs neither langchain-alone llama-index-alone distributions pythons
+	packages test slow browser image parity check docs neither langchain-alone llama-index-alone distributions pythons
 
 help:
 	@echo "make demo               index the standard library's docstrings and ask them (QUESTION=\"...\" asks another question)"
@@ -47,6 +47,7 @@ help:
 	@echo "make test               run the tests"
 	@echo "make slow               run the slow tests, parity with colbert-ai included"
 	@echo "make browser            run the tests of the service's page in Chromium"
+	@echo "make image              build and run the image by the Dockerfile's steps, without a container runtime (as root, on Linux)"
 	@echo "make parity             run the tests of parity with colbert-ai alone"
 	@echo "make check              lint, formatting, types (mypy and pyright), import contracts"
 	@echo "make docs               build the documentation into site/, with warnings as errors"
@@ -71,6 +72,9 @@ slow: $(VENV)/.with-colbert-ai
 browser: $(VENV)/.with-browser
 	@PYTHONPATH=tests/support $(BIN)/python -m chromium
 	$(BIN)/python $(PYTEST) -m browser tests/server
+
+image:
+	PYTHONPATH=tests/support $(PYTHON) -m image_build
 
 parity: $(VENV)/.with-colbert-ai
 	$(BIN)/python $(PYTEST) -m colbert_ai

@@ -38,9 +38,11 @@ async def test_an_index_and_a_reranker(tmp_path: Path, colbert_dir: Path, cross_
         index.upsert(Passage(str(place), text) for place, text in enumerate(texts))
         hits = index.search("net profit")
     program = ["-c", "from rerank_integrations.cli import main; main()", "mcp", f"docs={tmp_path / 'index'}"]
+    # The models are loaded meanwhile.
+    environment = {**child_env(), "RERANK_INTEGRATIONS_SERVER_TIMEOUT": "600"}
     options = ["--model", str(colbert_dir), "--reranker", f"ce={cross_encoder_dir}", "--about", "reports of a company"]
-    read_only = StdioServerParameters(command=sys.executable, args=[*program, *options, "--read-only"], env=child_env())
-    writing = StdioServerParameters(command=sys.executable, args=[*program, *options], env=child_env())
+    read_only = StdioServerParameters(command=sys.executable, args=[*program, *options, "--read-only"], env=environment)
+    writing = StdioServerParameters(command=sys.executable, args=[*program, *options], env=environment)
     # The one that only reads leaves the index to the other.
     async with Client(read_only) as reader, Client(writing) as writer:
         assert "reports of a company" in (reader.instructions or "")

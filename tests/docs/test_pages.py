@@ -36,7 +36,7 @@ OWN_TESTS = {
 # How many Python blocks cannot run, by page; each gives its reason.
 NOT_RUN: dict[str, int] = {}
 SHOWN = {"json", "text", "yaml"}
-PROGRAMS = {"curl", "git", "hf", "make", "mkdocs", "pip", "python", "rerank-integrations"}
+PROGRAMS = {"curl", "docker", "git", "hf", "make", "mkdocs", "pip", "python", "rerank-integrations"}
 
 
 def name_of(page: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rerank_integrations.cli.options import ModelOfIndexes, ServedColberts, ServedCrossEncoders, ServedIndexes
 from rerank_integrations.cli.serve import by_name, models_by_name, read_token
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
@@ -21,54 +22,39 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WILDCARDS = ("0.0.0.0", "::")
 
 
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="With --http: file with the token that clients send as a bearer token."
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="With --http: name by which clients reach the server; repeat it for several."),
+]
+
+
 def mcp(
-    indexes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=]INDEX...", help="Folders of indexes; the name is that of the folder by default."
-        ),
-    ] = None,
+    indexes: ServedIndexes = None,
     about: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What the indexes contain, for agents that choose a tool.")
     ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Offer no tools that store or remove; others may write the indexes.")
     ] = False,
-    reranker: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]MODEL", help="Cross-encoder to offer, also 'starter'; repeat it for several."),
-    ] = None,
-    colbert: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]MODEL", help="ColBERT model to offer without an index; repeat it for several."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
-    ] = None,
+    reranker: ServedCrossEncoders = None,
+    colbert: ServedColberts = None,
+    model: ModelOfIndexes = None,
     http: Annotated[
-        bool,
-        typer.Option("--http", help="Listen at http://HOST:PORT/mcp, not on the standard streams."),
+        bool, typer.Option("--http", help="Listen at http://HOST:PORT/mcp, not on the standard streams.")
     ] = False,
     host: Annotated[str | None, typer.Option(help="With --http: address to listen at. \\[default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="With --http: port to listen at; 0 takes a free one. \\[default: 8001]"),
     ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="With --http: file with the token that clients send as a bearer token.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="With --http: name by which clients reach the server; repeat it for several."
-        ),
-    ] = None,
+    token_file: TokenFile = None,
+    allow_host: AllowedHosts = None,
 ) -> None:
     """Serve indexes and models to agents over the Model Context Protocol: search, get, rerank, add, delete.
 

@@ -37,6 +37,23 @@ Split = Annotated[str, typer.Option(help="Name of the relevance judgements to us
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
 ]
+# Of the commands that serve.
+ServedIndexes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME=]INDEX...", help="Folders of indexes; the name is that of the folder by default."),
+]
+ServedCrossEncoders = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]MODEL", help="Cross-encoder to offer, also 'starter'; repeat it for several."),
+]
+ServedColberts = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]MODEL", help="ColBERT model to offer without an index; repeat it for several."),
+]
+ModelOfIndexes = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
+]
 
 
 def read_text(file: Path) -> str:

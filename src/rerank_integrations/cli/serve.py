@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from rerank_integrations.cli.options import ModelOfIndexes, ServedColberts, ServedCrossEncoders, ServedIndexes
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.errors import InvalidInputError
@@ -23,24 +24,13 @@ _logger = logging.getLogger("rerank_integrations.server")
 
 
 def serve(
-    indexes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=]INDEX...", help="Folders of indexes; the name is that of the folder by default."
-        ),
-    ] = None,
+    indexes: ServedIndexes = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 is every address of the machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
-    reranker: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]MODEL", help="Cross-encoder to offer, also 'starter'; repeat it for several."),
-    ] = None,
-    colbert: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]MODEL", help="ColBERT model to offer without an index; repeat it for several."),
-    ] = None,
+    reranker: ServedCrossEncoders = None,
+    colbert: ServedColberts = None,
     bi_encoder: Annotated[
         str | None,
         typer.Option(
@@ -48,10 +38,7 @@ def serve(
             help="Bi-encoder to compare with on the page at /, also 'starter'; it encodes all passages into memory.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
-    ] = None,
+    model: ModelOfIndexes = None,
     writable: Annotated[bool, typer.Option("--writable", help="Let clients store and delete passages.")] = False,
     token_file: Annotated[
         Path | None,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp import MCPError
@@ -142,6 +143,9 @@ class Tools:
 
     def _message(self, name: str, error: Exception) -> str:
         problem = problem_of(error)
+        if problem.status == HTTPStatus.GATEWAY_TIMEOUT:
+            loading = "; the models are still being loaded" if self._service.status == "loading" else ""
+            return f"{error}{loading}"
         if problem.status >= 500:
             _logger.error("the tool %s failed", name, exc_info=error)
         if problem.code == "internal_error":
