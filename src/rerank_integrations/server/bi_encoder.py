@@ -77,7 +77,8 @@ class BiEncoder:
     def encode(self, texts: list[str]) -> Floats:
         """Return one vector per text; float32, *Shape:* (texts, dim)."""
         with self._lock:
-            return np.concatenate(list(self._loaded().encode(texts)), dtype=np.float32)
+            vectors: Floats = np.concatenate(list(self._loaded().encode(texts)), dtype=np.float32)
+        return vectors
 
     def encode_query(self, text: str) -> Floats:
         """Return the vector of a query; float32, *Shape:* (dim,)."""

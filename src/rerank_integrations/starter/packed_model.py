@@ -99,7 +99,8 @@ class PackedModel:
 
     def vector(self, name: str, length: int) -> NDArray[np.floating[Any]]:
         """Return a vector of float32; errors as for `matrix`."""
-        return self.matrix(name, 1, length)[0]
+        row: NDArray[np.floating[Any]] = self.matrix(name, 1, length)[0]
+        return row
 
     def matrix(self, name: str, rows: int, columns: int) -> NDArray[np.floating[Any]]:
         """Return a matrix, *Shape:* (rows, columns): float32 as it is in the file, or float16 from blocks of 4 bits.
