@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -279,7 +279,7 @@ def _load_published(options: LoadOptions, device: str) -> MultiVectorEncoder:
 
 def _set_language(options: LoadOptions, encoder: PreTrainedModel, language: object) -> None:
     """Choose the adapter of an XMOD encoder: `language`, or else the checkpoint's own default."""
-    config = encoder.config
+    config: Any = encoder.config
     chosen = config.default_language if language is None else language
     if chosen not in config.languages:
         raise CheckpointError(

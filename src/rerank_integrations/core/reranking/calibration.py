@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -80,7 +81,8 @@ class Calibration:
             raise InvalidInputError(
                 f"{len(self.scores)} scores and {len(self.probabilities)} probabilities; expected as many, two at least"
             )
-        if not all(np.diff(self.scores) > 0) or not all(np.diff(self.probabilities) >= 0):
+        rising = all(low < high for low, high in pairwise(self.scores))
+        if not rising or any(low > high for low, high in pairwise(self.probabilities)):
             raise InvalidInputError("scores or probabilities fall; expected rising scores, and no falling probability")
         if self.probabilities[0] < 0 or self.probabilities[-1] > 1:
             raise InvalidInputError("a probability is below 0 or above 1; expected numbers from 0 to 1")

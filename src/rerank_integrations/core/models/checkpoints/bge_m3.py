@@ -62,7 +62,7 @@ def load_bge_m3(options: LoadOptions, device: str) -> MultiVectorEncoder:
     return MultiVectorEncoder(modules=modules, device=device)
 
 
-def _head(options: LoadOptions, hidden_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _head(options: LoadOptions, hidden_size: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     path = find_file(options, BGE_M3_HEAD)
     assert path is not None
     # A pickle may name any function; with weights_only torch builds tensors alone and refuses the rest.
@@ -78,7 +78,7 @@ def _head(options: LoadOptions, hidden_size: int) -> tuple[torch.Tensor, torch.T
     return weight.float(), bias.float()
 
 
-def _is_linear(weight: object, bias: object, hidden_size: int) -> bool:
+def _is_linear(weight: object, bias: object, hidden_size: int | None) -> bool:
     return (
         isinstance(weight, torch.Tensor)
         and isinstance(bias, torch.Tensor)
