@@ -55,9 +55,9 @@ def check_error(response: Any, status: int, code: str) -> str:
         (b'{"query": "q", "documents": ["a"], "top_n": 0}', 422, "invalid_input", "top_n"),
         (b'{"query": "q", "documents": ["a"], "top_n": NaN}', 422, "invalid_input", "top_n"),
         (b'{"query": "q", "documents": ["a"], "rank_fields": ["a"]}', 422, "invalid_input", "rank_fields"),
-        (b'{"query": "\\ud800", "documents": ["a"]}', 422, "invalid_input", ""),
-        (b'{"query": "q", "documents": ["\\ud800"]}', 422, "invalid_input", ""),
-        (b'{"query": "q", "documents": ["a"], "\\ud800": 1}', 422, "invalid_input", ""),
+        (b'{"query": "\\ud800", "documents": ["a"]}', 400, "bad_request", "JSON"),
+        (b'{"query": "q", "documents": ["\\ud800"]}', 400, "bad_request", "JSON"),
+        (b'{"query": "q", "documents": ["a"], "\\ud800": 1}', 400, "bad_request", "JSON"),
         (b'{"query": "q", "documents": ["a"], "model": "../../etc/passwd"}', 404, "unknown_model", "words"),
     ],
 )

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rerank_integrations.server.metrics import Metrics
 
 _logger = logging.getLogger("rerank_integrations.server")
-_MAX_SHOWN_PROBLEMS = 5
 
 
 def create_app(
@@ -199,15 +198,13 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     """Answer a body or parameter that does not fit the schema: 400 for bytes that are no JSON, else 422."""
     from fastapi.exceptions import RequestValidationError
 
+    from rerank_integrations.server.bodies import problems_in_words
+
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
-    shown = [f"{'.'.join(map(str, item['loc']))[:100]}: {item['msg']}" for item in problems[:_MAX_SHOWN_PROBLEMS]]
-    if len(problems) > len(shown):
-        shown.append(f"{len(problems) - len(shown)} more")
     is_json = all(item["type"] != "json_invalid" for item in problems)
-    return _http_problem(
-        request, 422 if is_json else 400, "invalid_input" if is_json else "bad_request", "; ".join(shown)
-    )
+    code = "invalid_input" if is_json else "bad_request"
+    return _http_problem(request, 422 if is_json else 400, code, problems_in_words(problems))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -12,11 +12,12 @@ from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.server import schemas
 from rerank_integrations.server.answering import wait_for_answer
 from rerank_integrations.server.bi_encoder import Progress
+from rerank_integrations.server.bodies import ModelRoute
 from rerank_integrations.server.comparing import Column, Comparer, Comparison, Generation
 from rerank_integrations.server.routes import BEARER, IndexParameter, ServiceDependency, error_responses
 from rerank_integrations.server.uploads import FileStore, accepted_suffixes
 
-comparison = APIRouter(dependencies=[BEARER])
+comparison = APIRouter(dependencies=[BEARER], route_class=ModelRoute)
 
 _FILE_BODY: dict[str, Any] = {
     "requestBody": {

@@ -43,6 +43,10 @@ class UnauthorizedError(RerankError):
     """The request has no token, or a wrong one."""
 
 
+class NotJSONError(RerankError):
+    """The body of the request is not JSON."""
+
+
 class BodyTooLargeError(RerankError):
     """The body of the request is larger than the service accepts."""
 
@@ -90,6 +94,7 @@ _UNAVAILABLE = "see the log of the service"
 STATUS_TABLE: Mapping[type[BaseException], Problem] = {
     InvalidInputError: Problem(422, "invalid_input"),
     TextTooLongError: Problem(422, "text_too_long"),
+    NotJSONError: Problem(400, "bad_request"),
     UnauthorizedError: Problem(401, "unauthorized"),
     IndexReadOnlyError: Problem(403, "read_only", "the service does not accept changes: it runs without --writable"),
     UnknownIndexError: Problem(404, "unknown_index"),

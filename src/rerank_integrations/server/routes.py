@@ -19,6 +19,7 @@ from rerank_integrations.core.types import to_passage
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.server import schemas
 from rerank_integrations.server.answering import wait_for_answer
+from rerank_integrations.server.bodies import ModelRoute
 from rerank_integrations.server.metrics import Metrics
 from rerank_integrations.server.service import Search, Service
 
@@ -38,7 +39,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": schemas.ErrorResponse} for status in sorted({400, 401, 422, 429, 503, 504, *statuses})}
 
 
-api = APIRouter(dependencies=[BEARER])
+api = APIRouter(dependencies=[BEARER], route_class=ModelRoute)
 operation = APIRouter(dependencies=[BEARER])
 probes = APIRouter(tags=["operation"])
 

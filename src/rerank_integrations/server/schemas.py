@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
 from rerank_integrations.core.reranking import Ranked
 from rerank_integrations.core.types import Hit, Passage
@@ -47,7 +47,9 @@ class RerankRequest(Request):
 
     model: Model = None
     query: Query
-    documents: list[str | RerankDocument] = Field(description="The texts to rank; an object has its text under `text`.")
+    documents: Annotated[list[str | RerankDocument], FailFast()] = Field(
+        description="The texts to rank; an object has its text under `text`."
+    )
     top_n: int | None = Field(default=None, ge=1, description="How many results to return; all if absent.")
     return_documents: bool | None = Field(
         default=None, description="Whether results contain their documents; by default they do at /v1, not at /v2."
@@ -257,7 +259,7 @@ class PutRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"passages": [_PASSAGE]}]})
 
     index: Index = None
-    passages: list[PassageBody]
+    passages: Annotated[list[PassageBody], FailFast()]
 
 
 class PutResponse(BaseModel):
