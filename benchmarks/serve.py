@@ -5,11 +5,11 @@
     python benchmarks/serve.py --minutes 10   # mixed load with restarts: no wrong answer, memory flat
 
 A request ranks 8 documents by the starter cross-encoder, or searches 10 passages among docstrings of the standard
-library by the starter ColBERT. The service and the load generator are processes of their own on this machine. Each caller
-waits for its answer before it asks again. The generator sends bytes that were made before and looks at no answer until
-a round is over; `client_cpu_share` is its part of the processor time of both. The library is called by as many threads
-as there are callers, and, as the most that can be made of it, with the requests of all callers in one call. All take
-turns in rounds, and each answer is compared with the library's.
+library by the starter ColBERT. The service and the load generator are processes of their own on this machine. Each
+caller waits for its answer before it asks again. The generator sends bytes that were made before and looks at no answer
+until a round is over; `client_cpu_share` is its part of the processor time of both. The library is called by as many
+threads as there are callers, and, as the most that can be made of it, with the requests of all callers in one call. All
+take turns in rounds, and each answer is compared with the library's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rerank_integrations.demo.docstrings import standard_library_passages
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="16 requests of 100 passages, one round")
+    parser.add_argument("--quick", action="store_true", help="64 requests of 100 passages, one round")
     parser.add_argument("--minutes", type=float, help="mixed load for so long, instead of the comparison")
     options = parser.parse_args()
     few = options.quick or options.minutes
@@ -53,7 +53,7 @@ def main() -> None:
             index.upsert(passages, show_progress=False)
         with ColBERTIndex.open(path, ColBERTModel("starter"), read_only=True) as index:
             works = [reranking(CrossEncoderModel("starter")), searching(index)]
-            requests = requests_from(passages, 16 if options.quick else 128)
+            requests = requests_from(passages, 64 if options.quick else 128)
             compare(path, works, requests, rounds=1 if options.quick else 4)
 
 

@@ -1,9 +1,9 @@
 """Mixed load on the service with restarts: every answer compared with a model of the state, memory sampled.
 
 Each of several callers has passages of its own in a common index, and stores, replaces and deletes only those. So it
-knows what every one of its searches, lookups and rerankings must answer, although the others change the index meanwhile.
-A write that a restart interrupts may have happened as a whole or not at all; the caller looks which, and goes on from
-there.
+knows what every one of its searches, lookups and rerankings must answer, although the others change the index
+meanwhile. A write that a restart interrupts may have happened as a whole or not at all; the caller looks which, and
+goes on from there.
 """
 
 from __future__ import annotations

@@ -39,11 +39,14 @@ async def test_a_component_ranks_as_with_the_local_scorer(
     assert await harness.arerank(cascade, candidates, QUERY) == expected
 
 
+@pytest.mark.parametrize("kind", ["alone", "cascade"])
 async def test_more_calls_than_threads_wait_for_a_service(
-    harness: Any, service: RerankingService, passages: list[Passage]
+    harness: Any, service: RerankingService, passages: list[Passage], kind: str
 ) -> None:
     service.gate.clear()
     reranker = harness.cross_encoder_rerank(model=RemoteReranker(service.address, max_connections=40))
+    if kind == "cascade":
+        reranker = harness.cascade_rerank(stages=[harness.cross_encoder_rerank(model=WordScorer()), reranker])
     calls = [harness.arerank(reranker, harness.candidates(passages[:3]), QUERY) for _ in range(40)]
     tasks = [asyncio.ensure_future(call) for call in calls]
     # The package's pool has 32 threads: with one for each call, the last calls would never be sent.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli
+from reranking_services import WordScorer, reranking_service
 
 from rerank_integrations import ColBERTModel, CrossEncoderModel, rerank
 
@@ -53,6 +54,16 @@ def test_the_standard_input_is_read(
     done = cli("rerank", "net profit", *arguments, "--model", colbert_dir)
     assert done.code == 0, done.err
     assert all(text in done.out for text in TEXTS)
+
+
+def test_a_service_reranks(cli: Cli, lines: Path) -> None:
+    with reranking_service() as service:
+        done = cli("rerank", "net profit", lines, "--model", f"{service.address}/v1/rerank?version=1", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["model"] == f"{service.address}/v1/rerank"
+    assert [request.path for request in service.requests] == ["/v1/rerank?version=1"]
+    scores = [hit["score"] for hit in done.json()["hits"]]
+    assert scores == sorted(WordScorer().score("net profit", lines.read_text("utf-8").splitlines()), reverse=True)
 
 
 def test_a_bad_line_is_named(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Cli
+from reranking_services import RerankingService, reranking_service
 
-from rerank_integrations import ColBERTIndex
+from rerank_integrations import ColBERTIndex, CrossEncoderModel, RemoteReranker, rerank
 
 
 def test_search_gives_what_the_library_gives(cli: Cli, index_path: Path) -> None:
@@ -18,6 +20,54 @@ def test_search_gives_what_the_library_gives(cli: Cli, index_path: Path) -> None
         expected = [hit.to_dict() for hit in index.search("net profit", 2)]
     assert done.json() == {"index": str(index_path), "query": "net profit", "hits": expected}
     assert len(expected) == 2
+
+
+@pytest.fixture
+def service() -> Iterator[RerankingService]:
+    with reranking_service() as running:
+        yield running
+
+
+def test_hits_are_reranked_by_a_service(cli: Cli, index_path: Path, service: RerankingService) -> None:
+    with ColBERTIndex.open(index_path, read_only=True) as index:
+        hits = index.search("net profit", 3)
+    expected = [hit.to_dict() for hit in rerank("net profit", hits, RemoteReranker(service.address), top_n=2)]
+    address = f"{service.address}/v1/rerank"
+    as_object = json.dumps({"url": service.address, "model": "m", "headers": {"X-Mine": "a=b"}})
+    for reranker, name in ((address, address), (as_object, "m")):
+        done = cli("search", index_path, "net profit", "-k", "3", "--reranker", reranker, "--top-n", "2", "--json")
+        assert done.code == 0, done.err
+        assert done.json()["reranker"] == name
+        assert done.json()["hits"] == expected
+    assert service.requests[-1].headers["x-mine"] == "a=b"
+
+
+def test_hits_are_reranked_by_a_model(cli: Cli, index_path: Path, cross_encoder_dir: Path) -> None:
+    done = cli("search", index_path, "net profit", "--reranker", cross_encoder_dir, "--json")
+    assert done.code == 0, done.err
+    with ColBERTIndex.open(index_path, read_only=True) as index:
+        hits = rerank("net profit", index.search("net profit"), CrossEncoderModel(str(cross_encoder_dir)))
+    assert [(hit["id"], hit["score"]) for hit in done.json()["hits"]] == [(hit.id, hit.score) for hit in hits]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--top-n", "2"), "--top-n is 2 without --reranker"),
+        (("--reranker", "{"), "is not JSON"),
+        (("--reranker", '{"model": "m"}'), "expected url"),
+        (("--reranker", '{"url": "http://127.0.0.1", "api_key": "k"}'), "api_key_env"),
+        (("--reranker", '{"url": "http://127.0.0.1", "colour": "red"}'), "has no argument colour"),
+        (("--reranker", "http://127.0.0.1:1/v1/rerank#part"), "contains a fragment"),
+    ],
+)
+def test_a_bad_reranker_is_reported_in_one_line(
+    cli: Cli, index_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = cli("search", index_path, "net profit", *arguments)
+    assert (done.code, done.out) == (1, "")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_where_filters(cli: Cli, index_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
 import httpx
 import pytest
 from command_line import Cli
+from reranking_services import WordScorer, reranking_service
 from service import ServiceProcess
 
 from rerank_integrations import ColBERTIndex, ColBERTModel, CrossEncoderModel, Passage
@@ -24,6 +26,9 @@ def test_what_cannot_be_served_is_refused(cli: Cli, tmp_path: Path, index_path: 
         (["--reranker", "same=starter", "--colbert", "same=starter"], "'same' is the name of two models"),
         ([index_path, "--token-file", short], "the setting token"),
         ([index_path, "--bi-encoder", "name="], "the bi-encoder is ''"),
+        (["--reranker", "http://127.0.0.1/v1/rerank#a"], "contains a fragment"),
+        (["--reranker", 'a={"url": "http://127.0.0.1", "api_key": "k"}'], "api_key_env"),
+        (["--reranker", "http://gpu:1/v1/rerank", "--reranker", "http://gpu:2/rerank?a=b"], "'gpu' is the name of two"),
     ):
         done = cli("serve", *arguments)
         assert (done.code, message in done.err) == (1, True), done.err
@@ -56,3 +61,24 @@ def test_a_served_index_and_reranker(tmp_path: Path, colbert_dir: Path, cross_en
     assert service.stop(signal.SIGTERM) == 0
     assert any(str(tmp_path / "index") in line["message"] for line in service.log)
     assert "the token of the test" not in str(service.log)
+
+
+@pytest.mark.slow
+def test_a_served_service(tmp_path: Path) -> None:
+    texts = ["the net profit grew", "the river rose after the rain"]
+    with reranking_service() as other:
+        address = f"{other.address}/v1/rerank?version=1"
+        as_object = json.dumps({"url": other.address, "model": "m", "api": "tei"})
+        arguments = ["--reranker", address, "--reranker", f"tei={as_object}", "--port", "0"]
+        service = ServiceProcess(["-c", "from rerank_integrations.cli import main; main()", "serve", *arguments])
+        # It is ready without having asked the other one.
+        assert other.requests == []
+        for name, path in (("127.0.0.1", "/v1/rerank?version=1"), ("tei", "/rerank")):
+            body = {"model": name, "query": "net profit", "documents": texts}
+            ranked = httpx.post(f"{service.address}/v1/rerank", json=body, timeout=60).json()
+            scores = WordScorer().score("net profit", texts)
+            assert {item["index"]: item["relevance_score"] for item in ranked["results"]} == dict(enumerate(scores))
+            assert other.requests[-1].path == path
+    failed = httpx.post(f"{service.address}/v1/rerank", json={**body, "model": "tei"}, timeout=120)
+    assert (failed.status_code, failed.json()["code"]) == (502, "remote_failed")
+    assert service.stop(signal.SIGTERM) == 0

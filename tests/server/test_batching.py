@@ -114,3 +114,15 @@ async def test_computing_stops_once_nobody_waits_for_the_batch() -> None:
     work.gate.set()
     assert await third == 6
     assert work.batches == [[1], [2, 3]]
+
+
+async def test_work_without_a_result_per_job_is_an_error_of_each() -> None:
+    queue: Batcher[int, int] = Batcher(lambda jobs: [7], size=abs, max_size=100)
+    first = await submitted(queue, 1)
+    others = await submitted(queue, 2, 3)
+    results = await asyncio.gather(*first, *others, return_exceptions=True)
+    # Those of a failed batch are computed one by one, where one result is right.
+    assert results == [7, 7, 7]
+    empty: Batcher[int, int] = Batcher(lambda jobs: [], size=abs, max_size=100)
+    with pytest.raises(RuntimeError, match="0 results for 1 jobs"):
+        await empty.submit(1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service import PASSAGES
 
@@ -34,6 +34,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(VALUES, st.booleans())
 def test_values_are_counted_outside_of_strings(value: Any, ascii_only: bool) -> None:
     assert count_values(json.dumps(value, ensure_ascii=ascii_only).encode()) == values_within(value)

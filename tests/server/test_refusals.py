@@ -286,7 +286,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_odd_bodies_never_break_the_service(method: str, path: str, client: TestClient) -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(BODIES)
     def check(body: bytes) -> None:
         response = client.request(method, path, content=body, headers=JSON)

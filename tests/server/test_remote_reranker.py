@@ -11,7 +11,7 @@ from guides import DOCS, read_blocks, run_blocks
 from service import PASSAGES, WordScorer, running, toy_index
 from toy import ToyEncoder
 
-from rerank_integrations import ColBERTScorer, RemoteError, RemoteReranker, rerank
+from rerank_integrations import ColBERTScorer, Passage, RemoteError, RemoteReranker, rerank
 from rerank_integrations.server import ServerSettings, create_app
 
 QUERY = "light from solar panels"
@@ -34,6 +34,27 @@ def test_scores_and_scales_are_those_of_the_library(address: str, path: str) -> 
         local = rerank(QUERY, PASSAGES, scorer)
         assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in local]
         assert {hit.note["score_scale"] for hit in hits} == {scale}
+
+
+def test_stored_passages_are_scored_by_their_stored_vectors(address: str) -> None:
+    unknown = Passage("unknown", "light of the moon")
+    changed = Passage("river", "another text than the stored one")
+    passages = [PASSAGES[0], unknown, changed]
+    with RemoteReranker(address, "toy", api_key=TOKEN, api="rerank-integrations") as remote:
+        hits = rerank(QUERY, passages, remote)
+        batched = rerank(QUERY, [*PASSAGES, unknown], RemoteReranker(**remote.options(), api_key=TOKEN, batch_size=2))
+    with toy_index() as index:
+        local = rerank(QUERY, passages, ColBERTScorer(ToyEncoder(), index))
+        local_batched = rerank(QUERY, [*PASSAGES, unknown], ColBERTScorer(ToyEncoder(), index))
+    assert [(hit.id, hit.score, hit.note["vectors_from"]) for hit in hits] == [
+        (hit.id, hit.score, hit.note["vectors_from"]) for hit in local
+    ]
+    assert {hit.id: hit.note["vectors_from"] for hit in hits} == {
+        "solar": "stored",
+        "unknown": "encoded",
+        "river": "encoded",
+    }
+    assert [(hit.id, hit.score) for hit in batched] == [(hit.id, hit.score) for hit in local_batched]
 
 
 def test_errors_say_what_the_service_says(address: str) -> None:

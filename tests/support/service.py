@@ -23,6 +23,7 @@ from toy import Floats, ToyEncoder, child_env
 from rerank_integrations import ColBERTIndex, Passage
 from rerank_integrations.core.concurrency.cancel import GivenUpError, check_wanted
 from rerank_integrations.server import ServerSettings, create_app
+from rerank_integrations.server.connections import uvicorn_config
 
 PASSAGES = [
     Passage("solar", "solar panels make electricity from light", {"year": 2024}),
@@ -85,7 +86,7 @@ def eventually(condition: Any) -> None:
 @contextlib.contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of the loopback address; yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn_config(app, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from enum import Enum
@@ -10,6 +11,10 @@ from typing import Annotated
 
 import typer
 
+from rerank_integrations.core.models import CrossEncoderModel
+from rerank_integrations.core.reranking.remote import RemoteReranker
+from rerank_integrations.core.reranking.specs import load_cross_encoder
+from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
 STDIN = Path("-")
@@ -44,7 +49,11 @@ ServedIndexes = Annotated[
 ]
 ServedCrossEncoders = Annotated[
     list[str] | None,
-    typer.Option(metavar="[NAME=]MODEL", help="Cross-encoder to offer, also 'starter'; repeat it for several."),
+    typer.Option(
+        metavar="[NAME=]MODEL",
+        help="Cross-encoder to offer, also 'starter', or the address of a reranking service, or JSON of "
+        "RemoteReranker's arguments; repeat it for several.",
+    ),
 ]
 ServedColberts = Annotated[
     list[str] | None,
@@ -54,6 +63,38 @@ ModelOfIndexes = Annotated[
     str | None,
     typer.Option(help="Checkpoint name or path of all indexes. \\[default: the one that each names on the hub]"),
 ]
+
+
+def is_remote(reranker: str) -> bool:
+    """Return whether an argument is the address of a service, or an object of `RemoteReranker`'s arguments."""
+    return reranker.startswith(("http://", "https://", "{"))
+
+
+def load_reranker(reranker: str) -> RemoteReranker | CrossEncoderModel:
+    """Return the reranker that an argument names: a cross-encoder by its name or path, or a service.
+
+    Raises
+    ------
+    InvalidInputError
+        For an object that is not JSON, or has other arguments than those of `RemoteReranker`, or a key among them.
+    """
+    if not is_remote(reranker):
+        return CrossEncoderModel(reranker)
+    if not reranker.startswith("{"):
+        return RemoteReranker(reranker)
+    # Other users of the machine see the arguments of a process, so no message needs to hide the rest.
+    try:
+        arguments = json.loads(reranker)
+    except ValueError as error:
+        raise InvalidInputError(f"the reranker {reranker!r} is not JSON ({error}); expected an object") from error
+    if "url" not in arguments or "api_key" in arguments:
+        raise InvalidInputError(
+            f"the reranker has {sorted(arguments)}; expected url and other arguments of RemoteReranker, and for a key "
+            "api_key_env, the name of an environment variable"
+        )
+    scorer: Scorer = load_cross_encoder(arguments)
+    assert isinstance(scorer, RemoteReranker)
+    return scorer
 
 
 def read_text(file: Path) -> str:

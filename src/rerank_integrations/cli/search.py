@@ -9,12 +9,23 @@ from typing import Annotated
 
 import typer
 
-from rerank_integrations.cli.options import STDIN, AsJson, IndexPath, ModelKind, Query, file_name, read_text
+from rerank_integrations.cli.options import (
+    STDIN,
+    AsJson,
+    IndexPath,
+    ModelKind,
+    Query,
+    file_name,
+    is_remote,
+    load_reranker,
+    read_text,
+)
 from rerank_integrations.cli.output import write_hits, write_json
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.jsonl import parse_passage
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
 from rerank_integrations.core.reranking import rerank as rerank_passages
+from rerank_integrations.core.reranking.remote import RemoteReranker
 from rerank_integrations.core.types import Hit, Passage
 from rerank_integrations.errors import InvalidInputError
 
@@ -29,14 +40,32 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint name or path. \\[default: the one that the index names on the hub]")
     ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Rerank the hits by a cross-encoder, also 'starter', or by a service: its address, or JSON of "
+            "RemoteReranker's arguments.",
+        ),
+    ] = None,
+    top_n: Annotated[
+        int | None, typer.Option(min=0, help="Number of reranked hits to return. \\[default: all]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search an index."""
+    if top_n is not None and reranker is None:
+        raise InvalidInputError(f"--top-n is {top_n} without --reranker; expected -k alone, or both")
+    scorer = None if reranker is None else load_reranker(reranker)
     condition = None if where is None else _condition(where)
     encoder = None if model is None else ColBERTModel(model)
     with ColBERTIndex.open(path, encoder, read_only=True) as index:
         hits = index.search(query, k, where=condition)
-    _write({"index": str(path)}, query, hits, as_json=as_json)
+    origin = {"index": str(path)}
+    if scorer is not None:
+        hits = rerank_passages(query, hits, scorer, top_n=top_n)
+        origin["reranker"] = scorer.name
+    _write(origin, query, hits, as_json=as_json)
 
 
 def rerank(
@@ -46,7 +75,11 @@ def rerank(
         typer.Argument(help="File of passages, one per line or as JSONL; - reads the standard input."),
     ] = STDIN,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint name or path, or 'starter'. \\[default: a usual one of its kind]")
+        str | None,
+        typer.Option(
+            help="Checkpoint name or path, or 'starter', or the address of a reranking service. "
+            "\\[default: a usual one of its kind]"
+        ),
     ] = None,
     kind: Annotated[ModelKind, typer.Option(help="Kind of the model.")] = ModelKind.COLBERT,
     top_n: Annotated[int | None, typer.Option(min=0, help="Number of passages to return. \\[default: all]")] = None,
@@ -56,10 +89,16 @@ def rerank(
     if file != STDIN and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE")
     passages = list(_read_passages(file))
-    model_class = ColBERTModel if kind is ModelKind.COLBERT else CrossEncoderModel
-    scorer = model_class() if model is None else model_class(model)
+    scorer = _scorer(model, kind)
     hits = rerank_passages(query, passages, scorer, top_n=top_n)
     _write({"model": scorer.name}, query, hits, as_json=as_json)
+
+
+def _scorer(model: str | None, kind: ModelKind) -> ColBERTModel | CrossEncoderModel | RemoteReranker:
+    if model is not None and is_remote(model):
+        return load_reranker(model)
+    model_class = ColBERTModel if kind is ModelKind.COLBERT else CrossEncoderModel
+    return model_class() if model is None else model_class(model)
 
 
 def _condition(where: str) -> dict[str, object]:

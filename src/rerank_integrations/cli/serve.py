@@ -5,13 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
-from rerank_integrations.cli.options import ModelOfIndexes, ServedColberts, ServedCrossEncoders, ServedIndexes
+from rerank_integrations.cli.options import (
+    ModelOfIndexes,
+    ServedColberts,
+    ServedCrossEncoders,
+    ServedIndexes,
+    is_remote,
+    load_reranker,
+)
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.reranking.remote import RemoteReranker
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from rerank_integrations.server.bi_encoder import BiEncoder
 
 T = TypeVar("T")
+Model: TypeAlias = ColBERTModel | CrossEncoderModel | RemoteReranker
 
 _logger = logging.getLogger("rerank_integrations.server")
 
@@ -61,7 +71,7 @@ def serve(
 
 def _run(
     indexes: dict[str, ColBERTIndex],
-    rerankers: dict[str, ColBERTModel | CrossEncoderModel],
+    rerankers: dict[str, Model],
     bi_encoder: BiEncoder | None,
     settings: ServerSettings,
     host: str,
@@ -84,9 +94,9 @@ def _run(
             index.close()
 
 
-def models_by_name(cross_encoders: list[str], colberts: list[str]) -> dict[str, ColBERTModel | CrossEncoderModel]:
+def models_by_name(cross_encoders: list[str], colberts: list[str]) -> dict[str, Model]:
     """Return the models of two options by their names."""
-    by_kind = by_name(cross_encoders, CrossEncoderModel), by_name(colberts, ColBERTModel)
+    by_kind = by_name(cross_encoders, load_reranker), by_name(colberts, ColBERTModel)
     if shared := sorted(set(by_kind[0]) & set(by_kind[1])):
         raise InvalidInputError(
             f"{shared[0]!r} is the name of two models; expected names that differ: NAME={shared[0]}"
@@ -116,12 +126,24 @@ def read_token(path: Path) -> str:
     return path.read_text("utf-8").strip()
 
 
+def _name_of_remote(reranker: str) -> str:
+    """Return the name of a service without one of its own: its model's, or else its host's."""
+    options = load_reranker(reranker).options()
+    return str(options.get("model") or urlsplit(options["url"]).hostname)
+
+
 def by_name(items: list[str], make: Callable[[str], T]) -> dict[str, T]:
-    """Return the objects of ``NAME=VALUE`` arguments; a value without a name has that of its folder, or is the name."""
+    """Return the objects of ``NAME=VALUE`` arguments.
+
+    A value without a name has that of its folder, or is the name; a service has the name of its model or its host.
+    """
     made: dict[str, T] = {}
     for item in items:
         name, separator, value = item.partition("=")
-        if not separator:
+        if is_remote(item):
+            # An address or an object may contain the sign, but no name begins as they do.
+            name, value = _name_of_remote(item), item
+        elif not separator:
             name, value = Path(item).resolve().name if Path(item).exists() else item, item
         if name in made:
             raise InvalidInputError(f"{name!r} is the name of two; expected names that differ: NAME={value}")

@@ -15,6 +15,7 @@ from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking import (
+    Candidate,
     Cascade,
     Ranked,
     Reranker,
@@ -257,9 +258,24 @@ class CascadeRerank(Compressor):
     def _rank_many(self, queries: list[str], documents: list[list[Document]]) -> list[list[Ranked]]:
         cascade = _cascade(self.stages, self.top_n, self.time_budget)
         return [
-            cascade.rank_stages(query, [candidates(of_query, stage.text_fn) for stage in self.stages])
+            cascade.rank_stages(query, self._candidates(of_query))
             for query, of_query in zip(queries, documents, strict=True)
         ]
+
+    async def _acompress(self, documents: Sequence[Iterable[Document]], queries: list[str]) -> list[list[Document]]:
+        cascade = _cascade(self.stages, self.top_n, self.time_budget)
+        if cascade.needs_thread or overrides(self, CascadeRerank, "_rank_many"):
+            return await super()._acompress(documents, queries)
+        checked = [require_documents(of_query) for of_query in documents]
+        ranked = [
+            await cascade.arank_stages(query, self._candidates(of_query))
+            for query, of_query in zip(queries, checked, strict=True)
+        ]
+        return self._ranked_documents(checked, ranked)
+
+    def _candidates(self, documents: Sequence[Document]) -> list[list[Candidate]]:
+        """Return the documents as each stage reads them."""
+        return [candidates(documents, stage.text_fn) for stage in self.stages]
 
 
 def _require_own_ranking(stage: _Reranker) -> None:

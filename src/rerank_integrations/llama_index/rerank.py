@@ -15,6 +15,7 @@ from rerank_integrations.core.checks import require_bool
 from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking import (
+    Candidate,
     Cascade,
     Ranked,
     Reranker,
@@ -325,7 +326,18 @@ class CascadeRerank(Postprocessor):
 
     def _rank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
         cascade = _cascade(self.stages, options.get("top_n", self.top_n), self.time_budget)
-        return cascade.rank_stages(query, [candidates(nodes, stage.metadata_mode) for stage in self.stages])
+        return cascade.rank_stages(query, self._candidates(nodes))
+
+    def _needs_thread(self) -> bool:
+        return all(stage._needs_thread() for stage in self.stages)
+
+    async def _arank(self, query: str, nodes: list[NodeWithScore], **options: Unpack[CallOptions]) -> list[Ranked]:
+        cascade = _cascade(self.stages, options.get("top_n", self.top_n), self.time_budget)
+        return await cascade.arank_stages(query, self._candidates(nodes))
+
+    def _candidates(self, nodes: list[NodeWithScore]) -> list[list[Candidate]]:
+        """Return the nodes as each stage reads them."""
+        return [candidates(nodes, stage.metadata_mode) for stage in self.stages]
 
 
 def _cascade(components: Sequence[_Reranker], top_n: int | None, time_budget: float | None) -> Cascade:

@@ -102,6 +102,13 @@ class Batcher(Generic[Job, Result]):
             batch.append(self._queue.popleft())
         return batch
 
+    def _results(self, jobs: Sequence[Job]) -> Sequence[Result]:
+        results = self._work(jobs)
+        if len(results) != len(jobs):
+            # Otherwise jobs without a result would be waited for until their time is over.
+            raise RuntimeError(f"{len(results)} results for {len(jobs)} jobs; expected one each")
+        return results
+
     async def _compute(self, batch: Sequence[_Waiting[Job, Result]]) -> bool:
         """Compute `batch` and set its results; return whether it need not be repeated job by job."""
         computing = await self._computed(batch)
@@ -123,7 +130,7 @@ class Batcher(Generic[Job, Result]):
         """Return the finished computing of `batch`, which is cancelled once nobody waits for it."""
         with telemetry.batching(self._name, [waiting.span for waiting in batch]) as span:
             span.set(batch_size=sum(waiting.size for waiting in batch))
-            computing = asyncio.ensure_future(run_blocking(self._work, [waiting.job for waiting in batch]))
+            computing = asyncio.ensure_future(run_blocking(self._results, [waiting.job for waiting in batch]))
 
             def stop_if_unwanted(_: object) -> None:
                 if all(waiting.result.done() for waiting in batch):

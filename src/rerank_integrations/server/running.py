@@ -46,6 +46,8 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
         if error.name != "uvicorn":
             raise
         raise MissingExtraError("server", "the HTTP service") from error
+    from rerank_integrations.server.connections import allow_many_connections, uvicorn_config
+
     service: Service = app.state.service
 
     class Server(uvicorn.Server):
@@ -70,17 +72,7 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
 
     if service.settings.token is None and host not in ("127.0.0.1", "::1", "localhost"):
         _logger.warning("anybody who reaches %s may call this service; expected a token in the settings", host)
-    Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            # Records go to the handlers of the process, and each request is logged already.
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(service.settings.shutdown_timeout)),
-        )
-    ).run()
+    allow_many_connections()
+    Server(uvicorn_config(app, host, port)).run()
     if service.failure is not None:
         raise RerankError(f"the service could not start: {service.failure}") from service.failure

@@ -189,6 +189,10 @@ class Service:
         # An answer may repeat both, and a lone surrogate has no UTF-8.
         require_texts([candidate.text for candidate in candidates], "document")
         require_texts([candidate.id for candidate in candidates if candidate.id is not None], "document id")
+        ranker = self._rankers[name]
+        if not ranker.needs_thread:
+            # It waits for another service, which makes batches of its own: waiting here as well would only take longer.
+            return await ranker.arank(query, candidates)
         return await self._reranking[name].submit((query, candidates))
 
     async def search(self, search: Search, index: str | None = None) -> list[Hit]:
@@ -342,7 +346,9 @@ class Service:
         for index in self.indexes.values():
             index.warm_up()
         for ranker in self._rankers.values():
-            ranker.rank("0", [Candidate(None, "0")])
+            # Not a service that another process runs: this one starts whether or not that is up, and sends it nothing.
+            if ranker.needs_thread or isinstance(ranker, Cascade):
+                ranker.rank("0", [Candidate(None, "0")])
 
     async def close(self) -> None:
         """Wait for writes that have begun, and close the indexes."""

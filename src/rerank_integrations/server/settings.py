@@ -43,7 +43,8 @@ class ServerSettings(BaseSettings):
         Texts of different requests that are scored in one batch; 1 scores each request by itself. A larger request is a
         batch of its own.
     body_timeout
-        Seconds for receiving a request's body, then 408.
+        Seconds for receiving a request's body, then 408. `serve` also closes a connection that sends no whole head, or
+        reads nothing of an answer, for so long.
     timeout
         Seconds for an answer, the wait in the queue included, then 504.
     write_timeout

@@ -71,6 +71,7 @@ def results(scores: dict[int, Any]) -> Answer:
         ("/v1/rerank", "cohere", "/v1/rerank"),
         ("", "jina", "/v1/rerank"),
         ("", "vllm", "/v1/rerank"),
+        ("", "rerank-integrations", "/v2/rerank"),
         ("/rerank", "vllm", "/rerank"),
         ("/score", "vllm", "/score"),
         ("", "tei", "/rerank"),
@@ -93,12 +94,92 @@ def test_the_body_has_the_fields_of_each_interface(service: RerankingService) ->
         ("", "jina"): {**cohere, "return_documents": False},
         ("", "auto"): {**cohere, "return_documents": False},
         ("", "vllm"): cohere,
+        ("", "rerank-integrations"): cohere,
         ("/score", "vllm"): {"model": "m", "text_1": QUERY, "text_2": TEXTS},
         ("", "tei"): {"query": QUERY, "texts": TEXTS, "raw_scores": False},
     }
     for path, api in expected:
         RemoteReranker(service.address + path, "m", api=api).score(QUERY, TEXTS)
     assert [request.body for request in service.requests] == list(expected.values())
+
+
+IDS = ["river", "solar", None, "zip", "empty"]
+CANDIDATES = [Candidate(passage_id, text, content=text) for passage_id, text in zip(IDS, TEXTS, strict=True)]
+
+
+def test_ids_are_sent_to_this_packages_own_service_alone(service: RerankingService) -> None:
+    documents = [
+        {"id": candidate.id, "text": candidate.text} if candidate.id else candidate.text for candidate in CANDIDATES
+    ]
+    rows = [{"index": index, "relevance_score": score} for index, score in enumerate(SCORES)]
+    for row, source in zip(rows, ("stored", "stored", "encoded", "cached", "nonsense"), strict=True):
+        row["note"] = {"vectors_from": source}
+    service.always = Answer(body={"results": rows})
+    [scored] = RemoteReranker(service.address, api="rerank-integrations").score_many([QUERY], [CANDIDATES])
+    assert [item.score for item in scored] == SCORES
+    assert [item.vectors for item in scored] == ["stored", "stored", "encoded", "cached", None]
+    RemoteReranker(service.address).score_many([QUERY], [CANDIDATES])
+    assert [request.body["documents"] for request in service.requests] == [documents, TEXTS]
+
+
+def test_a_text_of_two_passages_is_sent_for_each_of_them(service: RerankingService) -> None:
+    candidates = [
+        Candidate("a", TEXTS[0]),
+        Candidate("b", TEXTS[0]),
+        Candidate("a", TEXTS[0]),
+        Candidate(None, TEXTS[0]),
+    ]
+    service.always = results({0: 0.1, 1: 0.2, 2: 0.3})
+    [scored] = RemoteReranker(service.address, api="rerank-integrations").score_many([QUERY], [candidates])
+    assert [item.score for item in scored] == [0.1, 0.2, 0.1, 0.3]
+    assert service.requests[0].body["documents"] == [
+        {"id": "a", "text": TEXTS[0]},
+        {"id": "b", "text": TEXTS[0]},
+        TEXTS[0],
+    ]
+    with pytest.raises(InvalidInputError, match="surrogate"):
+        RemoteReranker(service.address, api="rerank-integrations").score_many([QUERY], [[Candidate("\ud800", "a")]])
+
+
+# Headers and parameters.
+
+
+def test_headers_and_parameters_are_sent_saved_and_not_shown(
+    service: RerankingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    remote = RemoteReranker(
+        f"{service.address}/v2/rerank?api-version=2024-05-01%2Fpreview&empty=",
+        headers={"X-Tenant": "tenant of the tests", "User-Agent": "mine"},
+        params={"mode": "a b&c=é"},
+        retries=0,
+    )
+    for again in (remote, pickle.loads(pickle.dumps(remote)), RemoteReranker(**remote.options())):
+        assert again.score(QUERY, TEXTS) == SCORES
+        assert again.url == f"{service.address}/v2/rerank"
+    service.always = Answer(403, {"message": "no"})
+    with pytest.raises(RemoteError, match="answered 403") as caught:
+        remote.score(QUERY, TEXTS)
+    assert {request.path for request in service.requests} == {
+        "/v2/rerank?api-version=2024-05-01%2Fpreview&empty=&mode=a%20b%26c%3D%C3%A9"
+    }
+    for request in service.requests:
+        assert (request.headers["x-tenant"], request.headers["user-agent"]) == ("tenant of the tests", "mine")
+    shown = repr(remote) + remote.name + str(caught.value) + caplog.text
+    assert "HTTP Request: POST" in caplog.text
+    for hidden in ("2024-05", "tenant of", "a%20b", "a b&c"):
+        assert hidden not in shown
+
+
+def test_the_key_is_sent_in_another_header(service: RerankingService, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    remote = RemoteReranker(service.address, api_key=SECRET, api_key_header="api-key")
+    assert remote.score(QUERY, TEXTS) == SCORES
+    headers = service.requests[0].headers
+    assert (headers["api-key"], "authorization" in headers) == (SECRET, False)
+    assert SECRET not in caplog.text + repr(remote) + str(remote.options())
+    assert SECRET.encode() not in pickle.dumps(remote)
+    assert pickle.loads(pickle.dumps(remote)).options()["api_key_header"] == "api-key"
 
 
 def test_raw_scores_of_tei_are_logits(service: RerankingService) -> None:
@@ -305,7 +386,24 @@ def test_a_host_that_no_name_can_have() -> None:
         ({"url": "ftp://a"}, "not an address of http or https"),
         ({"url": "http://a:99999"}, "not an address of http or https"),
         ({"url": f"http://user:{SECRET}@a"}, "contains a user or a password"),
-        ({"url": f"http://a?key={SECRET}"}, "contains a query"),
+        ({"url": f"http://a?key={SECRET}"}, "the parameter 'key' in url may be a secret"),
+        ({"url": f"http://a?Subscription-Key={SECRET}"}, "the parameter 'Subscription-Key' in url may be a secret"),
+        ({"url": f"http://a#{SECRET}"}, "contains a fragment"),
+        ({"params": {"sig": SECRET}}, "the parameter 'sig' in params may be a secret"),
+        ({"params": [("a", "b")]}, "params is of type list"),
+        ({"params": {"a": 7}}, "the value of 'a' in params is of type int"),
+        ({"params": {"": "b"}}, "params contains the name ''"),
+        ({"params": {"a": "\ud800"}}, "params contains a lone surrogate"),
+        ({"url": "http://a?b=1", "params": {"b": "2"}}, "the parameter 'b' is in url and in params"),
+        ({"headers": {"Authorization": SECRET}}, "the header 'Authorization' in headers may be a secret"),
+        ({"headers": {"X-API-Key": SECRET}}, "the header 'X-API-Key' in headers may be a secret"),
+        ({"headers": {"Cookie": SECRET}}, "the header 'Cookie' in headers may be a secret"),
+        ({"headers": {"Host": "elsewhere"}}, "headers contains 'Host', which the request sets"),
+        ({"headers": {"a b": "c"}}, "headers contains the name 'a b'"),
+        ({"headers": {"a": f"{SECRET}\r\nb: c"}}, "the value of the header 'a'"),
+        ({"headers": {"a": "1", "A": "2"}}, "expected each name once"),
+        ({"headers": {"X-Mine": "1"}, "api_key": SECRET, "api_key_header": "x-mine"}, "expected it once"),
+        ({"api_key": SECRET, "api_key_header": "a: b"}, "api_key_header is 'a: b'"),
         ({"api": "other"}, "api is 'other'; expected one of auto, cohere"),
         ({"url": "http://a/score", "api": "tei"}, "expected 'vllm' for /score"),
         ({"model": ""}, "model is ''"),
@@ -402,6 +500,56 @@ def test_a_cascade_goes_on_without_a_service_that_is_too_slow(service: Reranking
     assert [hit.text for hit in hits] == [hit.text for hit in rerank(QUERY, TEXTS, WordScorer())]
     service.gate.set()
     assert [hit.score for hit in rerank(QUERY, TEXTS, Cascade(stages))] == [max(SCORES)]
+
+
+async def test_64_cascades_wait_without_threads(service: RerankingService) -> None:
+    service.gate.clear()
+    stages = [
+        ("local", Reranker(_plain(), top_n=4)),
+        ("remote", Reranker(RemoteReranker(service.address, max_connections=64), top_n=3)),
+        ("last", Reranker(_plain())),
+    ]
+    cascade = Cascade(stages)
+    candidates = [Candidate(None, text, score=0.5) for text in TEXTS]
+    tasks = [asyncio.create_task(cascade.arank(QUERY, candidates)) for _ in range(64)]
+    while len(service.requests) < 64:
+        await asyncio.sleep(0.01)
+    assert await asyncio.gather(*(run_blocking(lambda: 1) for _ in range(64))) == [1] * 64
+    service.gate.set()
+    answers = await asyncio.gather(*tasks)
+    assert answers == [cascade.rank(QUERY, candidates)] * 64
+    assert list(answers[0][0].note["rerank_scores"]) == ["local", "remote", "last"]
+
+
+async def test_an_async_cascade_goes_on_without_a_service_that_is_too_slow_or_fails(service: RerankingService) -> None:
+    service.gate.clear()
+    candidates = [Candidate(None, text) for text in TEXTS]
+    stages = [("local", Reranker(_plain())), ("remote", Reranker(RemoteReranker(service.address), top_n=1))]
+    ranked = await Cascade(stages, time_budget=0.5).arank(QUERY, candidates)
+    assert ranked[0].note["rerank_stopped"] == "remote: the time budget of 0.5 s ran out"
+    local = await Reranker(_plain()).arank(QUERY, candidates)
+    assert [(item.place, item.score) for item in ranked] == [(item.place, item.score) for item in local]
+    service.gate.set()
+    assert await run_blocking(service.closed.wait, 60)
+    service.always = Answer(404, {"message": "gone"})
+    ranked = await Cascade(stages).arank(QUERY, candidates)
+    assert "remote: RemoteError" in ranked[0].note["rerank_stopped"]
+    with pytest.raises(InvalidInputError, match="query"):
+        await Cascade(stages).arank(" ", candidates)
+    assert await Cascade(stages, top_n=0).arank(QUERY, candidates) == []
+
+
+async def test_a_cancelled_cascade_closes_its_connection(service: RerankingService) -> None:
+    service.gate.clear()
+    cascade = Cascade([("remote", Reranker(RemoteReranker(service.address)))], time_budget=600)
+    task = asyncio.create_task(cascade.arank(QUERY, [Candidate(None, text) for text in TEXTS]))
+    while not service.requests:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    service.gate.set()
+    assert await run_blocking(service.closed.wait, 60)
 
 
 @pytest.mark.parametrize("waits_for", ["an answer", "the next attempt"])

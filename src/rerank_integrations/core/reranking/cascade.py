@@ -6,13 +6,16 @@ al., 2019, arXiv:1910.14424): a cheap reranker orders many candidates, an expens
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import is_number
+from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.concurrency.cancel import GivenUpError, OutOfTimeError, within
 from rerank_integrations.core.ranking import require_cut
 from rerank_integrations.core.reranking.candidates import Candidate, Ranked, distinct_positions
@@ -21,6 +24,8 @@ from rerank_integrations.core.types import RankingNote
 from rerank_integrations.errors import InvalidInputError
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,8 @@ class Cascade:
 
     def rank_stages(self, query: str, candidates: Sequence[Sequence[Candidate]]) -> list[Ranked]:
         """Do as `rank`, where each stage reads the candidates in a form of its own; one list per stage."""
-        require_query(query)
-        counts = [len(of_stage) for of_stage in candidates]
-        if len(set(counts)) != 1 or len(counts) != len(self._stages):
-            raise InvalidInputError(
-                f"lists of {counts} candidates for {len(self._stages)} stages; expected the same candidates for each"
-            )
-        deadline = None if self._time_budget is None else time.monotonic() + self._time_budget
-        # The same as in `Reranker`, so that the order before the first stage has no candidate twice either.
-        places = sorted({place for of_stage in candidates for place in distinct_positions(of_stage)})
-        order = [_as_retrieved(place, candidates[0][place]) for place in places]
+        order = self._order_given(query, candidates)
+        deadline = self._deadline()
         with telemetry.reranking("Cascade.rank", [query], [candidates[0]], self, self._top_n) as span:
             for stage, of_stage in zip(self._stages, candidates, strict=True):
                 if not order or self._top_n == 0:
@@ -101,8 +98,7 @@ class Cascade:
                     raise
                 except Exception as error:
                     # After any error an answer in the order so far is worth more than none.
-                    stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
-                    order = [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
+                    order = self._stopped(order, stage, error)
                     span.set(stopped_at=stage.name)
                     break
             return span.ranked([candidates[0]], [order[: self._top_n]])[0]
@@ -111,6 +107,58 @@ class Cascade:
     def name(self) -> str:
         """The name that traces show: the names of the stages' models, in their order."""
         return " > ".join(stage.reranker.name for stage in self._stages)
+
+    @property
+    def needs_thread(self) -> bool:
+        """Whether async callers must run `rank` on a thread; else they await `arank`.
+
+        They need none if a stage waits for a service; the other stages then have a thread each while they compute.
+        """
+        return all(stage.reranker.needs_thread for stage in self._stages)
+
+    async def arank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
+        """Do as `rank` off the event loop: no thread waits for a service."""
+        return await self.arank_stages(query, [candidates] * len(self._stages))
+
+    async def arank_stages(self, query: str, candidates: Sequence[Sequence[Candidate]]) -> list[Ranked]:
+        """Do as `rank_stages` off the event loop: no thread waits for a service."""
+        if self.needs_thread:
+            return await run_blocking(self.rank_stages, query, candidates)
+        order = self._order_given(query, candidates)
+        deadline = self._deadline()
+        with telemetry.reranking("Cascade.rank", [query], [candidates[0]], self, self._top_n) as span:
+            for stage, of_stage in zip(self._stages, candidates, strict=True):
+                if not order or self._top_n == 0:
+                    break
+                try:
+                    order = await _arerank_order(stage, query, of_stage, order, deadline)
+                except GivenUpError:
+                    raise
+                except Exception as error:
+                    order = self._stopped(order, stage, error)
+                    span.set(stopped_at=stage.name)
+                    break
+            return span.ranked([candidates[0]], [order[: self._top_n]])[0]
+
+    def _order_given(self, query: str, candidates: Sequence[Sequence[Candidate]]) -> list[Ranked]:
+        """Return the order before the first stage, after all checks."""
+        require_query(query)
+        counts = [len(of_stage) for of_stage in candidates]
+        if len(set(counts)) != 1 or len(counts) != len(self._stages):
+            raise InvalidInputError(
+                f"lists of {counts} candidates for {len(self._stages)} stages; expected the same candidates for each"
+            )
+        # The same as in `Reranker`, so that the order before the first stage has no candidate twice either.
+        places = sorted({place for of_stage in candidates for place in distinct_positions(of_stage)})
+        return [_as_retrieved(place, candidates[0][place]) for place in places]
+
+    def _deadline(self) -> float | None:
+        return None if self._time_budget is None else time.monotonic() + self._time_budget
+
+    def _stopped(self, order: Sequence[Ranked], stage: Stage, error: Exception) -> list[Ranked]:
+        """Return the order so far, with the reason for the end of the cascade at `stage`."""
+        stopped: RankingNote = {"rerank_stopped": self._log_stop(stage, error)}
+        return [replace(ranked, note={**ranked.note, **stopped}) for ranked in order]
 
     def _log_stop(self, stage: Stage, error: Exception) -> str:
         """Log why the cascade ends at `stage`, and return it."""
@@ -158,11 +206,41 @@ def _rerank_order(
     if deadline is None:
         reranked = stage.reranker.rank(query, chosen)
     else:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise OutOfTimeError("no time was left")
-        reranked = within(left, lambda: stage.reranker.rank(query, chosen))
+        reranked = within(_seconds_left(deadline), lambda: stage.reranker.rank(query, chosen))
     return [_with_earlier_notes(order[ranked.place], ranked, stage.name) for ranked in reranked]
+
+
+async def _arerank_order(
+    stage: Stage, query: str, candidates: Sequence[Candidate], order: Sequence[Ranked], deadline: float | None
+) -> list[Ranked]:
+    """Do as `_rerank_order` off the event loop."""
+    chosen = [candidates[ranked.place] for ranked in order]
+    if deadline is None:
+        [reranked] = await stage.reranker.arank_many([query], [chosen])
+    else:
+        seconds = _seconds_left(deadline)
+        [reranked] = await _awithin(seconds, stage.reranker.arank_many([query], [chosen]))
+    return [_with_earlier_notes(order[ranked.place], ranked, stage.name) for ranked in reranked]
+
+
+def _seconds_left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise OutOfTimeError("no time was left")
+    return left
+
+
+async def _awithin(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, or cancel it after so many seconds and raise `OutOfTimeError`."""
+    task = asyncio.ensure_future(work)
+    try:
+        # Not `asyncio.wait_for`, which before Python 3.12 may ignore that its own task is cancelled.
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise OutOfTimeError(f"not done within {seconds:.3f} s")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _with_earlier_notes(before: Ranked, after: Ranked, stage: str) -> Ranked:

@@ -21,7 +21,10 @@ from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.remote_shapes import (
     Endpoint,
     RemoteApi,
+    RemoteText,
     UnusableAnswerError,
+    checked_headers,
+    checked_key_header,
     service_message,
 )
 from rerank_integrations.core.types import ScoreScale
@@ -49,19 +52,26 @@ class RemoteReranker:
     Parameters
     ----------
     url
-        The service's address, to which `api` adds a path, or the whole address of an endpoint: it ends in ``/rerank``
-        or ``/score``.
+        The service's address, to which `api` adds a path, or the whole address of an endpoint: its path ends in
+        ``/rerank`` or ``/score``. It may have a query, such as ``?api-version=…``, which is sent and never shown.
     model
         The name of the model for the service; ``None`` leaves it out.
     api
         The interface of the service. ``"cohere"``: by default at ``/v2/rerank``. ``"jina"`` and ``"vllm"``: at
         ``/v1/rerank``, and vLLM's own at ``/score``. ``"tei"`` (Text Embeddings Inference): at ``/rerank``. ``"auto"``
         goes by the path: ``/v1/rerank`` (the default) or ``/v2/rerank`` as Cohere and Jina, ``/score`` as vLLM, any
-        other ``/rerank`` as TEI.
+        other ``/rerank`` as TEI. ``"rerank-integrations"`` is this package's own service, at ``/v2/rerank``: it is sent
+        the ids of passages too, and scores those that its index stores from stored vectors.
     api_key
-        Sent as ``Authorization: Bearer …``. It is never shown, saved or pickled.
+        Sent as ``Authorization: Bearer …``, or as it is in another `api_key_header`. It is never shown, saved or
+        pickled.
     api_key_env
         The name of an environment variable with the key, read at each call; it is saved with a component.
+    api_key_header
+        The name of the header that has the key, such as ``api-key`` for Azure.
+    headers, params
+        More headers of each request, and parameters of its address. They are saved with a component and never shown.
+        One that is named like a secret is refused.
     batch_size
         Texts per request; by default 100, and 32 for TEI, which refuses more unless configured.
     max_connections
@@ -94,17 +104,24 @@ class RemoteReranker:
         api: RemoteApi = "auto",
         api_key: str | None = None,
         api_key_env: str | None = None,
+        api_key_header: str = "Authorization",
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
         batch_size: int | None = None,
         max_connections: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
         score_scale: ScoreScale | None = None,
     ) -> None:
-        self._endpoint = Endpoint.parse(url, api)
+        self._endpoint = Endpoint.parse(url, api, params)
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidInputError(f"model is {model!r}; expected a name, or None")
         self._key = _checked_key(api_key, api_key_env)
         self._key_env = api_key_env
+        self._key_header = checked_key_header(api_key_header)
+        self._headers = checked_headers(headers)
+        if self._key_header.lower() in (name.lower() for name in self._headers):
+            raise InvalidInputError(f"{self._key_header!r} is api_key_header and one of headers; expected it once")
         self._batch_size = (
             self._endpoint.batch_size if batch_size is None else whole_number(batch_size, "batch_size", 1)
         )
@@ -120,6 +137,9 @@ class RemoteReranker:
             "model": model,
             "api": api,
             "api_key_env": api_key_env,
+            "api_key_header": api_key_header,
+            "headers": None if headers is None else dict(headers),
+            "params": None if params is None else dict(params),
             "batch_size": batch_size,
             "max_connections": whole_number(max_connections, "max_connections", 1),
             "timeout": timeout,
@@ -198,7 +218,7 @@ class RemoteReranker:
         if not batches:
             return [[] for _ in queries]
         key = self._read_key()
-        return _in_order(candidates, wait_in_background(lambda: self._score_in_time(batches, key)))
+        return self._in_order(candidates, wait_in_background(lambda: self._score_in_time(batches, key)))
 
     async def ascore_many(
         self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]
@@ -208,7 +228,7 @@ class RemoteReranker:
         if not batches:
             return [[] for _ in queries]
         key = self._read_key()
-        return _in_order(candidates, await await_in_background(lambda: self._score_in_time(batches, key)))
+        return self._in_order(candidates, await await_in_background(lambda: self._score_in_time(batches, key)))
 
     def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
         """Refuse, because a service does not report beforehand what it would cut.
@@ -253,10 +273,17 @@ class RemoteReranker:
         batches = []
         for number, (query, of_query) in enumerate(zip(queries, candidates, strict=True)):
             require_texts([candidate.text for candidate in of_query])
-            texts = list(dict.fromkeys(candidate.text for candidate in of_query))
-            starts = range(0, len(texts), self._batch_size)
-            batches += [_Batch(number, query, texts[start : start + self._batch_size]) for start in starts]
+            items = list(dict.fromkeys(map(self._endpoint.item, of_query)))
+            require_texts([item.id for item in items if item.id is not None], "id")
+            starts = range(0, len(items), self._batch_size)
+            batches += [_Batch(number, query, items[start : start + self._batch_size]) for start in starts]
         return batches
+
+    def _in_order(self, candidates: Sequence[Sequence[Candidate]], scores: _Scores) -> list[list[Scored]]:
+        return [
+            [scores[number, self._endpoint.item(candidate)] for candidate in of_query]
+            for number, of_query in enumerate(candidates)
+        ]
 
     async def _score_in_time(self, batches: Sequence[_Batch], key: str | None) -> _Scores:
         deadline = time.monotonic() + self._timeout
@@ -273,9 +300,9 @@ class RemoteReranker:
                 "raise timeout, or send fewer texts"
             )
         return {
-            (batch.number, text): scored
+            (batch.number, item): scored
             for batch, answer in zip(batches, answers, strict=True)
-            for text, scored in zip(batch.texts, answer, strict=True)
+            for item, scored in zip(batch.items, answer, strict=True)
         }
 
     async def _score_batch(self, batch: _Batch, key: str | None, deadline: float) -> list[Scored]:
@@ -288,7 +315,7 @@ class RemoteReranker:
         retrying = AsyncRetrying(retry=retry_if_exception(_may_pass), wait=_pause, stop=is_last, reraise=True)
         content: bytes = await retrying(self._post, batch, key)
         try:
-            scored, scale = self._endpoint.read(content, len(batch.texts))
+            scored, scale = self._endpoint.read(content, len(batch.items))
             if scale is not None and self._scale not in (None, scale):
                 raise UnusableAnswerError(f"scores on the scale {scale!r}, where score_scale is {self._scale!r}")
         except UnusableAnswerError as error:
@@ -301,13 +328,15 @@ class RemoteReranker:
     async def _post(self, batch: _Batch, key: str | None) -> bytes:
         import httpx
 
-        body = self._endpoint.body(self._model, batch.query, batch.texts, raw_scores=self._scale == "logit")
-        headers = telemetry.trace_headers()
+        body = self._endpoint.body(self._model, batch.query, batch.items, raw_scores=self._scale == "logit")
+        headers = {**telemetry.trace_headers(), **self._headers}
         if key is not None:
-            headers["Authorization"] = f"Bearer {key}"
+            headers[self._key_header] = f"Bearer {key}" if self._key_header.lower() == "authorization" else key
+        # Beside the address, which httpx writes into its log: a query is not shown.
+        target = {"target": self._endpoint.target}
         client = self._connections.client()
         try:
-            async with client.stream("POST", self.url, json=body, headers=headers) as response:
+            async with client.stream("POST", self.url, json=body, headers=headers, extensions=target) as response:
                 content = await _read(response)
                 problem = self._problem(response, content, key)
         # The last of these is a host whose name cannot be encoded.
@@ -351,11 +380,11 @@ class _Batch(NamedTuple):
 
     number: int
     query: str
-    texts: list[str]
+    items: list[RemoteText]
 
 
 # Scores by the number of the query and the text.
-_Scores: TypeAlias = "Mapping[tuple[int, str], Scored]"
+_Scores: TypeAlias = "Mapping[tuple[int, RemoteText], Scored]"
 
 
 class _Connections:
@@ -453,10 +482,6 @@ def _retry_after(value: str | None) -> float | None:
         except (ValueError, OverflowError):
             return None
     return max(0.0, wait) if is_number(wait) else None
-
-
-def _in_order(candidates: Sequence[Sequence[Candidate]], scores: _Scores) -> list[list[Scored]]:
-    return [[scores[number, candidate.text] for candidate in of_query] for number, of_query in enumerate(candidates)]
 
 
 def _as_candidates(texts: Sequence[str]) -> list[Candidate]:

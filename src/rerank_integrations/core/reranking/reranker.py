@@ -131,6 +131,10 @@ class Reranker:
             ]
             return span.ranked(candidates, self._all_ordered(chosen, places, scored))
 
+    async def arank(self, query: str, candidates: Sequence[Candidate]) -> list[Ranked]:
+        """Do as `rank` off the event loop, as `arank_many` does."""
+        return (await self.arank_many([query], [candidates]))[0]
+
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return one score per text, in their order and without threshold or cut; higher is better."""
         require_texts(texts)
