@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rerank_integrations.cli.options import ModelOfIndexes, ServedColberts, ServedCrossEncoders, ServedIndexes
-from rerank_integrations.cli.serve import by_name, models_by_name, read_token
+from rerank_integrations.cli.serve import Model, by_name, models_by_name, read_token
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.core.models import ColBERTModel, CrossEncoderModel
+from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def mcp(
 
 def _run_stdio(
     indexes: dict[str, ColBERTIndex],
-    models: dict[str, ColBERTModel | CrossEncoderModel],
+    models: dict[str, Model],
     settings: ServerSettings,
     about: str | None,
 ) -> None:
@@ -100,7 +100,7 @@ def _run_stdio(
 
 def _run_http(
     indexes: dict[str, ColBERTIndex],
-    models: dict[str, ColBERTModel | CrossEncoderModel],
+    models: dict[str, Model],
     settings: ServerSettings,
     about: str | None,
     allowed_hosts: list[str],

@@ -29,7 +29,7 @@ def uvicorn_config(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> u
         app,
         host=host,
         port=port,
-        http=type("ImpatientProtocol", (_ImpatientProtocol,), {"wait_seconds": settings.body_timeout}),
+        http=_protocol(settings.body_timeout),
         # Records go to the handlers of the process, and each request is logged already.
         log_config=None,
         access_log=False,
@@ -38,10 +38,18 @@ def uvicorn_config(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> u
     )
 
 
+def _protocol(wait_seconds: float) -> type[asyncio.Protocol]:
+    class Protocol(_ImpatientProtocol):
+        """The protocol with the seconds of one application's settings."""
+
+    Protocol.wait_seconds = wait_seconds
+    return Protocol
+
+
 class _ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[valid-type,misc]
     """Protocol of one connection, which is aborted if the client sends or reads too slowly."""
 
-    wait_seconds: ClassVar[float] = 30.0
+    wait_seconds: ClassVar[float]
 
     _head_timer: asyncio.TimerHandle | None = None
     _reading_timer: asyncio.TimerHandle | None = None
