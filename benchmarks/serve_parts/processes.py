@@ -40,7 +40,8 @@ class Service:
             self.errors.append(line)
         else:
             raise SystemExit(f"the service did not start: {''.join(self.errors)[-2000:]}")
-        # The rest of the log is read all the time, so that the pipe never fills.
+        # The rest of the log is read all the time, so that the pipe never fills; errors and warnings are remembered.
+        self.errors.clear()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         while not self._is_ready():

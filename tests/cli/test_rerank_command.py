@@ -63,7 +63,7 @@ def test_a_service_reranks(cli: Cli, lines: Path) -> None:
     assert done.json()["model"] == f"{service.address}/v1/rerank"
     assert [request.path for request in service.requests] == ["/v1/rerank?version=1"]
     scores = [hit["score"] for hit in done.json()["hits"]]
-    assert scores == sorted(WordScorer().score("net profit", lines.read_text("utf-8").splitlines()), reverse=True)
+    assert scores == sorted(WordScorer().score("net profit", TEXTS), reverse=True)
 
 
 def test_a_bad_line_is_named(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
