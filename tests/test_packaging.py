@@ -68,7 +68,7 @@ def test_version_stands_in_the_changelog() -> None:
 
 
 # The catalog has the schema and every query on one page, the index every method with its documentation.
-LONGEST = {"core/index/storage/catalog.py": 900, "core/index/colbert_index.py": 800}
+LONGEST = {"core/index/storage/catalog.py": 950, "core/index/colbert_index.py": 900}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])

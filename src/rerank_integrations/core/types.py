@@ -22,6 +22,7 @@ Metadata: TypeAlias = "Mapping[str, Any]"
 Where: TypeAlias = "Mapping[str, Any]"
 ScoreScale: TypeAlias = Literal["maxsim_sum", "maxsim_mean", "logit", "probability", "own"]
 CrossEncoderScale: TypeAlias = Literal["logit", "probability", "own"]
+SearchType: TypeAlias = Literal["colbert", "bm25", "hybrid"]
 VectorSource: TypeAlias = Literal["stored", "cached", "encoded"]
 
 
@@ -31,6 +32,10 @@ _NO_METADATA: Metadata = MappingProxyType({})
 class RankingNote(TypedDict, total=False):
     """Keys that say how a score came about, by docs/reference/notes.md; keys that do not apply are absent."""
 
+    search_type: SearchType
+    colbert_score: float
+    bm25_score: float
+    bm25_weight: float
     retrieval_score: float
     retrieval_rank: int
     score_scale: ScoreScale
@@ -95,11 +100,13 @@ class Hit:
     id, text, metadata
         The passage's own.
     score
-        Higher is better. MaxSim (summed over the query's tokens) or the cross-encoder's score.
+        Higher is better. MaxSim (summed over the query's tokens), BM25, the weighted sum of both on a common scale
+        (hybrid, at most 1), or the cross-encoder's score.
     rank
         1 for the best.
     note
-        After a reranking: how the score came about, by the keys of docs/reference/notes.md. JSON-serialisable.
+        After a reranking, and after a search by BM25 or both: how the score came about, by the keys of
+        docs/reference/notes.md. JSON-serialisable.
     """
 
     id: str

@@ -10,19 +10,21 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rerank_integrations.core import telemetry
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, Parts, require_search_type, require_weight
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.model_record import document_length, model_record, recorded_model, require_model
 from rerank_integrations.core.index.plaid.search_options import SearchOptions, search_device
-from rerank_integrations.core.index.reader import Reader
+from rerank_integrations.core.index.reader import Reader, TextIndexMissingError
 from rerank_integrations.core.index.storage import lock
 from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog
+from rerank_integrations.core.index.storage.catalog_rules import BM25_WEIGHT, recorded_bm25_weight
 from rerank_integrations.core.index.storage.filters import Sql, compile_selection
 from rerank_integrations.core.index.storage.refusals import is_file
 from rerank_integrations.core.index.storage.validation import filter_alone, id_list, ids_alone
@@ -32,7 +34,7 @@ from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbe
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.ranking import require_count, require_text
 from rerank_integrations.core.token_vectors import encode_queries, encoded_query
-from rerank_integrations.core.types import Hit, Passage, PassageLike
+from rerank_integrations.core.types import Hit, Passage, PassageLike, SearchType
 from rerank_integrations.errors import (
     IndexClosedError,
     IndexExistsError,
@@ -42,6 +44,8 @@ from rerank_integrations.errors import (
     InvalidInputError,
     ModelMismatchError,
 )
+
+T = TypeVar("T")
 
 _NBITS = (1, 2, 4)
 
@@ -336,6 +340,8 @@ class ColBERTIndex:
         exact: bool = False,
         n_probe: int | None = None,
         n_candidates: int | None = None,
+        search_type: SearchType = "colbert",
+        bm25_weight: float | None = None,
     ) -> list[Hit]:
         """Return the best passages for a query.
 
@@ -358,33 +364,50 @@ class ColBERTIndex:
         n_candidates
             How many candidates to keep by their centroids; by default 160, or more for a large index, 4 bits or a large
             `k`.
+        search_type
+            ``"colbert"``, MaxSim of token vectors; ``"bm25"``, the query's words, without the model; ``"hybrid"``, both
+            (docs/how-to/hybrid_search.md).
+        bm25_weight
+            BM25's share of a hybrid score, 0 to 1; by default `bm25_weight`, the index's own.
 
         Returns
         -------
         list of Hit
-            Exactly ``min(k, passages that satisfy where and ids)``, best first, equal scores by id.
+            Exactly ``min(k, passages that satisfy where and ids)``, best first, equal scores by id; for ``"bm25"``
+            only passages with a word of the query. A hit of ``"bm25"`` or ``"hybrid"`` has a note, with both scores.
 
         Raises
         ------
         InvalidInputError
-            For a bad `k`, filter or `query` type.
+            For a bad `k`, filter or `query` type, and for a weight of a search that is not hybrid.
+        IndexReadOnlyError
+            If BM25 needs the text index, an older version made the index without one, and it is open for reading alone.
         ModelMismatchError
             If the model is not the one that made the index.
         """
         require_texts([query], "query")
+        kind = _Kind(search_type, bm25_weight)
+        options = SearchOptions(n_probe, n_candidates, exact)
         with telemetry.retrieving("ColBERTIndex.search", [query], k, self._path) as span:
-            return span.found(self._search([query], k, where, ids, SearchOptions(n_probe, n_candidates, exact)))[0]
+            return span.found(self._search([query], k, where, ids, options, kind))[0]
 
     def search_many(
-        self, queries: Iterable[str], k: int = 10, *, where: Mapping[str, object] | None = None
+        self,
+        queries: Iterable[str],
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        search_type: SearchType = "colbert",
+        bm25_weight: float | None = None,
     ) -> list[list[Hit]]:
         """Search for several queries at once, one list per query; encodes in batches, and reads the vectors once."""
         if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
             raise InvalidInputError(f"queries is one {type(queries).__name__}; expected a list of strings")
         texts = list(queries)
         require_texts(texts, "query")
+        kind = _Kind(search_type, bm25_weight)
         with telemetry.retrieving("ColBERTIndex.search_many", texts, k, self._path) as span:
-            return span.found(self._search(texts, k, where, None, SearchOptions()))
+            return span.found(self._search(texts, k, where, None, SearchOptions(), kind))
 
     def rerank(self, query: str, ids: Iterable[str], k: int | None = None) -> list[Hit]:
         """Rank stored passages by their stored vectors; only the query is encoded.
@@ -464,24 +487,74 @@ class ColBERTIndex:
         *,
         where: Mapping[str, Any] | None = None,
         ids: Iterable[str] | None = None,
+        text: str | None = None,
+        bm25_weight: float | None = None,
     ) -> list[Hit]:
         """Return what `search` returns, for a query that `encode_query` has encoded already.
+
+        With the `text` of the query the search is hybrid: BM25 has no use for vectors.
 
         Raises
         ------
         InvalidInputError
-            For a bad `k` or filter, or unless `query` is an array of numbers, *Shape:* (tokens, dim of `model`).
+            For a bad `k`, filter or weight, or unless `query` is an array of numbers, *Shape:* (tokens, dim of
+            `model`).
         """
         require_count(k, "k")
         self._require_open()
+        kind = _Kind("colbert" if text is None else "hybrid", bm25_weight)
+        require_texts([] if text is None else [text], "text")
         vectors = encoded_query(query, self._model)
         select = compile_selection(where, id_list(ids) if ids is not None else None)
         if k == 0:
             return []
-        device = search_device(self._model)
         with telemetry.retrieving("ColBERTIndex.search_encoded", [], k, self._path) as span:
-            hits = self._reader.search([vectors], k, select, self._model.fingerprint, SearchOptions(), device)
-            return span.found(hits)[0]
+            return span.found(self._search_vectors([(text or "", vectors)], k, select, SearchOptions(), kind))[0]
+
+    @property
+    def bm25_weight(self) -> float:
+        """BM25's share of the score of a hybrid search, 0 to 1: the stored one, else 0.3."""
+        self._require_open()
+        with self._catalog.read() as transaction:
+            stored = recorded_bm25_weight(transaction.meta())
+        return DEFAULT_BM25_WEIGHT if stored is None else stored
+
+    def store_bm25_weight(self, weight: float | None) -> None:
+        """Store BM25's share of the score of a hybrid search in the index; ``None`` goes back to the default.
+
+        Raises
+        ------
+        InvalidInputError
+            Unless it is a number from 0 to 1.
+        """
+        checked = require_weight(weight)
+        writer = self._require_writer()
+        with self._write_lock:
+            writer.record(BM25_WEIGHT, None if checked is None else repr(checked))
+
+    def rebuild_text_index(self) -> None:
+        """Make the text index, which BM25 searches, again from the stored texts, in one commit.
+
+        An index of an older version has none; `search` makes it where it needs it, if the index is open for writing.
+        """
+        writer = self._require_writer()
+        with self._write_lock:
+            writer.rebuild_text_index()
+
+    def hybrid_parts(self, query: str) -> dict[str, Parts]:
+        """Return both scores of each candidate of a hybrid search by its id; a weight makes a score of them.
+
+        `rerank_integrations.evaluation.fit_bm25_weight` fits a weight by it.
+        """
+        require_text(query, "query")
+        require_texts([query], "query")
+        self._require_open()
+        self._check_model()
+        (vectors,) = self._encode_queries([query])
+        fingerprint, device = self._model.fingerprint, search_device(self._model)
+        return self._with_text_index(
+            lambda: self._reader.hybrid_parts([(query, vectors)], fingerprint, SearchOptions(), device)[0]
+        )
 
     def stored_vectors(self, ids: Iterable[str]) -> dict[str, Floats]:
         """Return the stored token vectors of passages by their ids; unknown ids are absent.
@@ -637,6 +710,7 @@ class ColBERTIndex:
         where: Mapping[str, object] | None,
         ids: Iterable[str] | None,
         options: SearchOptions,
+        kind: _Kind,
     ) -> list[list[Hit]]:
         require_count(k, "k")
         allowed = None if ids is None else id_list(ids)
@@ -645,11 +719,38 @@ class ColBERTIndex:
         texts = [query for query in queries if query.strip()]
         if not texts or k == 0 or allowed == []:
             return [[] for _ in queries]
-        self._check_model()
-        vectors = self._encode_queries(texts)
-        fingerprint, device = self._model.fingerprint, search_device(self._model)
-        results = iter(self._reader.search(vectors, k, select, fingerprint, options, device))
+        if kind.search_type == "bm25":
+            results = iter(self._with_text_index(lambda: self._reader.search_bm25(texts, k, select)))
+        else:
+            self._check_model()
+            encoded = list(zip(texts, self._encode_queries(texts), strict=True))
+            results = iter(self._search_vectors(encoded, k, select, options, kind))
         return [next(results) if query.strip() else [] for query in queries]
+
+    def _search_vectors(
+        self, queries: list[tuple[str, Floats]], k: int, select: Sql | None, options: SearchOptions, kind: _Kind
+    ) -> list[list[Hit]]:
+        fingerprint, device = self._model.fingerprint, search_device(self._model)
+        if kind.search_type == "colbert":
+            vectors = [query_vectors for _, query_vectors in queries]
+            return self._reader.search(vectors, k, select, fingerprint, options, device)
+        weight = kind.bm25_weight
+        return self._with_text_index(
+            lambda: self._reader.search_hybrid(queries, k, select, fingerprint, options, weight, device)
+        )
+
+    def _with_text_index(self, search: Callable[[], T]) -> T:
+        """Return the result of a search, after making the text index if it is absent."""
+        try:
+            return search()
+        except TextIndexMissingError:
+            if self._writer is None or self._pid != os.getpid():
+                raise IndexReadOnlyError(
+                    f"{self._path} has no text index, which BM25 needs: an older version made it. Open it for writing "
+                    "once and call rebuild_text_index(), or search it once by BM25 there"
+                ) from None
+        self.rebuild_text_index()
+        return search()
 
     def _encode_queries(self, queries: list[str]) -> list[Floats]:
         vectors = encode_queries(self._model, queries)
@@ -714,6 +815,14 @@ class ColBERTIndex:
                 "write there, or open it here once that one has closed it"
             )
         return self._writer
+
+
+class _Kind:
+    """The kind of a search, checked: by which scores it ranks, and BM25's share of them."""
+
+    def __init__(self, search_type: str, bm25_weight: float | None) -> None:
+        self.search_type = require_search_type(search_type)
+        self.bm25_weight = require_weight(bm25_weight, self.search_type)
 
 
 # The indexes that this process has open for writing, by the identity of the folder.

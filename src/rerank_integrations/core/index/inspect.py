@@ -14,9 +14,10 @@ import numpy as np
 
 from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog, ReadTransaction
 from rerank_integrations.core.index.storage.catalog_rules import (
-    FORMAT_VERSION,
+    FORMAT_WITHOUT_CHECKSUMS,
     content_crc,
     place_crc,
+    recorded_bm25_weight,
     recorded_dim,
     stored_passage,
 )
@@ -54,6 +55,10 @@ class IndexStats:
         Bits per dimension of a compressed residual.
     centroids
         How many centroids the newest codec has; 0 for an exact index.
+    text_bytes
+        Size of the text index, which BM25 searches; ``None`` without one.
+    bm25_weight
+        The share of BM25 in a hybrid search that is stored in the index; ``None`` for the default.
     """
 
     passages: int
@@ -68,6 +73,8 @@ class IndexStats:
     kind: str
     nbits: int
     centroids: int
+    text_bytes: int | None
+    bm25_weight: float | None
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """Return the fields as a dictionary that `json.dumps` takes."""
@@ -101,6 +108,8 @@ def collect_stats(transaction: ReadTransaction, path: Path, meta: Mapping[str, s
         kind="plaid" if transaction.has_codec() else "exact",
         nbits=int(meta["nbits"]),
         centroids=transaction.newest_centroid_count(),
+        text_bytes=transaction.text_bytes(),
+        bm25_weight=recorded_bm25_weight(meta),
     )
 
 
@@ -137,6 +146,7 @@ def _problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
     # Each by itself, so that a fault which stops one check does not hide the findings of others.
     yield from _tried(path, lambda: (f"catalog: {problem}" for problem in transaction.database_problems()))
     yield from _tried(path, lambda: _own_problems(transaction, path))
+    yield from _tried(path, lambda: (f"catalog: {problem}" for problem in transaction.text_problems()))
     yield from _tried(path, lambda: _file_problems(transaction, path))
     yield from _tried(path, lambda: _row_problems(transaction, path))
 
@@ -153,7 +163,7 @@ def _tried(path: Path, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
 
 def _own_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
     meta = transaction.meta()
-    if meta["format"] == str(FORMAT_VERSION):
+    if meta["format"] != FORMAT_WITHOUT_CHECKSUMS:
         yield from (f"catalog: {problem}" for problem in transaction.checksum_problems())
 
 
@@ -174,7 +184,7 @@ def _file_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
 
 def _row_problems(transaction: ReadTransaction, path: Path) -> Iterator[str]:
     """Read every passage: its columns, its checksums, and whether its segment has so many tokens at its place."""
-    checked = transaction.meta()["format"] == str(FORMAT_VERSION)
+    checked = transaction.meta()["format"] != FORMAT_WITHOUT_CHECKSUMS
     lengths = _lengths(transaction, path)
     damaged: dict[str, list[str]] = defaultdict(list)
     with contextlib.closing(transaction.raw_rows(checksums=checked)) as rows:

@@ -9,20 +9,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.concurrency.lanes import turns
+from rerank_integrations.core.index.bm25 import BM25, best_positions
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, DEPTH, Parts, candidate_parts
 from rerank_integrations.core.index.plaid.search_options import SearchOptions
 from rerank_integrations.core.index.snapshot import Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.index.storage.catalog import Catalog, Commit, ReadTransaction
+from rerank_integrations.core.index.storage.catalog_rules import recorded_bm25_weight
 from rerank_integrations.core.index.storage.filters import Sql, compile_selection, names_ids
 from rerank_integrations.core.index.storage.segments import Selection
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.ranking import best_first
-from rerank_integrations.core.types import Hit, Passage
+from rerank_integrations.core.types import Hit, Passage, RankingNote
 from rerank_integrations.errors import IndexFormatError, ModelMismatchError
 
 T = TypeVar("T")
+
+
+class TextIndexMissingError(Exception):
+    """The commit that was to be searched has no text index; the caller knows what to do about it."""
+
 
 # Filters whose passages are remembered until the next commit; an application repeats few of them.
 _MAX_REMEMBERED_FILTERS = 64
@@ -53,15 +64,66 @@ class Reader:
 
         def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[list[Hit]]:
             selection = _selection(transaction, snapshot, select)
-            candidates = exact_candidates(selection.floats, queries, k)
-            for group in selection.groups:
-                from rerank_integrations.core.index.plaid.search import search_group
+            return [_hits(transaction, scores, k) for scores in _best_by_maxsim(selection, queries, k, options, device)]
 
-                candidates = [
-                    {**scores, **search_group(group, query, k, options, device)}
-                    for scores, query in zip(candidates, queries, strict=True)
-                ]
-            return [_hits(transaction, scores, k) for scores in candidates]
+        with turns():
+            return self.at_one_commit(run, fingerprint)
+
+    def search_bm25(self, queries: Sequence[str], k: int, select: Sql | None) -> list[list[Hit]]:
+        """Return the best `k` of the passages that satisfy `select` and have a term of the query, for each query."""
+
+        def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[list[Hit]]:
+            texts = _texts(transaction, snapshot)
+            allowed = _allowed(transaction, snapshot, texts, select)
+            results = []
+            for query in queries:
+                scores = texts.scores(transaction, query)
+                best = best_positions(scores, allowed, k)
+                by_pid = dict(zip(texts.pids[best].tolist(), scores[best].tolist(), strict=True))
+                results.append(_hits(transaction, by_pid, k, lambda _: {"search_type": "bm25"}))
+            return results
+
+        return self.at_one_commit(run, None)
+
+    def search_hybrid(
+        self,
+        queries: Sequence[tuple[str, Floats]],
+        k: int,
+        select: Sql | None,
+        fingerprint: str,
+        options: SearchOptions,
+        bm25_weight: float | None,
+        device: str = "cpu",
+    ) -> list[list[Hit]]:
+        """Return the best `k` by both scores, for each query as text and vectors; ``None`` is the stored weight."""
+
+        def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[list[Hit]]:
+            stored = recorded_bm25_weight(transaction.meta()) if bm25_weight is None else bm25_weight
+            weight = DEFAULT_BM25_WEIGHT if stored is None else stored
+            hits = []
+            for parts in _parts_of_each(transaction, snapshot, queries, max(k, DEPTH), select, options, device):
+                scores = {pid: part.score(weight) for pid, part in parts.items()}
+                hits.append(_hits(transaction, scores, k, lambda pid, parts=parts: parts[pid].note(weight)))  # type: ignore[misc]
+            return hits
+
+        with turns():
+            return self.at_one_commit(run, fingerprint)
+
+    def hybrid_parts(
+        self,
+        queries: Sequence[tuple[str, Floats]],
+        fingerprint: str,
+        options: SearchOptions,
+        device: str = "cpu",
+    ) -> list[dict[str, Parts]]:
+        """Return both scores of each candidate of a hybrid search, by id, for each query as text and vectors."""
+
+        def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[dict[str, Parts]]:
+            results = []
+            for parts in _parts_of_each(transaction, snapshot, queries, DEPTH, None, options, device):
+                named = transaction.ids_numbered(list(parts))
+                results.append({named[pid]: part for pid, part in parts.items()})
+            return results
 
         with turns():
             return self.at_one_commit(run, fingerprint)
@@ -74,12 +136,7 @@ class Reader:
 
         def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[Hit]:
             selection = _selection(transaction, snapshot, select)
-            scores = stored_scores(selection.floats, query)
-            for group in selection.groups:
-                from rerank_integrations.core.index.plaid import search
-
-                scores.update(search.stored_scores(group, query, device))
-            return _hits(transaction, scores, k)
+            return _hits(transaction, _maxsim_of_all(selection, query, device), k)
 
         return self.at_one_commit(run, fingerprint)
 
@@ -199,12 +256,99 @@ def _selection(transaction: ReadTransaction, snapshot: Snapshot, select: Sql | N
     return selection
 
 
-def _hits(transaction: ReadTransaction, scores: Mapping[int, float], k: int | None) -> list[Hit]:
-    best = scores if k is None or k >= len(scores) else _best(transaction, scores, k)
+def _best_by_maxsim(
+    selection: Selection, queries: Sequence[Floats], k: int, options: SearchOptions, device: str
+) -> list[dict[int, float]]:
+    """Return, for each query, the MaxSim of every passage that could be among the best `k`."""
+    candidates = exact_candidates(selection.floats, queries, k)
+    for group in selection.groups:
+        from rerank_integrations.core.index.plaid.search import search_group
+
+        candidates = [
+            {**scores, **search_group(group, query, k, options, device)}
+            for scores, query in zip(candidates, queries, strict=True)
+        ]
+    return candidates
+
+
+def _maxsim_of_all(selection: Selection, query: Floats, device: str) -> dict[int, float]:
+    """Return the MaxSim of every passage of a selection."""
+    scores = stored_scores(selection.floats, query)
+    for group in selection.groups:
+        from rerank_integrations.core.index.plaid import search
+
+        scores.update(search.stored_scores(group, query, device))
+    return scores
+
+
+def _texts(transaction: ReadTransaction, snapshot: Snapshot) -> BM25:
+    """Return BM25 over the snapshot's texts, made once per commit.
+
+    Raises
+    ------
+    TextIndexMissingError
+        If the commit has no text index.
+    """
+    if not snapshot.texts:
+        if not transaction.has_text_index():
+            raise TextIndexMissingError
+        # Several threads may make the same; any of them will do.
+        snapshot.texts.append(BM25(transaction))
+    return snapshot.texts[0]
+
+
+def _allowed(
+    transaction: ReadTransaction, snapshot: Snapshot, texts: BM25, select: Sql | None
+) -> NDArray[np.int64] | None:
+    """Return the positions of the passages that satisfy `select`; ``None`` for all."""
+    if select is None:
+        return None
+    selection = _selection(transaction, snapshot, select)
+    parts = [part.pids[part.ordinals] for part in (*selection.floats, *(p for g in selection.groups for p in g.parts))]
+    return texts.positions(np.concatenate([np.empty(0, np.int64), *parts]))
+
+
+def _parts_of_each(
+    transaction: ReadTransaction,
+    snapshot: Snapshot,
+    queries: Sequence[tuple[str, Floats]],
+    depth: int,
+    select: Sql | None,
+    options: SearchOptions,
+    device: str,
+) -> Iterator[dict[int, Parts]]:
+    """Yield both scores of the candidates of each query: the best `depth` of either search."""
+    texts = _texts(transaction, snapshot)
+    allowed = _allowed(transaction, snapshot, texts, select)
+    selection = _selection(transaction, snapshot, select)
+    vectors = [query_vectors for _, query_vectors in queries]
+    by_maxsim = _best_by_maxsim(selection, vectors, depth, options, device)
+    for (query, query_vectors), maxsim in zip(queries, by_maxsim, strict=True):
+        colbert = {pid: maxsim[pid] for pid in _best(transaction, maxsim, depth)}
+        found = set(colbert)
+        bm25 = texts.scores(transaction, query)
+        best = best_positions(bm25, allowed, depth)
+        by_bm25 = dict(zip(texts.pids[best].tolist(), bm25[best].tolist(), strict=True))
+        missing = [pid for pid in _best(transaction, by_bm25, depth) if pid not in found]
+        if missing:
+            places = transaction.places_numbered(missing)
+            colbert |= _maxsim_of_all(narrowed(snapshot, places), query_vectors, device)
+        pids = np.array(sorted(colbert), dtype=np.int64)
+        scores = bm25[texts.positions(pids)]
+        yield candidate_parts(colbert, dict(zip(pids.tolist(), scores.tolist(), strict=True)), found)
+
+
+def _hits(
+    transaction: ReadTransaction,
+    scores: Mapping[int, float],
+    k: int | None,
+    note: Callable[[int], RankingNote] = lambda pid: {},
+) -> list[Hit]:
+    best = scores if k is None else _best(transaction, scores, k)
     rows = transaction.hit_rows(list(best))
     order = best_first([scores[row[0]] for row in rows], [row[1] for row in rows])
     return [
-        Hit(rows[position][1], score, rank, rows[position][2], rows[position][3])
+        Hit(rows[position][1], score, rank, rows[position][2], rows[position][3], note(rows[position][0]))
         for rank, (position, score) in enumerate(order, start=1)
     ]
 
@@ -213,6 +357,8 @@ def _best(transaction: ReadTransaction, scores: Mapping[int, float], k: int) -> 
     """Return the catalog numbers of the best `k` of more passages; reads only ids of those that tie for the last."""
     if any(math.isnan(score) for score in scores.values()):
         # They have no order; `best_first` refuses them.
+        return list(scores)
+    if k >= len(scores):
         return list(scores)
     last = sorted(scores.values(), reverse=True)[k - 1]
     certain = [pid for pid, score in scores.items() if score > last]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.bm25 import BM25
 from rerank_integrations.core.index.storage.catalog import Commit, ReadTransaction
 from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
 from rerank_integrations.core.index.storage.codecs import Codec
@@ -38,6 +39,8 @@ class Snapshot:
     everything: Selection
     alive: Mapping[str, int]
     chosen: dict[str, Selection] = field(default_factory=dict)
+    # Made by the first search that needs it.
+    texts: list[BM25] = field(default_factory=list)
 
 
 def take_snapshot(

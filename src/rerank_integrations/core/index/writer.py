@@ -107,6 +107,17 @@ class Writer:
         self.sweep()
         self._catalog.reclaim()
 
+    def rebuild_text_index(self) -> None:
+        """Store the terms of every passage, in place of whatever is stored, in one commit."""
+        _LOGGER.info("making the text index of %s", self._path)
+        with self._folders.commit() as transaction:
+            transaction.fill_text_index()
+
+    def record(self, key: str, value: str | None) -> None:
+        """Record a fact of the index in one commit; ``None`` removes it."""
+        with self._folders.commit() as transaction:
+            transaction.record(key, value)
+
     def sweep(self) -> None:
         """Remove the folders that no commit needs any more; see `Folders.sweep`."""
         self._folders.sweep()

@@ -1,8 +1,9 @@
 """The SQLite catalog: ids, texts, metadata, where each passage's vectors lie; its commit is the index's commit.
 
-All SQL of the package stands here, but for the conditions that `filters` makes. The tables come first, then the queries
-as methods of `ReadTransaction`, the changes as methods of `WriteTransaction`, then `Catalog`, which begins and commits
-transactions. `connections` holds the open connections, and `catalog_rules` says whether what was read is sound.
+All SQL of the package stands here, but for the conditions that `filters` makes and the full-text tables of
+`text_index`. The tables come first, then the queries as methods of `ReadTransaction`, the changes as methods of
+`WriteTransaction`, then `Catalog`, which begins and commits transactions. `connections` holds the open connections, and
+`catalog_rules` says whether what was read is sound.
 
 The catalog has checksums over what it holds, so that a changed byte in a text, a row or a setting is found. A writing
 connection keeps them by itself: triggers of its own, which are no part of the file, see every change of a passage,
@@ -27,6 +28,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rerank_integrations.core.index.storage.catalog_rules import (
     FORMAT_VERSION,
+    FORMAT_WITHOUT_CHECKSUMS,
     Schema,
     checked_meta,
     content_crc,
@@ -45,6 +47,19 @@ from rerank_integrations.core.index.storage.connections import Connection, Conne
 from rerank_integrations.core.index.storage.filters import Sql, json_ids
 from rerank_integrations.core.index.storage.records import CodecRecord, SegmentRecord, codec_record, segment_record
 from rerank_integrations.core.index.storage.refusals import lacking_for_read
+from rerank_integrations.core.index.storage.terms import RULES
+from rerank_integrations.core.index.storage.text_index import (
+    IS_TEXT_TABLE,
+    TEXT_RULES,
+    TEXT_TABLES,
+    TextReads,
+    create_text_tables,
+    distrust_schema,
+    fill_text_index,
+    prepare_connection,
+    require_fts5,
+    watch_texts,
+)
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import (
     IndexFormatError,
@@ -152,7 +167,7 @@ class Commit(NamedTuple):
         return same and self.generation > other.generation
 
 
-class ReadTransaction:
+class ReadTransaction(TextReads):
     """One commit of an index: every answer is of the same state, whatever is written meanwhile."""
 
     def __init__(self, connection: Connection, path: Path) -> None:
@@ -285,6 +300,11 @@ class ReadTransaction:
             If SQLite finds the condition too large.
         """
         return self._with_condition("SELECT segment, ordinal FROM passages", condition).fetchall()
+
+    def places_numbered(self, pids: Sequence[int]) -> list[tuple[str, int]]:
+        """Return the segment and ordinal of each passage with these catalog numbers."""
+        query = "SELECT segment, ordinal FROM passages WHERE pid IN (SELECT value FROM json_each(?))"
+        return self._connection.execute(query, (json.dumps(pids),)).fetchall()
 
     def _with_condition(self, statement: str, condition: Sql | None, tail: Sql = ("", [])) -> sqlite3.Cursor:
         """Execute a statement for the passages that satisfy a condition of `filters`; ``None`` is all of them.
@@ -428,6 +448,17 @@ class WriteTransaction(ReadTransaction):
         """Record how many dimensions the index's vectors have, unless it is recorded already."""
         self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('dim', ?)", (str(dim),))
 
+    def fill_text_index(self) -> None:
+        """Store the terms of every passage, in place of whatever is stored."""
+        fill_text_index(self._connection)
+
+    def record(self, key: str, value: str | None) -> None:
+        """Record a fact of the index in ``meta``; ``None`` removes it."""
+        if value is None:
+            self._connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def insert_passages(self, rows: Iterable[NewRow]) -> None:
         """Store passages whose ids are all new."""
         self._connection.executemany(
@@ -534,8 +565,10 @@ class Catalog:
             _drop_everything(connection)
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
+            create_text_tables(connection)
             connection.executemany("INSERT INTO folders VALUES (?, ?)", log.items())
             rows = {"index_id": uuid.uuid4().hex, **meta, "format": str(FORMAT_VERSION), "generation": str(before)}
+            rows[TEXT_RULES] = RULES
             connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
             _compute_checksums(connection)
             _watch_rows(connection)
@@ -634,18 +667,21 @@ class Catalog:
     def _transaction(self, new_commit: bool = True) -> Iterator[Connection]:
         with self._connections.lend() as connection, _translated(self._path, _NOT_WRITTEN, IndexWriteError):
             connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            if "meta" in table_names(connection):
-                if new_commit:
-                    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
-                _write_totals(connection)
-            connection.execute("COMMIT")
+            try:
+                yield connection
+                if "meta" in table_names(connection):
+                    if new_commit:
+                        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+                    _write_totals(connection)
+                connection.execute("COMMIT")
+            finally:
+                distrust_schema(connection)
 
     def _begin(self, connection: Connection, version: str) -> None:
-        if version != str(FORMAT_VERSION):
-            _upgrade(connection)
-        elif problems := list(_table_problems(connection)):
+        if version != FORMAT_WITHOUT_CHECKSUMS and (problems := list(_table_problems(connection))):
             raise IndexFormatError(f"{self._path} is damaged: {problems[0]}; nothing was written")
+        if version != str(FORMAT_VERSION):
+            _upgrade(connection, version)
         _watch_rows(connection)
 
     def _require_schema(self, connection: Connection) -> None:
@@ -670,18 +706,18 @@ class Catalog:
             )
         try:
             # Before anything reads the schema: no function or virtual table in it may have an effect.
-            connection.execute("PRAGMA trusted_schema = OFF")
+            distrust_schema(connection)
             connection.execute("PRAGMA cell_size_check = ON")
-            if self._read_only:
-                with _translated(self._path, "cannot be read"):
-                    # Opens the log too.
-                    connection.execute("PRAGMA schema_version").fetchone()
-            else:
+            # In memory, temporary tables need no file, which a full or read-only folder for temporary files would
+            # refuse.
+            connection.execute("PRAGMA temp_store = MEMORY")
+            with _translated(self._path, "cannot be read"):
+                # Opens the log too.
+                connection.execute("PRAGMA schema_version").fetchone()
+                prepare_connection(connection)
+            if not self._read_only:
                 connection.create_function("content_crc", len(_CONTENT), content_crc, deterministic=True)
                 connection.create_function("place_crc", len(_PLACE), place_crc, deterministic=True)
-                # In memory, the notes of a transaction need no file, which a full or read-only folder for temporary
-                # files would refuse.
-                connection.execute("PRAGMA temp_store = MEMORY")
                 with _translated(self._path, _NOT_WRITTEN, IndexWriteError):
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
@@ -710,34 +746,42 @@ def _schema(connection: sqlite3.Connection) -> Schema:
 def _expected_schema(version: int) -> Schema:
     """Return what a catalog of this format holds, as SQLite itself writes it down."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        require_fts5(connection)
         connection.executescript(_TABLES)
+        without_texts = _schema(connection)
+        connection.executescript(TEXT_TABLES)
         newest = _schema(connection)
-    if version > 2:
+    if version > 3:
         return newest
+    if version == 3:
+        return without_texts
     columns = "".join(f",{column} INTEGER" for column in _ADDED_IN_3)
-    return frozenset((*row[:3], row[3].replace(columns, "")) for row in newest if row[2] != "folders")
+    return frozenset((*row[:3], row[3].replace(columns, "")) for row in without_texts if row[2] != "folders")
 
 
 def _require_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `IndexFormatError` unless the file holds nothing, or the tables of an index alone."""
-    schema, newest, older = _schema(connection), _expected_schema(FORMAT_VERSION), _expected_schema(2)
+    schema, newest = _schema(connection), _expected_schema(FORMAT_VERSION)
+    older = [_expected_schema(version) for version in (2, 3)]
     # The tables of a catalog while an import writes its folders.
     folders_alone = frozenset(row for row in newest if row[2] == "folders")
-    if schema in (frozenset(), folders_alone, older, newest):
+    if schema in (frozenset(), folders_alone, *older, newest):
         return
     require_index_tables(schema, path.parent)
     require_same_meta_table(schema, newest, path.parent)
     row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     require_readable(row and row[0], path.parent)
-    raise schema_error(schema, newest, older, catalog=path)
+    raise schema_error(schema, newest, *older, catalog=path)
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Add what format 2 lacks, within the caller's transaction."""
-    for column in _ADDED_IN_3:
-        connection.execute(f"ALTER TABLE passages ADD COLUMN {column} INTEGER")
-    connection.execute(_FOLDERS_TABLE)
-    _compute_checksums(connection)
+def _upgrade(connection: sqlite3.Connection, version: str) -> None:
+    """Add what an older format lacks, within the caller's transaction; the text index stays empty until it is asked."""
+    if version == FORMAT_WITHOUT_CHECKSUMS:
+        for column in _ADDED_IN_3:
+            connection.execute(f"ALTER TABLE passages ADD COLUMN {column} INTEGER")
+        connection.execute(_FOLDERS_TABLE)
+        _compute_checksums(connection)
+    create_text_tables(connection)
     connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),))
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('index_id', ?)", (uuid.uuid4().hex,))
 
@@ -763,7 +807,7 @@ def _drop_everything(connection: sqlite3.Connection) -> None:
     """Remove everything from a catalog, triggers and views first, so that nothing foreign stays."""
     query = (
         "SELECT type, name FROM main.sqlite_master WHERE name <> 'sqlite_sequence' AND type <> 'index' "
-        "ORDER BY type = 'table'"
+        "ORDER BY type = 'table', sql NOT LIKE 'CREATE VIRTUAL%'"
     )
     for kind, name in connection.execute(query).fetchall():
         quoted = str(name).replace('"', '""')
@@ -784,6 +828,7 @@ def _watch_rows(connection: sqlite3.Connection) -> None:
     """Keep the checksums of every passage that is changed from now on in this transaction."""
     for statement in _WATCH:
         connection.execute(statement)
+    watch_texts(connection)
 
 
 def _write_totals(connection: sqlite3.Connection) -> None:
@@ -824,8 +869,9 @@ def _record_totals(connection: sqlite3.Connection, totals: Mapping[str, int]) ->
 
 
 def tables_crc(connection: sqlite3.Connection) -> int:
-    """Return the checksum of all rows of all tables but ``passages``, whatever their order."""
-    query = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name <> 'passages' ORDER BY name"
+    """Return the checksum of all rows of all tables but ``passages`` and its text index, whatever their order."""
+    large = f"name = 'passages' OR {IS_TEXT_TABLE}"
+    query = f"SELECT name FROM main.sqlite_master WHERE type = 'table' AND NOT ({large}) ORDER BY name"
     crc = 0
     with _any_text(connection):
         for (name,) in connection.execute(query).fetchall():

@@ -6,6 +6,7 @@ No SQL stands here; `catalog` reads and writes, and asks these functions whether
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -15,14 +16,17 @@ from typing import Any, TypeAlias
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError
 
-FORMAT_VERSION = 3
-# Format 2 had no checksums in its rows; a writer that opens one adds them.
-_READABLE = ("2", "3")
+FORMAT_VERSION = 4
+# Format 2 had no checksums in its rows, format 3 no text index; a writer that opens one adds what it lacks.
+FORMAT_WITHOUT_CHECKSUMS = "2"
+_READABLE = (FORMAT_WITHOUT_CHECKSUMS, "3", str(FORMAT_VERSION))
 
 # The kind, name, table and statement of each object in a database.
 Schema: TypeAlias = "frozenset[tuple[str, str, str, str]]"
 # Why a file with anything but an index's tables is refused.
 _NOT_OURS = "expected the tables of an index and nothing else; it may have been made to do harm, so nothing is read"
+# The key of ``meta`` with the share of BM25 in a hybrid search.
+BM25_WEIGHT = "bm25_weight"
 # Far above any model's; a number in a file is not to ask for all the memory.
 _MAX_DIM = 1 << 20
 
@@ -55,12 +59,23 @@ def recorded_dim(meta: Mapping[str, str]) -> int:
     return int(meta.get("dim", 0))
 
 
+def recorded_bm25_weight(meta: Mapping[str, str]) -> float | None:
+    """Return the share of BM25 in a hybrid search that the index records; ``None`` for none."""
+    if BM25_WEIGHT not in meta:
+        return None
+    try:
+        weight = float(meta[BM25_WEIGHT])
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight <= 1:
+        raise IndexFormatError(f"the catalog is damaged: its {BM25_WEIGHT} is {meta[BM25_WEIGHT]!r}")
+    return weight
+
+
 def require_readable(version: object, path: Path) -> None:
     """Raise `IndexFormatError` unless this version reads an index of format `version`."""
     if version not in _READABLE:
-        raise IndexFormatError(
-            f"{path} is an index of format {version!r}; this version reads {' and '.join(_READABLE)}"
-        )
+        raise IndexFormatError(f"{path} is an index of format {version!r}; this version reads {', '.join(_READABLE)}")
 
 
 def require_index_tables(schema: Schema, path: Path) -> None:
