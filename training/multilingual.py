@@ -39,6 +39,7 @@ RANK = 32
 FROZEN_LAYERS = 6
 
 app = typer.Typer(add_completion=False, help=__doc__)
+Limit = Annotated[int | None, typer.Option(help="At most so many examples of each source, for a trial.")]
 Mined = Annotated[bool, typer.Option(help="Draw half of the negatives from the model that training starts from.")]
 
 
@@ -57,7 +58,15 @@ def untrained(work: Path) -> None:
 
 
 @app.command()
-def colbert(data: Path, work: Path, steps: int = 600, batch_size: int = 16, seed: int = 0, mined: Mined = True) -> None:
+def colbert(
+    data: Path,
+    work: Path,
+    steps: int = 600,
+    batch_size: int = 16,
+    seed: int = 0,
+    mined: Mined = True,
+    limit: Limit = None,
+) -> None:
     """Train the ColBERT."""
     base = work / "untrained"
     if not (base / "modules.json").is_file():
@@ -75,21 +84,24 @@ def colbert(data: Path, work: Path, steps: int = 600, batch_size: int = 16, seed
     )
     model = ColBERTModel(base) if mined else None
     sources = _stored(
-        work / f"negatives-{seed}-{'mined' if mined else 'bm25'}-{fitting.negatives}.json",
-        lambda: multilingual_mixture(data, fitting.negatives, seed, model),
+        work / f"negatives-{seed}-{'mined' if mined else 'bm25'}-{fitting.negatives}-{limit or 'all'}.json",
+        lambda: multilingual_mixture(data, fitting.negatives, seed, model, limit),
     )
     train_colbert(base, by_length(sources, _count), work / "colbert", fitting)
     trained = MultiVectorEncoder(str(work / "colbert"), device="cpu")
     linear = trained[1].linear
     head = {"linear.weight": linear.weight, "linear.bias": linear.bias}
-    starter.write_weights(COLBERT, trained[0].model, head, RANK, NAME)
-    print(f"{COLBERT}: {COLBERT.stat().st_size / 1e6:.2f} MB")
+    path = COLBERT if limit is None else work / COLBERT.name
+    starter.write_weights(path, trained[0].model, head, RANK, NAME)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 @app.command("cross-encoder")
-def cross_encoder(data: Path, work: Path, steps: int = 400, batch_size: int = 8, seed: int = 0) -> None:
+def cross_encoder(
+    data: Path, work: Path, steps: int = 400, batch_size: int = 8, seed: int = 0, limit: Limit = None
+) -> None:
     """Train the cross-encoder, taught by the trained ColBERT, which also gives it negatives."""
-    modules = starter.cross_encoder_modules(NAME, weights=COLBERT)
+    modules = starter.cross_encoder_modules(NAME, weights=COLBERT if limit is None else work / COLBERT.name)
     CrossEncoder(modules=modules).save_pretrained(str(work / "unread"))
     fitting = Fitting(
         steps=steps,
@@ -104,13 +116,14 @@ def cross_encoder(data: Path, work: Path, steps: int = 400, batch_size: int = 8,
     )
     teacher = ColBERTModel(work / "colbert")
     sources = _stored(
-        work / f"negatives-{seed}-taught-{fitting.negatives}.json",
-        lambda: multilingual_mixture(data, fitting.negatives, seed, teacher),
+        work / f"negatives-{seed}-taught-{fitting.negatives}-{limit or 'all'}.json",
+        lambda: multilingual_mixture(data, fitting.negatives, seed, teacher, limit),
     )
     train_cross_encoder(work / "unread", by_length(sources, _count), work / "cross-encoder", fitting, teacher=teacher)
     trained = load_pair_model(LoadOptions(str(work / "cross-encoder"), dtype="float32"), "cpu")
-    starter.write_weights(CROSS_ENCODER, trained[0].model, trained[1].state_dict(), RANK, NAME)
-    print(f"{CROSS_ENCODER}: {CROSS_ENCODER.stat().st_size / 1e6:.2f} MB")
+    path = CROSS_ENCODER if limit is None else work / CROSS_ENCODER.name
+    starter.write_weights(path, trained[0].model, trained[1].state_dict(), RANK, NAME)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def _stored(path: Path, make: Callable[[], dict[str, list[Example]]]) -> dict[str, list[Example]]:

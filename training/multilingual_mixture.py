@@ -19,9 +19,9 @@ _MIN_BUCKET = 500
 
 
 def multilingual_mixture(
-    data: Path, negatives: int, seed: int, model: ColBERTModel | None = None
+    data: Path, negatives: int, seed: int, model: ColBERTModel | None = None, limit: int | None = None
 ) -> dict[str, list[Example]]:
-    """Return examples with `negatives` each, by source; `model` as for `mine_negatives`.
+    """Return examples with `negatives` each, by source, at most `limit` of each; `model` as for `mine_negatives`.
 
     About as many examples are Chinese as English. None is of `eval/`, except for the abstracts of SciFact's train
     claims, which are a part of that collection's corpus.
@@ -42,6 +42,9 @@ def multilingual_mixture(
             for name, count in HEADINGS.items()
         },
     }
+    if limit is not None:
+        claims = claims[:limit]
+        sources = {name: draw.sample(examples, min(limit, len(examples))) for name, examples in sources.items()}
     mixed = {name: mine_negatives(examples, negatives, seed=seed, model=model) for name, examples in sources.items()}
     # The few claims are repeated, with other negatives each time.
     mixed["scifact"] = [
