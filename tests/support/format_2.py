@@ -36,7 +36,9 @@ def as_format_2(path: Path) -> Path:
         connection.execute(
             "INSERT INTO passages SELECT pid, id, text, metadata, segment, ordinal, tokens FROM new.passages"
         )
-        connection.execute("DELETE FROM meta WHERE key IN ('index_id', 'passages', 'passages_crc', 'tables_crc')")
+        connection.execute(
+            "DELETE FROM meta WHERE key IN ('index_id', 'passages', 'passages_crc', 'tables_crc', 'text_index')"
+        )
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
         connection.commit()
     old.replace(path / "catalog.sqlite")

@@ -22,6 +22,14 @@ STDIN = Path("-")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
+class SearchKind(str, Enum):
+    """Kind of a search of an index."""
+
+    COLBERT = "colbert"
+    BM25 = "bm25"
+    HYBRID = "hybrid"
+
+
 class ModelKind(str, Enum):
     """The two kinds of model."""
 

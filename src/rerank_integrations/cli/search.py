@@ -15,6 +15,7 @@ from rerank_integrations.cli.options import (
     IndexPath,
     ModelKind,
     Query,
+    SearchKind,
     file_name,
     is_remote,
     load_reranker,
@@ -40,6 +41,12 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint name or path. \\[default: the one that the index names on the hub]")
     ] = None,
+    search_type: Annotated[
+        SearchKind, typer.Option(help="Rank by token vectors, by the query's words (BM25), or by both.")
+    ] = SearchKind.COLBERT,
+    bm25_weight: Annotated[
+        float | None, typer.Option(help="BM25's share of a hybrid score, 0 to 1. \\[default: the index's own]")
+    ] = None,
     reranker: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +67,7 @@ def search(
     condition = None if where is None else _condition(where)
     encoder = None if model is None else ColBERTModel(model)
     with ColBERTIndex.open(path, encoder, read_only=True) as index:
-        hits = index.search(query, k, where=condition)
+        hits = index.search(query, k, where=condition, search_type=search_type.value, bm25_weight=bm25_weight)
     origin = {"index": str(path)}
     if scorer is not None:
         hits = rerank_passages(query, hits, scorer, top_n=top_n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rerank_integrations.evaluation.bm25_weight import WeightFit, fit_bm25_weight
 from rerank_integrations.evaluation.comparing import Comparison, QueryChange, RankedPassage, ShownPassage, compare
 from rerank_integrations.evaluation.data import Dataset, load_dataset
 from rerank_integrations.evaluation.evaluating import (
@@ -34,10 +35,12 @@ __all__ = [
     "ShownPassage",
     "Trial",
     "Tuning",
+    "WeightFit",
     "at_candidates",
     "compare",
     "evaluate",
     "evaluate_run",
+    "fit_bm25_weight",
     "keep_result",
     "load_dataset",
     "measure",

@@ -21,6 +21,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import TokenEncoder, as_colbert_model, as_cross_encoder_model
 from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError, MissingExtraError
+from rerank_integrations.evaluation.bm25_weight import WeightFit, fit_bm25_weight
 from rerank_integrations.evaluation.data import Dataset, Facts
 from rerank_integrations.evaluation.measuring import timed
 from rerank_integrations.evaluation.metrics import evaluate_run, means
@@ -41,6 +42,7 @@ MOST_LOSS = 0.01
 _EQUAL_TIMES_FACTOR = 1.05
 # Fewer queries cannot tell small differences from chance.
 _ENOUGH_QUERIES = 50
+_FOLDS = 5
 _NBITS = (1, 2, 4)
 _DEFAULT_NBITS = 2
 _CANDIDATES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -150,6 +152,8 @@ class Tuning:
         How many hits to pass on.
     called_ms
         The 50th and 95th percentile of the milliseconds per query as `code` runs it, measured again in one call.
+    hybrid
+        BM25's share of a hybrid search of the chosen index, fitted to the judgements; ``None`` for too few queries.
     """
 
     data: Facts
@@ -167,6 +171,7 @@ class Tuning:
     chosen: Trial
     top_n: int
     called_ms: dict[int, float]
+    hybrid: WeightFit | None = None
 
     @property
     def fits(self) -> bool:
@@ -229,6 +234,7 @@ class Tuning:
             "shortfall": self.shortfall,
             "notes": list(self.notes),
             "code": self.code(),
+            "hybrid": None if self.hybrid is None else self.hybrid.to_json(),
         }
 
     def _notes(self) -> Iterator[str]:
@@ -370,6 +376,7 @@ def tune(
             chosen=chosen,
             top_n=hits,
             called_ms=bench.called_ms(called),
+            hybrid=bench.hybrid(called),
         )
 
 
@@ -488,6 +495,14 @@ class Bench:
 
             keys = self._warmed_up_keys("as it will be called", answer)
             return _percentiles([timed(partial(answer, key))[1] for key in keys])
+
+    def hybrid(self, setting: Setting) -> WeightFit | None:
+        """Return BM25's share of a hybrid search, fitted to the judgements; ``None`` for too few queries."""
+        assert setting.nbits is not None
+        if len(self._queries) < _FOLDS:
+            return None
+        with_vectors = replace(self._data, queries=dict(self._queries))
+        return fit_bm25_weight(self._index(setting.nbits), with_vectors, folds=_FOLDS, queries=len(self._queries))
 
     def _exact(self) -> Trial:
         retriever = exact_retriever(self._model, self._data.passages, [self._vectors[t] for t in self._texts.values()])

@@ -91,7 +91,7 @@ def hit_to_document(hit: Passage | Hit) -> Document:
 def scored_document(hit: Hit) -> Document:
     """Do as `hit_to_document`, with the hit's score and rank in the metadata."""
     document = hit_to_document(hit)
-    return RankedDocument.from_document(document, with_retrieval(document.metadata, hit.score, hit.rank))
+    return RankedDocument.from_document(document, with_retrieval(hit, document.metadata))
 
 
 def ranked_document(document: Document, ranked: Ranked, rank: int, *, scores_in_metadata: bool) -> Document:

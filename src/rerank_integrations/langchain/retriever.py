@@ -24,11 +24,12 @@ from rerank_integrations.core.checks import require_bool
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
+from rerank_integrations.core.index.fusion import require_search_type, require_weight
 from rerank_integrations.core.index.storage.filters import compile_selection
 from rerank_integrations.core.ranking import require_count, require_threshold
 from rerank_integrations.core.reranking.relevance import hits_above
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, model_name, searched_index_spec
-from rerank_integrations.core.types import Metadata, Where
+from rerank_integrations.core.types import Metadata, SearchType, Where
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.langchain._compressor import Compressor, overrides
 from rerank_integrations.langchain._convert import hit_to_document, scored_document
@@ -115,9 +116,16 @@ class ColBERTRetriever(BaseRetriever):
     filter
         A Mongo-style condition on the metadata, applied before the search; ``invoke(query, filter={...})``
         replaces it for one call, and ``filter={}`` removes it for one call.
+    search_type
+        ``"colbert"``, ``"bm25"`` or ``"hybrid"``, as in `ColBERTIndex.search`; ``invoke(query, search_type="bm25")``
+        replaces it for one call. With the last two the metadata also has ``search_type``, and of a hybrid search
+        ``colbert_score``, ``bm25_score`` and ``bm25_weight``.
+    bm25_weight
+        BM25's share of a hybrid score, 0 to 1; ``None`` for the index's own.
     score_threshold
         Of these documents return only those of at least this score (inclusive), a MaxSim summed over the query's
-        tokens; ``invoke(query, score_threshold=...)`` replaces it for one call, and minus infinity removes it for one.
+        tokens unless `search_type` says otherwise; ``invoke(query, score_threshold=...)`` replaces it for one call, and
+        minus infinity removes it for one.
     scores_in_metadata
         Whether the score and the rank go into the metadata.
     name, tags, metadata
@@ -134,6 +142,8 @@ class ColBERTRetriever(BaseRetriever):
     filter: dict[str, Any] | None = None
     score_threshold: float | None = None
     scores_in_metadata: bool = True
+    search_type: SearchType = "colbert"
+    bm25_weight: float | None = None
 
     def __init__(
         self,
@@ -143,6 +153,8 @@ class ColBERTRetriever(BaseRetriever):
         filter: Where | None = None,
         score_threshold: float | None = None,
         scores_in_metadata: bool = True,
+        search_type: SearchType = "colbert",
+        bm25_weight: float | None = None,
         name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -154,6 +166,8 @@ class ColBERTRetriever(BaseRetriever):
             filter=filter,
             score_threshold=require_threshold(score_threshold, "score_threshold"),
             scores_in_metadata=require_bool(scores_in_metadata, "scores_in_metadata"),
+            search_type=require_search_type(search_type),
+            bm25_weight=require_weight(bm25_weight, search_type),
             name=name,
             tags=tags,
             metadata=metadata,
@@ -222,12 +236,18 @@ class ColBERTRetriever(BaseRetriever):
         k: int | None = None,
         filter: Where | None = None,
         score_threshold: float | None = None,
+        search_type: SearchType | None = None,
     ) -> list[Document]:
         per_call = require_threshold(score_threshold, "score_threshold")
         least = self.score_threshold if per_call is None else per_call
+        kind = self.search_type if search_type is None else search_type
         where = self.filter if filter is None else filter
+        # The weight of the constructor is for its own kind of search.
+        weight = self.bm25_weight if kind == "hybrid" else None
         with under_run(run_manager.run_id):
-            hits = self.index.search(query, self.k if k is None else k, where=where)
+            hits = self.index.search(
+                query, self.k if k is None else k, where=where, search_type=kind, bm25_weight=weight
+            )
         convert = scored_document if self.scores_in_metadata else hit_to_document
         return [convert(hit) for hit in hits_above(hits, least)]
 

@@ -21,6 +21,7 @@ from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.reranking.specs import ColBERTLike, IndexLike, load_colbert
+from rerank_integrations.core.types import SearchType
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._nodes import (
     document_passages,
@@ -202,6 +203,8 @@ class ColBERTManagedIndex(BaseManagedIndex):
         filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
         *,
+        search_type: SearchType = "colbert",
+        bm25_weight: float | None = None,
         score_threshold: float | None = None,
         **kwargs: object,
     ) -> ColBERTRetriever:
@@ -216,7 +219,15 @@ class ColBERTManagedIndex(BaseManagedIndex):
         """
         refuse_arguments("as_retriever", kwargs.keys() - engine_arguments())
         manager = callback_manager or self._callback_manager
-        return ColBERTRetriever(self.index, similarity_top_k, filters, manager, score_threshold=score_threshold)
+        return ColBERTRetriever(
+            self.index,
+            similarity_top_k,
+            filters,
+            manager,
+            search_type=search_type,
+            bm25_weight=bm25_weight,
+            score_threshold=score_threshold,
+        )
 
     def _insert(self, nodes: Iterable[BaseNode], **insert_kwargs: object) -> None:
         self._store.add(nodes, **insert_kwargs)

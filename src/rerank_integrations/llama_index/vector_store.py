@@ -27,10 +27,12 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
 from rerank_integrations.core.reranking.specs import IndexLike, index_spec
+from rerank_integrations.core.types import SearchType
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.llama_index._filters import filters_to_where
 from rerank_integrations.llama_index._nodes import node_to_passage, passage_to_node, require_list, source_filter
@@ -38,7 +40,13 @@ from rerank_integrations.llama_index._postprocessor import CHECKED_BEFORE
 from rerank_integrations.llama_index.retriever import search_texts
 
 # What a query of LlamaIndex may ask of other stores.
-_OTHER_STORES = ("alpha", "mmr_threshold", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
+_OTHER_STORES = ("mmr_threshold", "sparse_top_k", "hybrid_top_k", "output_fields", "embedding_field")
+
+_SEARCH_TYPES: dict[VectorStoreQueryMode, SearchType] = {
+    VectorStoreQueryMode.DEFAULT: "colbert",
+    VectorStoreQueryMode.TEXT_SEARCH: "bm25",
+    VectorStoreQueryMode.HYBRID: "hybrid",
+}
 
 
 class ColBERTVectorStore(BasePydanticVectorStore):
@@ -193,7 +201,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         Raises
         ------
         InvalidInputError
-            For a query without a text, another mode than ``DEFAULT``, and what only other stores have.
+            For a query without a text, another mode than ``DEFAULT``, ``TEXT_SEARCH`` (BM25) and ``HYBRID`` (both), and
+            what only other stores have. ``alpha`` of a hybrid query is ColBERT's share, so 0 is BM25 alone.
         """
         refuse_arguments("query", kwargs)
         _require_supported(query)
@@ -205,6 +214,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             query.similarity_top_k,
             where=_where(query),
             ids=query.node_ids or None,
+            search_type=_SEARCH_TYPES[query.mode],
+            bm25_weight=None if query.alpha is None else 1 - query.alpha,
         )
         return VectorStoreQueryResult(
             nodes=[passage_to_node(hit) for hit in hits],
@@ -266,10 +277,13 @@ def _where(query: VectorStoreQuery) -> dict[str, object] | None:
 def _require_supported(query: VectorStoreQuery) -> None:
     if query.query_str is None:
         raise InvalidInputError("the query has no query_str; this store searches by text, not by an embedding")
-    if query.mode is not VectorStoreQueryMode.DEFAULT:
-        raise InvalidInputError(
-            f"the query's mode is {query.mode.value!r}; expected {VectorStoreQueryMode.DEFAULT.value!r}"
-        )
+    if query.mode not in _SEARCH_TYPES:
+        expected = ", ".join(repr(mode.value) for mode in _SEARCH_TYPES)
+        raise InvalidInputError(f"the query's mode is {query.mode.value!r}; expected one of {expected}")
+    if query.alpha is not None and query.mode is not VectorStoreQueryMode.HYBRID:
+        raise InvalidInputError(f"alpha of the query is {query.alpha!r}; expected None, because the mode is not hybrid")
+    if query.alpha is not None and not (is_number(query.alpha) and 0 <= query.alpha <= 1):
+        raise InvalidInputError(f"alpha of the query is {query.alpha!r}; expected a number from 0 to 1")
     for name in _OTHER_STORES:
         if (value := getattr(query, name)) is not None:
             raise InvalidInputError(f"{name} of the query is {value!r}; expected None, because this store has no such")

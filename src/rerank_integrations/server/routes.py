@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
@@ -98,7 +99,7 @@ _USUAL_NOTES = frozenset({"retrieval_rank", "retrieval_score", "score_scale"})
 @api.post("/v1/search", tags=["search"], responses=error_responses(404, 408, 413), response_model_exclude_none=True)
 async def search(body: schemas.SearchRequest, request: Request, service: ServiceDependency) -> schemas.SearchResponse:
     """Search an index, and rerank the hits if `reranker` names a model."""
-    wanted = Search(body.query, body.k, body.where, body.ids, body.exact, body.n_probe, body.n_candidates)
+    wanted = Search(**{field.name: getattr(body, field.name) for field in dataclasses.fields(Search)})
     work = service.search_and_rerank(wanted, body.reranker, body.top_n, body.index)
     hits = await wait_for_answer(request, work, service.settings.timeout)
     return schemas.SearchResponse(

@@ -112,6 +112,12 @@ class SearchRequest(Request):
     n_candidates: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Candidates that a compressed index keeps."
     )
+    search_type: Literal["colbert", "bm25", "hybrid"] = Field(
+        default="colbert", description="Rank by token vectors, by the query's words, or by both."
+    )
+    bm25_weight: float | None = Field(
+        default=None, ge=0, le=1, description="BM25's share of a hybrid score; by default the index's own."
+    )
     reranker: str | None = Field(default=None, description="Name of a model of the service that reranks the hits.")
     top_n: int | None = Field(default=None, ge=1, description="How many reranked hits to return; all if absent.")
 

@@ -17,6 +17,7 @@ from typing_extensions import TypeIs
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
 from rerank_integrations.core.index import ColBERTIndex
+from rerank_integrations.core.index.fusion import require_search_type, require_weight
 from rerank_integrations.core.index.storage.filters import compile_selection
 from rerank_integrations.core.index.storage.validation import require_storable
 from rerank_integrations.core.maxsim import Floats
@@ -34,7 +35,7 @@ from rerank_integrations.core.reranking import (
 from rerank_integrations.core.reranking.explain import explain
 from rerank_integrations.core.reranking.reranker import require_query
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
-from rerank_integrations.core.types import Hit, Passage, Scorer, Where
+from rerank_integrations.core.types import Hit, Passage, Scorer, SearchType, Where
 from rerank_integrations.errors import IndexReadOnlyError, InvalidInputError
 from rerank_integrations.server.batching import Batcher
 from rerank_integrations.server.errors import UnknownIndexError, UnknownModelError, UnknownPassageError
@@ -63,13 +64,15 @@ class Search:
     exact: bool = False
     n_probe: int | None = None
     n_candidates: int | None = None
+    search_type: SearchType = "colbert"
+    bm25_weight: float | None = None
 
     @property
     def key(self) -> str | None:
         """The key of searches that `ColBERTIndex.search_many` does together; ``None`` for a search by itself."""
         if self.ids is not None or self.exact or self.n_probe is not None or self.n_candidates is not None:
             return None
-        return json.dumps([self.k, self.where], sort_keys=True)
+        return json.dumps([self.k, self.where, self.search_type, self.bm25_weight], sort_keys=True)
 
 
 class Service:
@@ -211,6 +214,7 @@ class Service:
         require_count(search.k, "k")
         # Before it is part of a batch, which would be computed again without it.
         compile_selection(search.where, search.ids)
+        require_weight(search.bm25_weight, require_search_type(search.search_type))
         return await self._searching[name].submit(search)
 
     async def search_and_rerank(
@@ -386,7 +390,7 @@ def _rank_jobs(ranker: Reranker | Cascade, jobs: Sequence[RerankJob]) -> list[li
 
 
 def _search_jobs(index: ColBERTIndex, jobs: Sequence[Search]) -> list[list[Hit]]:
-    """Return the hits of each search; those with an equal filter and number of hits are one call."""
+    """Return the hits of each search; those that differ in the query alone are one call."""
     hits: list[list[Hit]] = [[] for _ in jobs]
     together: dict[str, list[int]] = {}
     for position, job in enumerate(jobs):
@@ -402,9 +406,17 @@ def _search_jobs(index: ColBERTIndex, jobs: Sequence[Search]) -> list[list[Hit]]
                 exact=job.exact,
                 n_probe=job.n_probe,
                 n_candidates=job.n_candidates,
+                search_type=job.search_type,
+                bm25_weight=job.bm25_weight,
             )
         else:
-            found = index.search_many([jobs[position].query for position in positions], job.k, where=job.where)
+            found = index.search_many(
+                [jobs[position].query for position in positions],
+                job.k,
+                where=job.where,
+                search_type=job.search_type,
+                bm25_weight=job.bm25_weight,
+            )
             for position, of_query in zip(positions, found, strict=True):
                 hits[position] = of_query
     return hits

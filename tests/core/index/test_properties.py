@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from plain_bm25 import plain_bm25
 from toy import ToyEncoder, check_hits
 
 from rerank_integrations import ColBERTIndex, Hit, Passage
@@ -127,6 +128,17 @@ class Changes(RuleBasedStateMachine):
         assert report.segments == stats.segments == len(list((self.folder / "index" / "segments").glob("*")))
 
     @invariant()
+    def bm25_of_what_is_kept(self) -> None:
+        """Assert that both indexes score texts as the formula in plain Python does."""
+        texts = {key: passage.text for key, passage in self.kept.items()}
+        for query in QUERIES[:4]:
+            expected = plain_bm25(query, texts)
+            for index in (self.index, self.reader):
+                hits = index.search(query, 1000, search_type="bm25")
+                assert {hit.id: hit.score for hit in hits} == pytest.approx(expected, rel=1e-5)
+                assert [(-hit.score, hit.id) for hit in hits] == sorted((-hit.score, hit.id) for hit in hits)
+
+    @invariant()
     def holds_what_is_kept(self) -> None:
         """Assert that the open index and a reader opened long before have the expected content."""
         for index in (self.index, self.reader):
@@ -153,6 +165,13 @@ class ExactChanges(Changes):
                     assert index.search_many(QUERIES, 5, where=where) == fresh.search_many(QUERIES, 5, where=where)
                 assert index.search("red fox", 5, ids=SOME) == fresh.search("red fox", 5, ids=SOME)
                 assert index.rerank("blue whale", SOME) == fresh.rerank("blue whale", SOME)
+                for kind in ("bm25", "hybrid"):
+                    assert index.search_many(QUERIES, 7, search_type=kind) == fresh.search_many(
+                        QUERIES, 7, search_type=kind
+                    )
+                    assert index.search("red fox", 5, where=WHERES[0], search_type=kind) == fresh.search(
+                        "red fox", 5, where=WHERES[0], search_type=kind
+                    )
             texts = {key: passage.text for key, passage in self.kept.items()}
             check_hits(self.encoder, "red fox", texts, 7, fresh.search("red fox", 7))
 

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 from rerank_integrations.core.checks import is_number
 from rerank_integrations.core.reranking.candidates import Ranked
-from rerank_integrations.core.types import Metadata
+from rerank_integrations.core.types import Hit, Metadata
 
 _PREVIOUS = "previous_"
+_NUMBERS = ("retrieval_score", "colbert_score", "bm25_score", "bm25_weight")
 # Every reranking writes this key, so metadata that has it went through one.
 _MARK = "retrieval_rank"
 
 # Keys that a retriever writes into a document's metadata.
-RETRIEVAL_KEYS = ("relevance_score", "relevance_rank")
+RETRIEVAL_KEYS = ("relevance_score", "relevance_rank", "search_type", "colbert_score", "bm25_score", "bm25_weight")
 
 RERANKING_KEYS = (
     *RETRIEVAL_KEYS,
@@ -39,13 +40,14 @@ class RankedMetadata(NamedTuple):
     score_keys: frozenset[str]
 
 
-def with_retrieval(metadata: Metadata, score: float, rank: int) -> RankedMetadata:
-    """Return a copy of `metadata` with a search's score and rank; an old value of such a key moves to ``previous_``."""
+def with_retrieval(hit: Hit, metadata: Metadata) -> RankedMetadata:
+    """Return a copy of `metadata` with a hit's score, rank and note; an old value of a key moves to ``previous_``."""
     merged = dict(metadata)
-    for key, value in zip(RETRIEVAL_KEYS, (score, rank), strict=True):
+    written = {"relevance_score": hit.score, "relevance_rank": hit.rank, **hit.note}
+    for key, value in written.items():
         _make_room(merged, key)
         merged[key] = value
-    return RankedMetadata(merged, frozenset(RETRIEVAL_KEYS))
+    return RankedMetadata(merged, frozenset(written))
 
 
 def ranking_note(ranked: Ranked, rank: int, *, keep_retrieval_score: bool = True) -> dict[str, object]:
@@ -110,8 +112,10 @@ def score_keys_of(metadata: Metadata) -> frozenset[str]:
 
 def _may_be_ours(key: str, value: object) -> bool:
     """Return whether a reranking may have written this value under this key."""
-    if key in ("relevance_score", "retrieval_score"):
+    if key == "relevance_score" or key in _NUMBERS:
         return is_number(value)
+    if key == "search_type":
+        return value in ("bm25", "hybrid")
     if key in ("truncated", "query_truncated"):
         return value is True
     if key == "rerank_scores":
