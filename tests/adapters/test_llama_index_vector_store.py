@@ -102,7 +102,7 @@ def test_a_query_is_a_search_of_the_index(store: ColBERTVectorStore) -> None:
     ("query", "message"),
     [
         ({"query_str": None, "query_embedding": [0.5]}, "no query_str; this store searches by text"),
-        ({"mode": VectorStoreQueryMode.HYBRID}, "mode is 'hybrid'; expected 'default'"),
+        ({"mode": VectorStoreQueryMode.MMR}, "mode is 'mmr'; expected one of 'default', 'text_search', 'hybrid'"),
         ({"alpha": 0.5}, "alpha of the query is 0.5"),
         ({"mmr_threshold": 0.5}, "mmr_threshold of the query is 0.5"),
         ({"filters": NO_TEXT_MATCH}, "'text_match' on 'a' is not supported"),

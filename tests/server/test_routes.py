@@ -31,6 +31,8 @@ def hits_of(body: dict[str, Any]) -> list[Hit]:
         {"where": {"year": 2024}},
         {"ids": ["river", "zip", "nobody"]},
         {"exact": True, "n_candidates": 3, "n_probe": 2},
+        {"search_type": "bm25"},
+        {"search_type": "hybrid", "bm25_weight": 0.6, "where": {"year": 2024}},
     ],
 )
 def test_a_search_answers_as_the_index_does(client: TestClient, index: ColBERTIndex, options: dict[str, Any]) -> None:
@@ -49,8 +51,16 @@ def test_searches_that_wait_together_answer_as_alone(index: ColBERTIndex) -> Non
         Search("zip", 3, {"year": {"$lt": 2024}}),
         Search("rain", 2, ids=["river"]),
         Search("river", 3, {"year": {"$lt": 2024}}),
+        Search("river", 2, search_type="bm25"),
+        Search("rain", 2, search_type="bm25"),
+        Search("rain", 2, search_type="hybrid", bm25_weight=0.5),
     ]
-    alone = [index.search(job.query, job.k, where=job.where, ids=job.ids) for job in jobs]
+    alone = [
+        index.search(
+            job.query, job.k, where=job.where, ids=job.ids, search_type=job.search_type, bm25_weight=job.bm25_weight
+        )
+        for job in jobs
+    ]
     assert _search_jobs(index, jobs) == alone
 
 

@@ -29,8 +29,8 @@ def plain_bm25(query: str, texts: Mapping[str, str], *, k1: float = 1.2, b: floa
 _stemmer = Stemmer.Stemmer("porter")
 STOP_WORDS = re.findall(
     "[a-z]+",
-    """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to
-    was will with""",
+    """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
+    to was will with""",
 )
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rerank_integrations.core.checks import whole_number
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.index.fusion import Parts
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, Parts
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.measuring import timed
@@ -37,13 +37,14 @@ class WeightFit:
     Parameters
     ----------
     weight
-        0 (ColBERT alone) to 1 (BM25 alone): the one with the best mean nDCG@10 over all queries.
+        0 (ColBERT alone) to 1 (BM25 alone): the one with the best mean nDCG@10 over all queries, averaged with its
+        neighbours'.
     ndcg
         Mean nDCG@10 by kind of search: ``colbert``, ``bm25``, and ``hybrid``, whose weight was fitted for each query to
         the queries of the other folds, never to itself.
     p_value
-        For ``colbert`` and ``bm25``, the probability that chance makes so large a difference from ``hybrid``, by a paired
-        t-test; ``None`` where no query differs.
+        For ``colbert`` and ``bm25``, the probability that chance makes so large a difference from ``hybrid``, by a
+        paired t-test; ``None`` where no query differs.
     fold_weights
         The weight of each fold.
     by_weight
@@ -162,7 +163,11 @@ def _folds(count: int, folds: int) -> NDArray[np.int64]:
 
 
 def _best(ndcg: NDArray[np.float64]) -> int:
-    """Return the position of the best weight; of the values around it, which differ by chance, the mean counts."""
+    """Return the position of the best weight; of the values around it, which differ by chance, the mean counts.
+
+    Of weights that are equally good the one nearest to the default is taken.
+    """
     means = ndcg.mean(axis=1)
     smooth = np.convolve(np.pad(means, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
-    return int(np.argmax(smooth))
+    best = np.flatnonzero(smooth >= smooth.max() - 1e-9)
+    return int(min(best, key=lambda position: abs(WEIGHTS[position] - DEFAULT_BM25_WEIGHT)))
