@@ -56,6 +56,7 @@ from rerank_integrations.core.index.storage.text_index import (
     create_text_tables,
     distrust_schema,
     fill_text_index,
+    mend_text_index,
     prepare_connection,
     require_fts5,
     watch_texts,
@@ -672,6 +673,7 @@ class Catalog:
                 if "meta" in table_names(connection):
                     if new_commit:
                         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+                    mend_text_index(connection)
                     _write_totals(connection)
                 connection.execute("COMMIT")
             finally:

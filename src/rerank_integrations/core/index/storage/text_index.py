@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_integrations.core.index.storage.catalog_rules import content_crc
+from rerank_integrations.core.index.storage.connections import Connection
 from rerank_integrations.core.index.storage.terms import RULES, QueryTerm, document_terms, terms_of_bytes
 from rerank_integrations.errors import IndexFormatError, IndexReadError
 
@@ -34,16 +36,21 @@ TEXT_RULES = "text_index"
 _OLD, _NEW = "CAST(old.text AS BLOB)", "CAST(new.text AS BLOB)"
 _ADD = f"INSERT INTO text_index (rowid, terms) VALUES (new.pid, text_terms({_NEW}))"
 _COUNT = f"INSERT INTO text_lengths VALUES (new.pid, term_count({_NEW}))"
-_REMOVE = f"INSERT INTO text_index (text_index, rowid, terms) VALUES ('delete', old.pid, text_terms({_OLD}))"
-_UNCOUNT = "DELETE FROM text_lengths WHERE pid = old.pid"
+# The terms of a damaged text are not those that were stored, and would leave these behind. Without its key the index is
+# made again at the end of the transaction.
+_SOUND = f"is_as_written(old.pid, CAST(old.id AS BLOB), {_OLD}, CAST(old.metadata AS BLOB), old.content_crc)"
+_REMOVE = f"""INSERT INTO text_index (text_index, rowid, terms)
+        SELECT 'delete', old.pid, text_terms({_OLD}) WHERE {_SOUND};
+        DELETE FROM meta WHERE key = '{TEXT_RULES}' AND NOT {_SOUND};
+        DELETE FROM text_lengths WHERE pid = old.pid"""
 _WATCH = (
     f"""CREATE TEMP TRIGGER IF NOT EXISTS text_added AFTER INSERT ON main.passages BEGIN
         {_ADD}; {_COUNT}; END""",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS text_rewritten AFTER UPDATE OF text ON main.passages
         WHEN old.text IS NOT new.text BEGIN
-        {_REMOVE}; {_UNCOUNT}; {_ADD}; {_COUNT}; END""",
+        {_REMOVE}; {_ADD}; {_COUNT}; END""",
     f"""CREATE TEMP TRIGGER IF NOT EXISTS text_removed AFTER DELETE ON main.passages BEGIN
-        {_REMOVE}; {_UNCOUNT}; END""",
+        {_REMOVE}; END""",
 )
 # A row per occurrence, in the order of terms, passages and places.
 _OCCURRENCES = "CREATE VIRTUAL TABLE temp.occurrences USING fts5vocab({}, text_index, instance)"
@@ -52,7 +59,7 @@ _OCCURRENCES = "CREATE VIRTUAL TABLE temp.occurrences USING fts5vocab({}, text_i
 class TextReads:
     """Queries of a read transaction about the text index."""
 
-    _connection: sqlite3.Connection
+    _connection: Connection
 
     def has_text_index(self) -> bool:
         """Return whether every passage's terms are stored, by the rules of this version."""
@@ -97,6 +104,7 @@ def prepare_connection(connection: sqlite3.Connection) -> None:
     """Give a new connection what the queries and the triggers use."""
     connection.execute(_OCCURRENCES.format("main"))
     connection.create_function("text_terms", 1, lambda text: terms_of_bytes(text)[0], deterministic=True)
+    connection.create_function("is_as_written", 5, _is_as_written, deterministic=True)
     connection.create_function("term_count", 1, lambda text: terms_of_bytes(text)[1], deterministic=True)
 
 
@@ -113,6 +121,13 @@ def watch_texts(connection: sqlite3.Connection) -> None:
 def distrust_schema(connection: sqlite3.Connection) -> None:
     """Let no trigger, view or column of the file use a function or a virtual table that may have an effect."""
     connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def mend_text_index(connection: sqlite3.Connection) -> None:
+    """Make the text index again if a damaged text was replaced or removed in this transaction."""
+    watched = "SELECT 1 FROM temp.sqlite_master WHERE type = 'trigger' AND name = 'text_removed'"
+    if not _is_filled(connection) and connection.execute(watched).fetchone():
+        fill_text_index(connection)
 
 
 def fill_text_index(connection: sqlite3.Connection) -> None:
@@ -156,6 +171,14 @@ def stemmed(terms: Sequence[QueryTerm]) -> list[QueryTerm]:
         connection.executemany("INSERT INTO text_index (rowid, terms) VALUES (?, ?)", rows)
         stems = connection.execute("SELECT doc, term FROM temp.occurrences ORDER BY doc").fetchall()
     return list(dict.fromkeys(QueryTerm(stem, terms[number].is_prefix) for number, stem in stems))
+
+
+def _is_as_written(pid: int, passage_id: bytes, text: bytes, metadata: bytes, crc: int) -> bool:
+    """Return whether a row has the checksum that its columns give."""
+    try:
+        return content_crc(pid, passage_id.decode(), text.decode(), metadata.decode()) == crc
+    except (UnicodeDecodeError, AttributeError):
+        return False
 
 
 def _is_filled(connection: sqlite3.Connection) -> bool:
