@@ -4,7 +4,14 @@ Every name for use without a framework stands here. Importing this package loads
 """
 
 from rerank_integrations.core.explanations import Explanation, MatchedWord, TokenMatch, WordMatch
-from rerank_integrations.core.index import ColBERTIndex, IndexStats, VerifyReport, export_colbert, import_colbert
+from rerank_integrations.core.index import (
+    ColBERTIndex,
+    HybridParts,
+    IndexStats,
+    VerifyReport,
+    export_colbert,
+    import_colbert,
+)
 from rerank_integrations.core.models import (
     Activation,
     Backend,
@@ -85,6 +92,7 @@ __all__ = [
     "Explanation",
     "FidelityWarning",
     "Hit",
+    "HybridParts",
     "IndexClosedError",
     "IndexExistsError",
     "IndexFormatError",

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rerank_integrations.core.checks import whole_number
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.colbert_index import as_index
-from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, Parts
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, HybridParts
 from rerank_integrations.errors import InvalidInputError
 from rerank_integrations.evaluation.data import Dataset
 from rerank_integrations.evaluation.measuring import timed
@@ -114,7 +114,7 @@ def fit_bm25_weight(
 
 
 def _fitted(index: ColBERTIndex, data: Dataset, folds: int) -> WeightFit:
-    candidates: list[dict[str, Parts]] = []
+    candidates: list[dict[str, HybridParts]] = []
     ms: list[float] = []
     for text in tqdm(data.queries.values(), desc="both searches", unit=" queries", leave=False, disable=None):
         parts, taken = timed(partial(index.hybrid_parts, text))
@@ -142,7 +142,7 @@ def _fitted(index: ColBERTIndex, data: Dataset, folds: int) -> WeightFit:
     )
 
 
-def _ranked(parts: Mapping[str, Parts], weight: float) -> list[str]:
+def _ranked(parts: Mapping[str, HybridParts], weight: float) -> list[str]:
     """Return the ids of the best candidates by a weight, best first, equal ones by id."""
     scores = {key: part.score(weight) for key, part in parts.items()}
     return sorted(scores, key=lambda key: (-scores[key], key))[:_DEPTH]

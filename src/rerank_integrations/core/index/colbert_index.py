@@ -17,7 +17,7 @@ from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.index.compaction import compile_now, start_compiling_early
 from rerank_integrations.core.index.folder import index_folder, make_folder, release, require_free
-from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, Parts, require_search_type, require_weight
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, HybridParts, require_search_type, require_weight
 from rerank_integrations.core.index.inspect import IndexStats, VerifyReport, collect_stats, verify_index
 from rerank_integrations.core.index.model_record import document_length, model_record, recorded_model, require_model
 from rerank_integrations.core.index.plaid.search_options import SearchOptions, search_device
@@ -541,7 +541,7 @@ class ColBERTIndex:
         with self._write_lock:
             writer.rebuild_text_index()
 
-    def hybrid_parts(self, query: str) -> dict[str, Parts]:
+    def hybrid_parts(self, query: str) -> dict[str, HybridParts]:
         """Return both scores of each candidate of a hybrid search by its id; a weight makes a score of them.
 
         `rerank_integrations.evaluation.fit_bm25_weight` fits a weight by it.

@@ -23,7 +23,7 @@ DEPTH = 100
 
 
 @dataclass(frozen=True)
-class Parts:
+class HybridParts:
     """Both scores of a candidate, as they are and as they count."""
 
     colbert_score: float
@@ -47,7 +47,7 @@ class Parts:
 
 def candidate_parts(
     colbert: Mapping[int, float], bm25: Mapping[int, float], found_by_colbert: Collection[int]
-) -> dict[int, Parts]:
+) -> dict[int, HybridParts]:
     """Return both scores of each candidate.
 
     Parameters
@@ -62,7 +62,7 @@ def candidate_parts(
     span = high - best_first[min(DEPTH, len(best_first)) - 1] if best_first else 0.0
     top = max(bm25.values(), default=0.0)
     return {
-        pid: Parts(score, bm25[pid], 1 + (score - high) / (span or 1.0), bm25[pid] / (top or 1.0))
+        pid: HybridParts(score, bm25[pid], 1 + (score - high) / (span or 1.0), bm25[pid] / (top or 1.0))
         for pid, score in colbert.items()
     }
 

@@ -16,7 +16,7 @@ from rerank_integrations.core.concurrency.forks import forks_held_off
 from rerank_integrations.core.concurrency.lanes import turns
 from rerank_integrations.core.index.bm25 import BM25, best_positions
 from rerank_integrations.core.index.exact import exact_candidates, stored_scores
-from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, DEPTH, Parts, candidate_parts
+from rerank_integrations.core.index.fusion import DEFAULT_BM25_WEIGHT, DEPTH, HybridParts, candidate_parts
 from rerank_integrations.core.index.plaid.search_options import SearchOptions
 from rerank_integrations.core.index.snapshot import Snapshot, narrowed, take_snapshot
 from rerank_integrations.core.index.storage.catalog import Catalog, Commit, ReadTransaction
@@ -115,10 +115,10 @@ class Reader:
         fingerprint: str,
         options: SearchOptions,
         device: str = "cpu",
-    ) -> list[dict[str, Parts]]:
+    ) -> list[dict[str, HybridParts]]:
         """Return both scores of each candidate of a hybrid search, by id, for each query as text and vectors."""
 
-        def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[dict[str, Parts]]:
+        def run(transaction: ReadTransaction, snapshot: Snapshot) -> list[dict[str, HybridParts]]:
             results = []
             for parts in _parts_of_each(transaction, snapshot, queries, DEPTH, None, options, device):
                 named = transaction.ids_numbered(list(parts))
@@ -316,7 +316,7 @@ def _parts_of_each(
     select: Sql | None,
     options: SearchOptions,
     device: str,
-) -> Iterator[dict[int, Parts]]:
+) -> Iterator[dict[int, HybridParts]]:
     """Yield both scores of the candidates of each query: the best `depth` of either search."""
     texts = _texts(transaction, snapshot)
     allowed = _allowed(transaction, snapshot, texts, select)
