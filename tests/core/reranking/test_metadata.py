@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_integrations import Ranked
+from rerank_integrations import Hit, Ranked
 from rerank_integrations.core.reranking.metadata import (
     RERANKING_KEYS,
     is_reranking_key,
@@ -72,7 +72,7 @@ def test_an_earlier_ranking_moves_as_a_whole_and_no_further() -> None:
 
 
 def test_a_search_before_is_the_earlier_value_once_it_is_known() -> None:
-    hit = with_retrieval({"title": "x", "relevance_rank": "mine"}, 0.5, 7)
+    hit = with_retrieval(Hit("a", 0.5, 7, "text"), {"title": "x", "relevance_rank": "mine"})
     assert hit.values == {
         "title": "x", "relevance_score": 0.5, "relevance_rank": 7, "previous_relevance_rank": "mine"
     }  # fmt: skip

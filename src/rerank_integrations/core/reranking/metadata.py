@@ -15,10 +15,12 @@ _NUMBERS = ("retrieval_score", "colbert_score", "bm25_score", "bm25_weight")
 _MARK = "retrieval_rank"
 
 # Keys that a retriever writes into a document's metadata.
-RETRIEVAL_KEYS = ("relevance_score", "relevance_rank", "search_type", "colbert_score", "bm25_score", "bm25_weight")
+_RANK_KEYS = ("relevance_score", "relevance_rank")
+_SEARCH_KEYS = ("search_type", "colbert_score", "bm25_score", "bm25_weight")
+RETRIEVAL_KEYS = (*_RANK_KEYS, *_SEARCH_KEYS)
 
 RERANKING_KEYS = (
-    *RETRIEVAL_KEYS,
+    *_RANK_KEYS,
     "retrieval_score",
     _MARK,
     "score_scale",
@@ -30,6 +32,7 @@ RERANKING_KEYS = (
     "rerank_stage",
     "rerank_scores",
     "rerank_stopped",
+    *_SEARCH_KEYS,
 )
 
 
