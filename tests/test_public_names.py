@@ -20,10 +20,11 @@ USER_FOLDERS = ("docs", "examples", "benchmarks", "training")
 CORE_IMPORT = re.compile(r"^\s*(?:from|import)\s+(rerank_integrations\.core[\w.]*)", re.MULTILINE)
 # Builds the package's own starter models, of parts that no user needs.
 CORE_IMPORTS_ALLOWED = {
-    "training/starter.py": {
+    f"training/{name}.py": {
         "rerank_integrations.core.models.checkpoints.options",
         "rerank_integrations.core.models.loaded_cross_encoder",
-    },
+    }
+    for name in ("multilingual", "starter")
 }
 # Types of a public signature that stay private: a user never writes them down.
 PRIVATE_TYPES = {

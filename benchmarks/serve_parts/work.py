@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_integrations import ColBERTIndex, CrossEncoderModel, Passage, Reranker
-from rerank_integrations.core.reranking import Candidate, as_candidate_scorer
+from rerank_integrations import Candidate, ColBERTIndex, CrossEncoderModel, CrossEncoderScorer, Passage, Reranker
 from serve_parts.http import request_bytes
 
 DOCUMENTS = 8
@@ -70,7 +69,7 @@ class Work:
 
 def reranking(model: CrossEncoderModel) -> Work:
     """Return the work of ranking the request's documents by a cross-encoder."""
-    reranker = Reranker(as_candidate_scorer(model))
+    reranker = Reranker(CrossEncoderScorer(model))
 
     def call_many(requests: Sequence[Request]) -> list[Ranking]:
         candidates = [[Candidate(None, text) for text in request.documents] for request in requests]

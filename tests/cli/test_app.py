@@ -30,6 +30,7 @@ COMMANDS = {
     "train",
     "optimize",
     "serve",
+    "mcp",
     "import-colbert",
     "export-colbert",
 }

@@ -22,6 +22,18 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WILDCARDS = ("0.0.0.0", "::")
 
 
+About = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What the indexes contain, for agents that choose a tool.")
+]
+ReadOnly = Annotated[
+    bool, typer.Option("--read-only", help="Offer no tools that store or remove; others may write the indexes.")
+]
+OverHttp = Annotated[bool, typer.Option("--http", help="Listen at http://HOST:PORT/mcp, not on the standard streams.")]
+Host = Annotated[str | None, typer.Option(help="With --http: address to listen at. \\[default: 127.0.0.1]")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="With --http: port to listen at; 0 takes a free one. \\[default: 8001]"),
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
@@ -36,23 +48,14 @@ AllowedHosts = Annotated[
 
 def mcp(
     indexes: ServedIndexes = None,
-    about: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the indexes contain, for agents that choose a tool.")
-    ] = None,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Offer no tools that store or remove; others may write the indexes.")
-    ] = False,
+    about: About = None,
+    read_only: ReadOnly = False,
     reranker: ServedCrossEncoders = None,
     colbert: ServedColberts = None,
     model: ModelOfIndexes = None,
-    http: Annotated[
-        bool, typer.Option("--http", help="Listen at http://HOST:PORT/mcp, not on the standard streams.")
-    ] = False,
-    host: Annotated[str | None, typer.Option(help="With --http: address to listen at. \\[default: 127.0.0.1]")] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="With --http: port to listen at; 0 takes a free one. \\[default: 8001]"),
-    ] = None,
+    http: OverHttp = False,
+    host: Host = None,
+    port: Port = None,
     token_file: TokenFile = None,
     allow_host: AllowedHosts = None,
 ) -> None:

@@ -14,7 +14,6 @@ import typer
 from rerank_integrations.core.models import CrossEncoderModel
 from rerank_integrations.core.reranking.remote import RemoteReranker
 from rerank_integrations.core.reranking.specs import load_cross_encoder
-from rerank_integrations.core.types import Scorer
 from rerank_integrations.errors import InvalidInputError
 
 STDIN = Path("-")
@@ -100,7 +99,7 @@ def load_reranker(reranker: str) -> RemoteReranker | CrossEncoderModel:
             f"the reranker has {sorted(arguments)}; expected url and other arguments of RemoteReranker, and for a key "
             "api_key_env, the name of an environment variable"
         )
-    scorer: Scorer = load_cross_encoder(arguments)
+    scorer = load_cross_encoder(arguments)
     assert isinstance(scorer, RemoteReranker)
     return scorer
 

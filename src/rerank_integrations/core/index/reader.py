@@ -304,8 +304,9 @@ def _allowed(
     if select is None:
         return None
     selection = _selection(transaction, snapshot, select)
-    parts = [part.pids[part.ordinals] for part in (*selection.floats, *(p for g in selection.groups for p in g.parts))]
-    return texts.positions(np.concatenate([np.empty(0, np.int64), *parts]))
+    exact = [part.pids[part.ordinals] for part in selection.floats]
+    compressed = [part.pids[part.ordinals] for group in selection.groups for part in group.parts]
+    return texts.positions(np.concatenate([np.empty(0, np.int64), *exact, *compressed]))
 
 
 def _parts_of_each(

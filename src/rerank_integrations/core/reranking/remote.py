@@ -119,12 +119,9 @@ class RemoteReranker:
         self._key = _checked_key(api_key, api_key_env)
         self._key_env = api_key_env
         self._key_header = checked_key_header(api_key_header)
-        self._headers = checked_headers(headers)
-        if self._key_header.lower() in (name.lower() for name in self._headers):
-            raise InvalidInputError(f"{self._key_header!r} is api_key_header and one of headers; expected it once")
-        self._batch_size = (
-            self._endpoint.batch_size if batch_size is None else whole_number(batch_size, "batch_size", 1)
-        )
+        self._headers = _headers_beside_key(headers, self._key_header)
+        size = self._endpoint.batch_size if batch_size is None else batch_size
+        self._batch_size = whole_number(size, "batch_size", 1)
         self._timeout = seconds(timeout, "timeout")
         if not self._timeout:
             raise InvalidInputError("timeout is 0; expected seconds above 0")
@@ -385,6 +382,14 @@ class _Batch(NamedTuple):
 
 # Scores by the number of the query and the text.
 _Scores: TypeAlias = "Mapping[tuple[int, RemoteText], Scored]"
+
+
+def _headers_beside_key(headers: Mapping[str, str] | None, key_header: str) -> dict[str, str]:
+    """Return the headers of every request; refuse that of the key among them."""
+    checked = checked_headers(headers)
+    if key_header.lower() in (name.lower() for name in checked):
+        raise InvalidInputError(f"{key_header!r} is api_key_header and one of headers; expected it once")
+    return checked
 
 
 class _Connections:

@@ -58,7 +58,7 @@ def load_cross_encoder(model: CrossEncoderLike) -> Scorer | ListwiseScorer:
     if callable(getattr(model, "score_list", None)):
         scorer = cast("ListwiseScorer", model)
     elif not isinstance(model, Mapping):
-        scorer = as_cross_encoder_model(model)
+        scorer = as_cross_encoder_model(cast("str | Path | Scorer", model))
     elif "url" in model:
         scorer = _construct(RemoteReranker, model)
     else:

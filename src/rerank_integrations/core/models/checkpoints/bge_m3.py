@@ -75,6 +75,7 @@ def _head(options: LoadOptions, hidden_size: int | None) -> tuple[torch.Tensor, 
             f"{BGE_M3_HEAD} of {options.name_or_path!r} holds {found or type(content).__name__}; expected 'weight' of "
             f"shape (dimensions, {hidden_size}) and 'bias' of as many dimensions"
         )
+    assert isinstance(weight, torch.Tensor) and isinstance(bias, torch.Tensor)
     return weight.float(), bias.float()
 
 
