@@ -1,6 +1,7 @@
 """The index compared with colbert-ai and fast-plaid on the same vectors; its growth, filters and upserts.
 
     python benchmarks/index.py [--quick] [--data ../shared/data] [--cache FOLDER] [--only compare,growth,filters,adds]
+        [--mean-cosine 0.9]
 
 Vectors of real passages by the starter model, encoded once and kept under the cache folder (index_parts/data.py says
 which). Encoding is in no time: our index gets a model that looks vectors up. Its times are those of the public
@@ -8,7 +9,9 @@ interface, the catalog and the hits' texts included; engines get vectors and giv
 search runs in a process of its own, one after the other, after numba's functions (ours) or C++ (colbert-ai's) are
 loaded. p50 and p95 are of 212 queries, each by itself for 10 hits, after all of them once as a warm-up. Recall is
 against MaxSim in float32 over the float16 vectors. Peak memory is the process's; colbert-ai's and fast-plaid's builds
-contain the given vectors. ``--quick`` takes a sample, and leaves fast-plaid out.
+contain the given vectors. ``--quick`` takes a sample, and leaves fast-plaid out. ``--mean-cosine`` adds a constant
+vector to all token vectors before normalising them, so that two passage tokens have this mean cosine: many recent
+models have such vectors.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,7 +30,16 @@ import numpy as np
 from engines.environments import CACHE
 from index_parts import compare, scale
 from index_parts.bench import FULL, QUICK, Bench
-from index_parts.data import Queries, added_texts, cached_corpus, passage_texts, query_texts
+from index_parts.data import (
+    Queries,
+    added_texts,
+    cached_corpus,
+    common_length,
+    mean_cosine,
+    passage_texts,
+    query_texts,
+    with_common,
+)
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "compare": compare.compare,
@@ -54,7 +67,7 @@ def installed(name: str) -> str:
         return "absent"
 
 
-def prepared(data: Path, cache: Path, work: Path, quick: bool, parts: list[str]) -> Bench:
+def prepared(data: Path, cache: Path, work: Path, quick: bool, parts: list[str], cosine: float | None) -> Bench:
     """Read the data that the parts need, and encode whatever is not in the cache."""
     from rerank_integrations import ColBERTModel
 
@@ -64,8 +77,12 @@ def prepared(data: Path, cache: Path, work: Path, quick: bool, parts: list[str])
     adding = "adds" in parts
     corpus = cached_corpus(texts + (added_texts(data) if adding else []), cache, model)
     questions = query_texts(data)
-    queries = Queries(questions, [np.asarray(query, dtype=np.float32) for query in model.encode_queries(questions)])
-    return Bench(corpus, queries, sizes, quick, adding, cache, work)
+    vectors = [np.asarray(query, dtype=np.float32) for query in model.encode_queries(questions)]
+    if cosine is not None:
+        corpus = replace(corpus, common=common_length(corpus.tokens(0, 500), cosine))
+        vectors = [with_common(query, corpus.common) for query in vectors] if corpus.common else vectors
+    print(f"mean cosine of two passage tokens: {mean_cosine(corpus.tokens(0, 500)):.2f}", file=sys.stderr)
+    return Bench(corpus, Queries(questions, vectors), sizes, quick, adding, cache, work)
 
 
 def main() -> None:
@@ -73,6 +90,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--mean-cosine", type=float, help="of two passage tokens, by a constant vector added to all")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, joined by commas")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -84,7 +102,7 @@ def main() -> None:
         return
     print(machine(), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="index-benchmark-") as work:
-        bench = prepared(options.data, options.cache, Path(work), options.quick, parts)
+        bench = prepared(options.data, options.cache, Path(work), options.quick, parts, options.mean_cosine)
         for part in PARTS:
             if part in parts:
                 PARTS[part](bench)

@@ -80,9 +80,13 @@ class Queries:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Passages, numbered from 0, read from chunks in the cache; pickles as the chunks' paths."""
+    """Passages, numbered from 0, read from chunks in the cache; pickles as the chunks' paths.
+
+    `common` is the length of a constant vector that is added to each token vector before it is normalised.
+    """
 
     stems: tuple[Path, ...]
+    common: float = 0.0
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -104,7 +108,28 @@ class Corpus:
             bounds = np.concatenate([[0], np.cumsum(self.lengths[first : first + CHUNK])])
             rows = slice(bounds[max(0, start - first)], bounds[min(len(bounds) - 1, end - first)])
             pieces.append(np.array(np.load(f"{self.stems[chunk]}.npy", mmap_mode="r")[rows]))
-        return np.concatenate(pieces)
+        tokens = np.concatenate(pieces)
+        return with_common(tokens, self.common).astype(np.float16) if self.common else tokens
+
+
+def with_common(vectors: NDArray[Any], length: float) -> Floats:
+    """Add a constant vector of some length to vectors, and normalise them: the geometry of many recent models."""
+    constant = np.random.default_rng(1).standard_normal(vectors.shape[1]).astype(np.float32)
+    constant *= np.float32(length) / np.linalg.norm(constant)
+    moved: Floats = vectors.astype(np.float32) + constant
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def mean_cosine(vectors: NDArray[Any]) -> float:
+    """Return the mean cosine of all pairs of unit vectors."""
+    return float(np.square(vectors.astype(np.float32).mean(axis=0)).sum())
+
+
+def common_length(vectors: NDArray[Any], cosine: float) -> float:
+    """Return the length of the constant vector which gives `vectors` this mean cosine; 0 if they have it already."""
+    lengths = np.geomspace(0.01, 20, 200)
+    enough = (length for length in lengths if mean_cosine(with_common(vectors, length)) >= cosine)
+    return 0.0 if mean_cosine(vectors) >= cosine else float(next(enough))
 
 
 def chunk_stem(folder: Path, fingerprint: str, texts: Sequence[str]) -> Path:

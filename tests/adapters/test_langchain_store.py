@@ -185,6 +185,19 @@ def test_a_store_from_texts_and_documents(tmp_path: Path) -> None:
     assert len(asyncio.run(ColBERTVectorStore.afrom_texts(["one"], encoder)).index) == 1
 
 
+def test_a_store_that_pools_tokens(tmp_path: Path) -> None:
+    encoder, path = ToyEncoder(), tmp_path / "library"
+    made = ColBERTVectorStore.from_texts(["red fox jumps over it"], encoder, path=path, pool_factor=2)
+    assert (made.index.stats().pool_factor, made.index.stats().tokens) == (2.0, 3)
+    again = ColBERTVectorStore.from_documents(DOCUMENTS, encoder, path=path)
+    assert again.index.pool_factor == 2.0
+    with pytest.raises(InvalidInputError, match="pool_factor is 3"):
+        ColBERTVectorStore.from_texts(["x"], encoder, path=path, pool_factor=3)
+    again.index.close()
+    assert ColBERTRetriever.from_texts(["red fox jumps"], encoder, pool_factor=2).index.stats().tokens == 2
+    assert asyncio.run(ColBERTVectorStore.afrom_texts(["one"], encoder, pool_factor=2)).index.pool_factor == 2.0
+
+
 def test_a_retriever_from_texts_and_documents(tmp_path: Path) -> None:
     retriever = ColBERTRetriever.from_documents(DOCUMENTS, ToyEncoder(), k=1, filter={"page": 1})
     assert ids(retriever.invoke("red fox jumps")) == ["a"]

@@ -63,6 +63,13 @@ def test_documents_are_inserted_updated_and_deleted(managed: ColBERTManagedIndex
     assert sorted(managed.ref_doc_info) == ["mars", "pluto"]
 
 
+def test_a_managed_index_that_pools_tokens(colbert: ColBERTModel) -> None:
+    pooling = ColBERTManagedIndex.from_documents(documents(mars=LONG), colbert, pool_factor=2)
+    with pooling.index as pooled, ColBERTManagedIndex.from_documents(documents(mars=LONG), colbert).index as whole:
+        assert pooled.pool_factor == 2.0
+        assert pooled.stats().tokens == 1 + (whole.stats().tokens - 1) // 2
+
+
 def test_refreshing_encodes_what_changed_in_a_new_object_too(
     managed: ColBERTManagedIndex, colbert: ColBERTModel, tmp_path: Path
 ) -> None:

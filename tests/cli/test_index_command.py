@@ -66,6 +66,21 @@ def test_overwrite_replaces_the_index(cli: Cli, index_path: Path, tmp_path: Path
     }
 
 
+def test_tokens_are_pooled(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
+    notes, path = tmp_path / "notes.txt", tmp_path / "pooled"
+    notes.write_text("The net profit grew in 2024.", "utf-8")
+    for given in (["--pool-factor", "2"], []):
+        done = cli("index", path, notes, "--model", colbert_dir, *given)
+        assert done.code == 0, done.err
+        assert cli("info", path, "--json").json()["pool_factor"] == 2.0
+    refused = cli("index", path, notes, "--model", colbert_dir, "--pool-factor", "3")
+    assert refused.code == 1 and "pool_factor is 3.0" in refused.err
+    refused = cli("index", tmp_path / "none", notes, "--model", colbert_dir, "--pool-factor", "0")
+    assert refused.code == 1 and "expected a number from 1 to 100" in refused.err
+    explained = cli("explain", "profit", "--index", path, "--id", "notes.txt#1", "--model", colbert_dir)
+    assert "pools token vectors by 2" in explained.out
+
+
 def test_a_folder_is_read_recursively(cli: Cli, tmp_path: Path, colbert_dir: Path) -> None:
     docs = tmp_path / "docs"
     (docs / "deep").mkdir(parents=True)

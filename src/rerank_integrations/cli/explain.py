@@ -13,6 +13,7 @@ from rerank_integrations.core.explanations import Explanation
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.reranking.explain import explain as explain_passage
+from rerank_integrations.core.reranking.explain import explain_beside
 from rerank_integrations.errors import InvalidInputError
 
 
@@ -80,10 +81,9 @@ def _explain_stored(
     requested = None if model_name is None else _model(model_name, trust_remote_code)
     with ColBERTIndex.open(path, requested, read_only=True) as index:
         passages = index.get([passage_id])
-        model = index.model
-    if not passages:
-        raise InvalidInputError(f"{path} holds no passage with the id {passage_id!r}")
-    return explain_passage(query, passages[0], _trusted(model) if trust_remote_code else model)
+        if not passages:
+            raise InvalidInputError(f"{path} holds no passage with the id {passage_id!r}")
+        return explain_beside(query, passages[0], _trusted(index.model) if trust_remote_code else index.model, index)
 
 
 def _trusted(model: TokenEncoder) -> ColBERTModel:

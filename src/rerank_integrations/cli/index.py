@@ -29,7 +29,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage
-from rerank_integrations.errors import IndexExistsError, IndexFormatError, InvalidInputError, MissingExtraError
+from rerank_integrations.errors import IndexFormatError, InvalidInputError, MissingExtraError
 from rerank_integrations.files.reading import (
     ReadingOptions,
     SplitterFactory,
@@ -98,6 +98,10 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing index instead of adding to it.")
     ] = False,
+    pool_factor: Annotated[
+        float | None,
+        typer.Option(help="Keep 1 token vector in so many, 1 to 100. \\[default: the index's own, or 1 for all]"),
+    ] = None,
     chunk_tokens: Annotated[
         int | None, typer.Option(help="Most tokens in a chunk of a text. \\[default: 256, or what the model reads]")
     ] = None,
@@ -132,7 +136,7 @@ def index(
         if contents.problems and len(contents.problems) == len(files):
             raise InvalidInputError("\n".join(contents.problems.values()))
         _require_own_ids(contents.by_source, record)
-        with _open_or_create(path, encoder, overwrite=overwrite) as target:
+        with _open_or_create(path, encoder, pool_factor, overwrite=overwrite) as target:
             # Read it again, now that no other process can write it.
             changes, total = _store(target, contents, {} if overwrite else read_record(path)), len(target)
     _report(path, sources, contents, changes, files=len(files), total=total, as_json=as_json)
@@ -166,11 +170,10 @@ def _existing_folder(path: Path) -> Path:
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
 
 
-def _open_or_create(path: Path, encoder: TokenEncoder, *, overwrite: bool) -> ColBERTIndex:
-    try:
-        return ColBERTIndex.create(path, encoder, overwrite=overwrite)
-    except IndexExistsError:
-        return ColBERTIndex.open(path, encoder)
+def _open_or_create(path: Path, encoder: TokenEncoder, pool_factor: float | None, *, overwrite: bool) -> ColBERTIndex:
+    if overwrite:
+        return ColBERTIndex.create(path, encoder, pool_factor=1 if pool_factor is None else pool_factor, overwrite=True)
+    return ColBERTIndex.open_or_create(path, encoder, pool_factor=pool_factor)
 
 
 def _recorded_model(path: Path) -> TokenEncoder:

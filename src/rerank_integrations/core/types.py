@@ -40,6 +40,7 @@ class RankingNote(TypedDict, total=False):
     retrieval_rank: int
     score_scale: ScoreScale
     vectors_from: VectorSource
+    pool_factor: float
     window_start: int
     window_end: int
     truncated: bool

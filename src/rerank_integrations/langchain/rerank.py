@@ -31,7 +31,7 @@ from rerank_integrations.core.reranking.components import (
     require_known_arguments,
     require_stages,
 )
-from rerank_integrations.core.reranking.explain import explain
+from rerank_integrations.core.reranking.explain import explain_beside
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
@@ -178,7 +178,7 @@ class ColBERTRerank(_Reranker):
 
     def explain(self, query: str, document: Document) -> Explanation:
         """Explain which words of a document's scored text the query matched, as `rerank_integrations.explain` does."""
-        return explain(query, candidates([document], self.text_fn)[0].text, self.model)
+        return explain_beside(query, candidates([document], self.text_fn)[0].text, self.model, self.index)
 
 
 class CrossEncoderRerank(_Reranker):

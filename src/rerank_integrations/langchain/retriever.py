@@ -183,13 +183,16 @@ class ColBERTRetriever(BaseRetriever):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
         k: int = 10,
         filter: Where | None = None,
     ) -> Self:
         """Add texts to an index, and return a retriever over it; see `ColBERTVectorStore.from_texts`."""
         # Before anything is stored.
         _require_options(k, filter)
-        store = ColBERTVectorStore.from_texts(texts, model, metadatas, ids=ids, path=path, nbits=nbits)
+        store = ColBERTVectorStore.from_texts(
+            texts, model, metadatas, ids=ids, path=path, nbits=nbits, pool_factor=pool_factor
+        )
         return cls(index=store.index, k=k, filter=filter)
 
     @classmethod
@@ -201,13 +204,16 @@ class ColBERTRetriever(BaseRetriever):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
         k: int = 10,
         filter: Where | None = None,
     ) -> Self:
         """Add documents to an index, and return a retriever over it; see `ColBERTVectorStore.from_documents`."""
         # Before anything is stored.
         _require_options(k, filter)
-        store = ColBERTVectorStore.from_documents(documents, model, ids=ids, path=path, nbits=nbits)
+        store = ColBERTVectorStore.from_documents(
+            documents, model, ids=ids, path=path, nbits=nbits, pool_factor=pool_factor
+        )
         return cls(index=store.index, k=k, filter=filter)
 
     @classmethod

@@ -54,6 +54,7 @@ class ColBERTVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
     ) -> Self:
         """Add texts to an index, and return a store over it.
 
@@ -66,10 +67,10 @@ class ColBERTVectorStore(VectorStore):
             refused.
         path
             The folder of an index, which is opened or made; ``None`` for a temporary one, which goes when it is closed.
-        nbits
+        nbits, pool_factor
             As for `ColBERTIndex.open_or_create`.
         """
-        store = cls(_open(embedding, path, nbits))
+        store = cls(_open(embedding, path, nbits, pool_factor))
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
@@ -82,9 +83,10 @@ class ColBERTVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
     ) -> Self:
         """Add documents to an index, and return a store over it; see `from_texts` and `add_documents`."""
-        store = cls(_open(embedding, path, nbits))
+        store = cls(_open(embedding, path, nbits, pool_factor))
         store.add_documents(documents, ids=ids)
         return store
 
@@ -98,9 +100,11 @@ class ColBERTVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
     ) -> Self:
         """Do as `from_texts`, off the event loop."""
-        return await run_blocking(cls.from_texts, texts, embedding, metadatas, ids=ids, path=path, nbits=nbits)
+        options = {"ids": ids, "path": path, "nbits": nbits, "pool_factor": pool_factor}
+        return await run_blocking(cls.from_texts, texts, embedding, metadatas, **options)
 
     @classmethod
     async def afrom_documents(  # type: ignore[override]
@@ -111,9 +115,11 @@ class ColBERTVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         path: str | os.PathLike[str] | None = None,
         nbits: int | None = None,
+        pool_factor: float | None = None,
     ) -> Self:
         """Do as `from_documents`, off the event loop."""
-        return await run_blocking(cls.from_documents, documents, embedding, ids=ids, path=path, nbits=nbits)
+        options = {"ids": ids, "path": path, "nbits": nbits, "pool_factor": pool_factor}
+        return await run_blocking(cls.from_documents, documents, embedding, **options)
 
     def add_texts(  # type: ignore[override]
         self,
@@ -318,7 +324,12 @@ class ColBERTVectorStore(VectorStore):
         raise _no_single_vector("amax_marginal_relevance_search_by_vector", "amax_marginal_relevance_search(query)")
 
 
-def _open(embedding: ColBERTLike | Embeddings, path: str | os.PathLike[str] | None, nbits: int | None) -> ColBERTIndex:
+def _open(
+    embedding: ColBERTLike | Embeddings,
+    path: str | os.PathLike[str] | None,
+    nbits: int | None,
+    pool_factor: float | None,
+) -> ColBERTIndex:
     if embedding is None or isinstance(embedding, Embeddings):
         raise InvalidInputError(
             f"embedding is of type {type(embedding).__name__}; expected a ColBERTModel, or the name or path of one, "
@@ -326,8 +337,9 @@ def _open(embedding: ColBERTLike | Embeddings, path: str | os.PathLike[str] | No
         )
     model = load_colbert(embedding)
     if path is None:
-        return ColBERTIndex.create(None, model, nbits=2 if nbits is None else nbits)
-    return ColBERTIndex.open_or_create(path, model, nbits=nbits)
+        factor = 1 if pool_factor is None else pool_factor
+        return ColBERTIndex.create(None, model, nbits=2 if nbits is None else nbits, pool_factor=factor)
+    return ColBERTIndex.open_or_create(path, model, nbits=nbits, pool_factor=pool_factor)
 
 
 def _one_per_text(values: Iterable[Any] | None, name: str, count: int) -> list[Any]:

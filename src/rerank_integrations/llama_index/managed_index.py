@@ -84,6 +84,7 @@ class ColBERTManagedIndex(BaseManagedIndex):
         path: str | os.PathLike[str] | None = None,
         transformations: Sequence[TransformComponent] | None = None,
         *,
+        pool_factor: float | None = None,
         callback_manager: CallbackManager | None = None,
         show_progress: bool = False,
     ) -> ColBERTManagedIndex:
@@ -97,12 +98,17 @@ class ColBERTManagedIndex(BaseManagedIndex):
             A name, a path, a mapping of `ColBERTModel`'s arguments, or a model.
         path
             A folder; ``None`` for a temporary index, which goes when it is closed.
+        pool_factor
+            As for `ColBERTIndex.open_or_create`.
         transformations, callback_manager, show_progress
             As for the class.
         """
         require_list(documents, "documents")
         encoder = load_colbert(model)
-        index = ColBERTIndex.create(None, encoder) if path is None else ColBERTIndex.open_or_create(path, encoder)
+        if path is None:
+            index = ColBERTIndex.create(None, encoder, pool_factor=1 if pool_factor is None else pool_factor)
+        else:
+            index = ColBERTIndex.open_or_create(path, encoder, pool_factor=pool_factor)
         managed = cls(
             index, transformations=transformations, callback_manager=callback_manager, show_progress=show_progress
         )

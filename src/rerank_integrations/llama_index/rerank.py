@@ -31,7 +31,7 @@ from rerank_integrations.core.reranking.components import (
     require_known_arguments,
     require_stages,
 )
-from rerank_integrations.core.reranking.explain import explain
+from rerank_integrations.core.reranking.explain import explain_beside
 from rerank_integrations.core.reranking.options import (
     CACHE_BYTES,
     ColBERTRerankArguments,
@@ -214,7 +214,7 @@ class ColBERTRerank(_Reranker):
     def explain(self, query: str, node: NodeWithScore | BaseNode) -> Explanation:
         """Explain which words of a node's scored text the query matched, as `rerank_integrations.explain` does."""
         inner = node.node if isinstance(node, NodeWithScore) else node
-        return explain(query, read_text(inner, self.metadata_mode), self.model)
+        return explain_beside(query, read_text(inner, self.metadata_mode), self.model, self.index)
 
 
 class CrossEncoderRerank(_Reranker):

@@ -29,6 +29,9 @@ class Explanation(Sequence[TokenMatch]):
         The token matches in the order of the query; none for a text without any token.
     read_to, query_read_to
         The character at which the model stopped reading, where the text or the query was cut; else ``None``.
+    pool_factor
+        By what factor the index that stores the text pools its token vectors; 1 for none. The explanation is of the
+        vectors before that, so the index's score differs.
     """
 
     query: str
@@ -38,6 +41,7 @@ class Explanation(Sequence[TokenMatch]):
     matches: tuple[TokenMatch, ...]
     read_to: int | None = None
     query_read_to: int | None = None
+    pool_factor: float = 1.0
 
     @property
     def explained(self) -> float:
@@ -75,7 +79,8 @@ class Explanation(Sequence[TokenMatch]):
         return word_matches(self.query, self.text, self.matches)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, the words included, as a dictionary that `json.dumps` takes."""
+        """Return everything, the words included, as a dictionary that `json.dumps` takes; no factor that is 1."""
+        pooling = {} if self.pool_factor == 1 else {"pool_factor": self.pool_factor}
         return {
             "query": self.query,
             "text": self.text,
@@ -84,6 +89,7 @@ class Explanation(Sequence[TokenMatch]):
             "explained": self.explained,
             "query_read_to": self.query_read_to,
             "read_to": self.read_to,
+            **pooling,
             "words": [word.to_dict() for word in self.words()],
             "matches": [match.to_dict() for match in self.matches],
         }

@@ -42,6 +42,10 @@ class Explained(Protocol):
         """Character at which the model stopped reading the query, or `None`."""
 
     @property
+    def pool_factor(self) -> float:
+        """Factor by which the index pools the text's token vectors, 1 for none."""
+
+    @property
     def explained(self) -> float:
         """Part of the score that `matches` sum to."""
 
@@ -69,6 +73,10 @@ def notes(explanation: Explained) -> list[str]:
     lines[0] += "."
     if any(match.end == match.start for match in explanation.matches):
         lines.append("A marker in brackets is the model's own and does not stand in the text.")
+    if explanation.pool_factor != 1:
+        lines.append(
+            f"The index pools token vectors by {explanation.pool_factor:g}, so its score differs from this one."
+        )
     for name, text, read_to in (
         ("query", explanation.query, explanation.query_read_to),
         ("text", explanation.text, explanation.read_to),

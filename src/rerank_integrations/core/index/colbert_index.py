@@ -24,7 +24,12 @@ from rerank_integrations.core.index.plaid.search_options import SearchOptions, s
 from rerank_integrations.core.index.reader import Reader, TextIndexMissingError
 from rerank_integrations.core.index.storage import lock
 from rerank_integrations.core.index.storage.catalog import FILENAME, Catalog
-from rerank_integrations.core.index.storage.catalog_rules import BM25_WEIGHT, recorded_bm25_weight
+from rerank_integrations.core.index.storage.catalog_rules import (
+    BM25_WEIGHT,
+    POOL_FACTOR,
+    recorded_bm25_weight,
+    recorded_pool_factor,
+)
 from rerank_integrations.core.index.storage.filters import Sql, compile_selection
 from rerank_integrations.core.index.storage.refusals import is_file
 from rerank_integrations.core.index.storage.validation import filter_alone, id_list, ids_alone
@@ -33,6 +38,7 @@ from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder, as_colbert_model
 from rerank_integrations.core.models.checkpoints.options import portable
 from rerank_integrations.core.ranking import require_count, require_text
+from rerank_integrations.core.token_pooling import pool_factor_text, require_pool_factor
 from rerank_integrations.core.token_vectors import encode_queries, encoded_query
 from rerank_integrations.core.types import Hit, Passage, PassageLike, SearchType
 from rerank_integrations.errors import (
@@ -89,6 +95,7 @@ class ColBERTIndex:
         model: str | Path | TokenEncoder,
         *,
         nbits: int = 2,
+        pool_factor: float = 1,
         overwrite: bool = False,
     ) -> ColBERTIndex:
         """Create an empty index and open it for writing.
@@ -102,6 +109,9 @@ class ColBERTIndex:
         nbits
             Bits per dimension of a compressed token vector: 1, 2 or 4. Past some 4,000 passages all vectors are
             compressed.
+        pool_factor
+            Token pooling: a passage keeps about 1 / `pool_factor` of its token vectors, the means of similar ones. From
+            1, which keeps them all, to 100; 2 costs little precision. The model's vectors must have length 1.
         overwrite
             Empty the index that stands at `path`, in one transaction. Anything else there is left alone.
 
@@ -116,10 +126,13 @@ class ColBERTIndex:
         """
         if type(nbits) is not int or nbits not in _NBITS:
             raise InvalidInputError(f"nbits is {nbits!r}; expected 1, 2 or 4")
+        factor = require_pool_factor(pool_factor)
         encoder: TokenEncoder = as_colbert_model(model)
         if path is not None:
             require_free(index_folder(path), overwrite)
         meta = {"model": model_record(encoder), "fingerprint": encoder.fingerprint, "nbits": str(nbits)}
+        if factor > 1:
+            meta[POOL_FACTOR] = pool_factor_text(factor)
         folder = make_folder(path)
         writer_lock = _writer_lock(folder)
         catalog = Catalog(folder / FILENAME, read_only=False)
@@ -189,7 +202,12 @@ class ColBERTIndex:
 
     @classmethod
     def open_or_create(
-        cls, path: str | os.PathLike[str], model: str | Path | TokenEncoder, *, nbits: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        model: str | Path | TokenEncoder,
+        *,
+        nbits: int | None = None,
+        pool_factor: float | None = None,
     ) -> ColBERTIndex:
         """Open the index at `path` for writing, or create an empty one, for code that runs more than once.
 
@@ -205,6 +223,9 @@ class ColBERTIndex:
         nbits
             As in `create`. For an existing index it must be the number that it was made with; ``None`` accepts any, and
             is 2 for a new index.
+        pool_factor
+            As in `create`. For an existing index it must be the factor that it was made with; ``None`` accepts any, and
+            is 1 for a new index.
 
         Raises
         ------
@@ -213,7 +234,7 @@ class ColBERTIndex:
         IndexLockedError
             If another process has it open for writing, or this process has, with other options of the model.
         InvalidInputError
-            If `nbits` differs from that of the index.
+            If `nbits` or `pool_factor` differs from that of the index.
         ModelMismatchError
             If `model` is not the one that made the index.
         """
@@ -224,7 +245,8 @@ class ColBERTIndex:
         with forks_held_off(), _opening:
             try:
                 try:
-                    return cls.create(folder, encoder, nbits=2 if nbits is None else nbits)
+                    new_factor = 1 if pool_factor is None else pool_factor
+                    return cls.create(folder, encoder, nbits=2 if nbits is None else nbits, pool_factor=new_factor)
                 except IndexExistsError:
                     index, is_new = cls.open(folder, encoder), True
             except IndexLockedError:
@@ -236,7 +258,7 @@ class ColBERTIndex:
                 index, is_new = open_already, False
             try:
                 index._require_same_model(encoder, fingerprint)
-                index._require_nbits(nbits)
+                index._require_recorded(nbits, pool_factor)
             except BaseException:
                 if is_new:
                     index.close()
@@ -582,6 +604,13 @@ class ColBERTIndex:
         with self._catalog.read() as transaction:
             return document_length(transaction.meta(), self._path)
 
+    @property
+    def pool_factor(self) -> float:
+        """By what factor the token vectors of its passages are pooled; 1.0 if they are not."""
+        self._require_open()
+        with self._catalog.read() as transaction:
+            return recorded_pool_factor(transaction.meta())
+
     def get(
         self,
         ids: Iterable[str] | None = None,
@@ -790,16 +819,21 @@ class ColBERTIndex:
                 "was moved; close() that index, which can no longer write, to open this one"
             )
 
-    def _require_nbits(self, nbits: int | None) -> None:
-        if nbits is None:
-            return
+    def _require_recorded(self, nbits: int | None, pool_factor: float | None) -> None:
         with self._catalog.read() as transaction:
-            recorded = int(transaction.meta()["nbits"])
-        if type(nbits) is not int or nbits != recorded:
-            raise InvalidInputError(
-                f"nbits is {nbits!r}; {self._path} was made with {recorded}. Leave nbits out, or create it anew "
-                "with overwrite=True"
-            )
+            meta = transaction.meta()
+        recorded = int(meta["nbits"])
+        if nbits is not None and (type(nbits) is not int or nbits != recorded):
+            raise self._otherwise_made("nbits", nbits, f"{recorded}")
+        factor = recorded_pool_factor(meta)
+        if pool_factor is not None and require_pool_factor(pool_factor) != factor:
+            raise self._otherwise_made("pool_factor", pool_factor, pool_factor_text(factor))
+
+    def _otherwise_made(self, name: str, value: object, recorded: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"{name} is {value!r}; {self._path} was made with {recorded}. Leave {name} out, or create it anew "
+            "with overwrite=True"
+        )
 
     def _require_open(self) -> None:
         if not self._release.alive:

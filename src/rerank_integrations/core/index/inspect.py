@@ -19,6 +19,7 @@ from rerank_integrations.core.index.storage.catalog_rules import (
     place_crc,
     recorded_bm25_weight,
     recorded_dim,
+    recorded_pool_factor,
     stored_passage,
 )
 from rerank_integrations.core.index.storage.codecs import Codec
@@ -59,6 +60,8 @@ class IndexStats:
         Size of the text index, which BM25 searches; ``None`` without one.
     bm25_weight
         The share of BM25 in a hybrid search that is stored in the index; ``None`` for the default.
+    pool_factor
+        By what factor the token vectors of a passage are pooled; 1.0 if they are not.
     """
 
     passages: int
@@ -75,6 +78,7 @@ class IndexStats:
     centroids: int
     text_bytes: int | None
     bm25_weight: float | None
+    pool_factor: float
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """Return the fields as a dictionary that `json.dumps` takes."""
@@ -110,6 +114,7 @@ def collect_stats(transaction: ReadTransaction, path: Path, meta: Mapping[str, s
         centroids=transaction.newest_centroid_count(),
         text_bytes=transaction.text_bytes(),
         bm25_weight=recorded_bm25_weight(meta),
+        pool_factor=recorded_pool_factor(meta),
     )
 
 

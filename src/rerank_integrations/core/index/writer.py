@@ -20,7 +20,7 @@ from rerank_integrations.core.index.compaction import (
     train,
 )
 from rerank_integrations.core.index.storage.catalog import Catalog, ReadTransaction, WriteTransaction
-from rerank_integrations.core.index.storage.catalog_rules import recorded_dim
+from rerank_integrations.core.index.storage.catalog_rules import recorded_dim, recorded_pool_factor
 from rerank_integrations.core.index.storage.codecs import Codec
 from rerank_integrations.core.index.storage.filters import Sql
 from rerank_integrations.core.index.storage.lock import WriterLock
@@ -30,6 +30,7 @@ from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.index.storage.vector_files import open_codec, write_codec, write_compressed, write_floats
 from rerank_integrations.core.maxsim import Floats
 from rerank_integrations.core.models import TokenEncoder
+from rerank_integrations.core.token_pooling import pooled
 from rerank_integrations.core.token_vectors import encode_documents
 from rerank_integrations.core.types import Passage, PassageLike, iter_passages, to_passage
 from rerank_integrations.errors import IndexFormatError, IndexWriteError, InvalidInputError, RerankError
@@ -132,9 +133,11 @@ class Writer:
         latest = {passage.id: (passage, metadata) for passage, metadata in rows}
         with self._catalog.read() as transaction:
             known = transaction.texts(list(latest))
+            pool_factor = recorded_pool_factor(transaction.meta())
         unchanged = [row for key, row in latest.items() if known.get(key) == row[0].text]
         fresh = [row for key, row in latest.items() if known.get(key) != row[0].text]
-        vectors = encode_documents(model, [passage.text for passage, _ in fresh]) if fresh else []
+        texts = [passage.text for passage, _ in fresh]
+        vectors = pooled(encode_documents(model, texts), pool_factor) if fresh else []
         record = self._write_segment(vectors, model.dim) if fresh else None
         with self._change() as transaction:
             transaction.replace_metadata([(metadata, passage.id) for passage, metadata in unchanged])

@@ -66,6 +66,8 @@ class Scored:
         Character span of the window that scored best; ``None`` without windows.
     vectors
         ``"stored"`` (in the index), ``"cached"`` or ``"encoded"``; ``None`` for a scorer that has no vectors.
+    pool_factor
+        By what factor these vectors are pooled; 1 for none.
     order
         The key that orders candidates whose scores are rounded, higher first; ``None`` orders by the score.
     """
@@ -75,6 +77,7 @@ class Scored:
     query_truncated: bool = False
     window: tuple[int, int] | None = None
     vectors: VectorSource | None = None
+    pool_factor: float = 1.0
     order: tuple[float, ...] | None = None
 
     @property
@@ -91,6 +94,8 @@ class Scored:
         note: RankingNote = {}
         if self.vectors is not None:
             note["vectors_from"] = self.vectors
+        if self.pool_factor != 1:
+            note["pool_factor"] = self.pool_factor
         if self.window is not None:
             note["window_start"], note["window_end"] = self.window
         if self.truncated:

@@ -21,6 +21,7 @@ from rerank_integrations.core.reranking.candidates import Candidate, Scored
 from rerank_integrations.core.reranking.lengths import Lengths, as_tokenizing_model, require_none_cut, strict_refused
 from rerank_integrations.core.reranking.options import CACHE_BYTES, ColBERTRerankOptions, ColBERTScale
 from rerank_integrations.core.reranking.windows import Span, Windows, best_window
+from rerank_integrations.core.token_pooling import pooled
 from rerank_integrations.core.token_vectors import encode_documents, encode_queries
 from rerank_integrations.core.types import ScoreScale, TokenEncoder, VectorSource
 from rerank_integrations.errors import InvalidInputError, ModelMismatchError
@@ -44,23 +45,23 @@ class VectorCache:
         self._entries: OrderedDict[bytes, Floats] = OrderedDict()
         self._bytes = 0
 
-    def get(self, text: str) -> Floats | None:
-        """Return the vectors of `text`, or ``None`` if they are not cached."""
-        key = _key(text)
+    def get(self, text: str, pool_factor: float = 1.0) -> Floats | None:
+        """Return the vectors of `text`, pooled by a factor, or ``None`` if they are not cached."""
+        key = _key(text, pool_factor)
         with forks_held_off(), self._lock:
             vectors = self._entries.get(key)
             if vectors is not None:
                 self._entries.move_to_end(key)
             return vectors
 
-    def put(self, text: str, vectors: Floats) -> None:
+    def put(self, text: str, vectors: Floats, pool_factor: float = 1.0) -> None:
         """Cache the vectors of `text`, and drop those unused for longest; vectors above the limit are not cached."""
         size = _size(vectors)
         if size > self._max_bytes:
             return
         # Always a copy: a view would keep its whole batch alive, and an encoder may write into an array of its own.
         copy = np.array(vectors, dtype=np.float32, order="C")
-        key = _key(text)
+        key = _key(text, pool_factor)
         with forks_held_off(), self._lock:
             old = self._entries.pop(key, None)
             self._bytes += size - (0 if old is None else _size(old))
@@ -74,8 +75,10 @@ def _size(vectors: Floats) -> int:
     return 4 * vectors.size + _ENTRY_OVERHEAD_BYTES
 
 
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _key(text: str, pool_factor: float) -> bytes:
+    # An index may be overwritten by one with another factor.
+    person = b"" if pool_factor == 1 else repr(pool_factor).encode()[:16]
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=person).digest()
 
 
 _SCALES: dict[ColBERTScale, ScoreScale] = {"sum": "maxsim_sum", "mean": "maxsim_mean"}
@@ -88,6 +91,7 @@ class _Encoded:
     spans: Mapping[str, Sequence[Span]]
     vectors: Mapping[str, Floats]
     cached: frozenset[str]
+    pool_factor: float
 
     def best(self, query: Floats, texts: Sequence[str]) -> list[Scored]:
         """Return, for each text, the score and the span of its piece that scores best."""
@@ -98,7 +102,8 @@ class _Encoded:
             piece_scores = [next(scores) for _ in pieces]
             best = best_window(piece_scores)
             source: VectorSource = "cached" if self.cached.issuperset(pieces) else "encoded"
-            scored.append(Scored(piece_scores[best], window=self.spans[text][best], vectors=source))
+            span = self.spans[text][best]
+            scored.append(Scored(piece_scores[best], window=span, vectors=source, pool_factor=self.pool_factor))
         return scored
 
 
@@ -111,7 +116,7 @@ class ColBERTScorer:
         A `ColBERTModel`, or an encoder of your own.
     index
         An open index of the same checkpoint. A candidate that it stores under the same id with the same text is scored
-        from its stored vectors. The other candidates are encoded.
+        from its stored vectors. The other candidates are encoded, and their token vectors pooled as the index's are.
     window, stride
         In tokens. With a `window`, a longer text is scored by overlapping windows, and the best one counts. A window is
         at most as long as what the model reads at once. The `stride` is half a window by default.
@@ -178,13 +183,16 @@ class ColBERTScorer:
         if not any(candidates):
             return [[] for _ in queries]
         self._require_same_model()
+        pool_factor = 1.0 if self._index is None else self._index.pool_factor
         vectors = encode_queries(self._model, list(queries))
-        stored = [self._from_index(query, of_query) for query, of_query in zip(vectors, candidates, strict=True)]
+        stored = [
+            self._from_index(query, of_query, pool_factor) for query, of_query in zip(vectors, candidates, strict=True)
+        ]
         other_texts = [
             [candidate.text for position, candidate in enumerate(of_query) if position not in known]
             for of_query, known in zip(candidates, stored, strict=True)
         ]
-        encoded = self._encode(list(dict.fromkeys(chain.from_iterable(other_texts))))
+        encoded = self._encode(list(dict.fromkeys(chain.from_iterable(other_texts))), pool_factor)
         scored: list[list[Scored]] = []
         for query, of_query, known, texts in zip(vectors, candidates, stored, other_texts, strict=True):
             fresh = iter(encoded.best(query, texts))
@@ -216,7 +224,7 @@ class ColBERTScorer:
                 f"expected that of the index, {theirs.name!r} ({theirs.fingerprint})"
             )
 
-    def _from_index(self, query: Floats, candidates: Sequence[Candidate]) -> dict[int, Scored]:
+    def _from_index(self, query: Floats, candidates: Sequence[Candidate], pool_factor: float) -> dict[int, Scored]:
         """Return, by position, the scores of the candidates that the index stores as they would be encoded."""
         if self._index is None:
             return {}
@@ -231,7 +239,7 @@ class ColBERTScorer:
         }
         unfit = self._stored_otherwise(self._index, [hit.text for hit in same.values()])
         return {
-            position: Scored(hit.score, vectors="stored", window=(0, len(hit.text)))
+            position: Scored(hit.score, vectors="stored", window=(0, len(hit.text)), pool_factor=pool_factor)
             for position, hit in same.items()
             if hit.text not in unfit
         }
@@ -264,18 +272,19 @@ class ColBERTScorer:
             spans.update({text: windows.spans(text, of_text) for text, of_text in zip(long, tokens, strict=True)})
         return spans
 
-    def _encode(self, texts: Sequence[str]) -> _Encoded:
+    def _encode(self, texts: Sequence[str], pool_factor: float) -> _Encoded:
         spans = self._spans(texts)
         pieces = list(dict.fromkeys(text[start:end] for text, of_text in spans.items() for start, end in of_text))
-        known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece)) is not None}
+        known = {piece: vectors for piece in pieces if (vectors := self._cache.get(piece, pool_factor)) is not None}
         cached = frozenset(known)
         missing = [piece for piece in pieces if piece not in cached]
         # A NaN is reported with its candidate once it is a score, which says more than the text's number here.
         fresh = encode_documents(self._model, missing, finite=False) if missing else []
-        for piece, vectors in zip(missing, fresh, strict=True):
-            self._cache.put(piece, vectors)
+        # Pooled like the stored ones: pooling lowers scores, and candidates of both kinds are ranked together.
+        for piece, vectors in zip(missing, pooled(fresh, pool_factor), strict=True):
+            self._cache.put(piece, vectors, pool_factor)
             known[piece] = vectors
-        return _Encoded(spans, known, cached)
+        return _Encoded(spans, known, cached, pool_factor)
 
     def _with_notes(
         self,

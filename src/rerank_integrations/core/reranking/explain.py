@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rerank_integrations.core.explanations import Explanation
+from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.ranking import require_text
 from rerank_integrations.core.reranking.specs import ColBERTLike, load_colbert
 from rerank_integrations.core.types import PassageLike, to_passage
@@ -37,3 +40,9 @@ def explain(query: str, item: PassageLike, model: ColBERTLike) -> Explanation:
         )
     explanation: Explanation = loaded.explain(query, text)
     return explanation
+
+
+def explain_beside(query: str, item: PassageLike, model: ColBERTLike, index: ColBERTIndex | None) -> Explanation:
+    """Explain a passage as `explain` does, and name the pooling of the index that may store it."""
+    explanation = explain(query, item, model)
+    return explanation if index is None else replace(explanation, pool_factor=index.pool_factor)

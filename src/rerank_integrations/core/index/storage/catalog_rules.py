@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rerank_integrations.core.token_pooling import MAX_POOL_FACTOR
 from rerank_integrations.core.types import Passage
 from rerank_integrations.errors import IndexFormatError
 
@@ -20,6 +21,9 @@ FORMAT_VERSION = 4
 # Format 2 had no checksums in its rows, format 3 no text index; a writer that opens one adds what it lacks.
 FORMAT_WITHOUT_CHECKSUMS = "2"
 _READABLE = (FORMAT_WITHOUT_CHECKSUMS, "3", str(FORMAT_VERSION))
+# The key of `meta` for the pool factor, from format 4 on, and absent where tokens are not pooled. Versions that know
+# format 3 alone refuse such an index: they would add vectors that are not pooled.
+POOL_FACTOR = "pool_factor"
 
 # The kind, name, table and statement of each object in a database.
 Schema: TypeAlias = "frozenset[tuple[str, str, str, str]]"
@@ -51,7 +55,21 @@ def checked_meta(rows: Mapping[str, str], tables: set[str], path: Path) -> dict[
     for key, least, most in (("generation", 0, 1 << 62), ("nbits", 1, 8), ("dim", 1, _MAX_DIM)):
         if key in rows and not least <= whole_number(rows[key]) <= most:
             raise IndexFormatError(f"{path} is damaged: its catalog has {key} as {rows[key]!r}; expected a number")
+    _require_pooling(rows, path)
     return dict(rows)
+
+
+def _require_pooling(rows: Mapping[str, str], path: Path) -> None:
+    recorded = rows.get(POOL_FACTOR)
+    if recorded is not None and not (
+        re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,17})?", recorded) and 1 < float(recorded) <= MAX_POOL_FACTOR
+    ):
+        raise IndexFormatError(f"{path} is damaged: its catalog has {POOL_FACTOR} as {recorded!r}; expected a number")
+
+
+def recorded_pool_factor(meta: Mapping[str, str]) -> float:
+    """Return by what factor the index's token vectors are pooled; 1 if they are not."""
+    return float(meta.get(POOL_FACTOR, 1))
 
 
 def recorded_dim(meta: Mapping[str, str]) -> int:
