@@ -27,6 +27,7 @@ class TestColBERTVectorStore(VectorStoreIntegrationTests):
             yield ColBERTVectorStore(index)
 
 
+@pytest.mark.slow
 class TestColBERTVectorStoreOfACompressedIndex(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, compressed: ColBERTIndex) -> ColBERTVectorStore:  # type: ignore[override]

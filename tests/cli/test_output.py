@@ -221,6 +221,10 @@ CALLS: dict[str, tuple[Arguments, tuple[str, ...]]] = {
     ),
     "train": (train_pairs, ("accelerate", "datasets")),
     "optimize": (lambda hostile, _: [hostile.colbert, "--kind", "colbert", "--dtype", "float32"], ("openvino",)),
+    "mcp": (
+        lambda hostile, _: [f"hostile={hostile.index()}", "--model", hostile.colbert, "--http", "--read-only"],
+        ("mcp", "fastapi", "uvicorn"),
+    ),
     "serve": (lambda hostile, _: [f"hostile={hostile.index()}", "--model", hostile.colbert], ("fastapi", "uvicorn")),
     "import-colbert": (import_exported, ()),
     "export-colbert": (lambda hostile, encoding: [hostile.index(), hostile.root / f"exported {encoding}"], ()),

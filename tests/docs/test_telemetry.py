@@ -17,6 +17,7 @@ from toy import child_env
 PAGE = DOCS / "how-to" / "telemetry.md"
 
 
+@pytest.mark.slow
 def test_the_page_prints_the_spans_that_it_names(tmp_path: Path) -> None:
     (block,) = [block for block in read_blocks(PAGE) if block.language == "python"]
     done = subprocess.run(

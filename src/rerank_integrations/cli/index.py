@@ -82,6 +82,13 @@ class _Changes:
     removed: int = 0
 
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing index instead of adding to it.")]
+PoolFactor = Annotated[
+    float | None,
+    typer.Option(help="Keep 1 token vector in so many, 1 to 100. \\[default: the index's own, or 1 for all]"),
+]
+
+
 def index(
     path: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index; created if it does not exist.")],
     sources: Annotated[
@@ -95,13 +102,8 @@ def index(
         str | None,
         typer.Option(help="Checkpoint name or path, or 'starter'. \\[default: the index's own, or colbertv2.0]"),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing index instead of adding to it.")
-    ] = False,
-    pool_factor: Annotated[
-        float | None,
-        typer.Option(help="Keep 1 token vector in so many, 1 to 100. \\[default: the index's own, or 1 for all]"),
-    ] = None,
+    overwrite: Overwrite = False,
+    pool_factor: PoolFactor = None,
     chunk_tokens: Annotated[
         int | None, typer.Option(help="Most tokens in a chunk of a text. \\[default: 256, or what the model reads]")
     ] = None,

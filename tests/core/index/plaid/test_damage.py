@@ -220,6 +220,7 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
         index.verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", FILES)
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
     """Flipped bytes in headers and in data; if a search raises, it is an error of this package."""

@@ -218,6 +218,18 @@ def mark_listed(chosen: Any, list_starts: Any, listed: Any, marks: Any) -> None:
         raise IndexError("a list names a passage that does not exist")
 
 
+@inlined
+def _length_of_longest(query: Any) -> Any:
+    """Return the length of the longest of a query's tokens; `query` as in `query_tables`."""
+    longest = np.float32(0.0)
+    for token in range(len(query)):
+        square = np.float32(0.0)
+        for i in range(query.shape[1]):
+            square += query[token, i] * query[token, i]
+        longest = max(longest, np.sqrt(square))
+    return longest
+
+
 @compiled
 def query_tables(
     query: Any,
@@ -254,13 +266,7 @@ def query_tables(
         Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
         the margins of `token_kernels.Query`, factors and shifts of products with centroids.
     """
-    longest = np.float32(0.0)
-    for token in range(len(query)):
-        square = np.float32(0.0)
-        for i in range(query.shape[1]):
-            square += query[token, i] * query[token, i]
-        longest = max(longest, np.sqrt(square))
-    level_unit = max(longest * longest_centroid * reach, np.float32(1e-6)) / np.float32(255.0)
+    level_unit = max(_length_of_longest(query) * longest_centroid * reach, np.float32(1e-6)) / np.float32(255.0)
     facts[2, len(query) :] = -np.inf
     for token in range(len(query)):
         block, lane = token // FLOATS, token % FLOATS
