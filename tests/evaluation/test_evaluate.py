@@ -66,6 +66,7 @@ def results(folder: Path) -> dict[str, Measured]:
     return {name: measure(pipeline, data) for name, pipeline in presets().items()}
 
 
+@pytest.mark.slow
 def test_every_preset_finds_what_it_should(folder: Path, results: dict[str, Measured]) -> None:
     rows = {row.name: row for row in summarize(list(results.values()), load_dataset(folder).qrels)}
     for name, row in rows.items():

@@ -61,6 +61,7 @@ def impatient() -> Iterator[str]:
     [b"", b"POST", b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nX-Slow: ", request_bytes(RERANK) + b"GET /hea"],
     ids=["nothing", "a word", "half a header", "half a second request"],
 )
+@pytest.mark.slow
 def test_a_connection_without_a_whole_head_is_closed(impatient: str, sent: bytes) -> None:
     with connected(impatient) as connection:
         connection.sendall(sent)
@@ -159,6 +160,7 @@ def test_a_body_that_breaks_off_leaves_nothing_behind(impatient: str, reset: boo
         "websocket",
     ],
 )
+@pytest.mark.slow
 def test_what_is_hardly_http_is_refused(impatient: str, head: bytes) -> None:
     with connected(impatient) as connection:
         with contextlib.suppress(OSError):

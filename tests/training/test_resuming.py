@@ -165,6 +165,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.slow
 def test_killed_after_the_last_step(colbert_dir: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     out = tmp_path / "out"
     with killed(*MOMENTS[moment]):

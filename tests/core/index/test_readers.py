@@ -365,6 +365,7 @@ def run_beside_a_writer(path: Path, versions: int) -> list[dict[str, int]]:
     return counts
 
 
+@pytest.mark.slow
 def test_readers_in_three_processes_beside_a_writer_that_compacts(path: Path) -> None:
     counts = run_beside_a_writer(path, 30)
     assert max(count["commits"] for count in counts) > 5

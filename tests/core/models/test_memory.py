@@ -303,6 +303,7 @@ def test_unload_all(make: Make) -> None:
     models[1].unload()
 
 
+@pytest.mark.slow
 def test_an_idle_model_goes_and_comes_back(make: Make, held: Held) -> None:
     model = make(idle_timeout=0.05)
     expected = score(model)

@@ -326,9 +326,8 @@ except IndexWriteError as error:
 
 # The first file over it: a codec's, a segment's, the catalog. Below 33,000 SQLite cannot even read.
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not limit the size of files")
-@pytest.mark.parametrize(
-    "size", [pytest.param(40_000, marks=pytest.mark.slow), 60_000, pytest.param(110_000, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [40_000, 60_000, 110_000])
 def test_a_full_disk_leaves_the_old_index_or_none(tmp_path: Path, size: int) -> None:
     """This runs in its own process, because the cache of compiled kernels is written too."""
     source = make_source(tmp_path / "theirs", 8, [150, 200, 400, 500, 150, 100], centroids=400)

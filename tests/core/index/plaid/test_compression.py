@@ -227,6 +227,7 @@ def test_an_overwritten_index_is_exact_again(large: ColBERTIndex, path: Path) ->
 # --- threads ---
 
 
+@pytest.mark.slow
 def test_threads_search_while_the_index_is_compressed(path: Path) -> None:
     """Each answer is of one commit: as many passages as there were at one moment, and none twice."""
     errors: list[BaseException] = []

@@ -70,6 +70,7 @@ def damaged(path: Path, file: Path) -> None:
 
 @pytest.mark.parametrize("pattern", FILES)
 @pytest.mark.parametrize("keep", [0, 60, 128, -1])
+@pytest.mark.slow
 def test_a_truncated_file(made: Path, pattern: str, keep: int) -> None:
     file = file_of(made, pattern)
     os.truncate(file, keep if keep >= 0 else file.stat().st_size + keep)
@@ -190,6 +191,7 @@ def fuzz(sound: Path, folder: Path, seed: int, cases: int, *more: str) -> dict[s
     return counts
 
 
+@pytest.mark.slow
 def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -> None:
     counts = fuzz(sound, tmp_path / "index", 1, 20)
     assert counts["refused"] > 15

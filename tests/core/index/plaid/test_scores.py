@@ -98,6 +98,7 @@ def test_recall_grows_with_the_bits(index: ColBERTIndex) -> None:
     [RowEncoder(dim=12), RowEncoder(dim=20, scale=3.0), RowEncoder(dim=5, length=2)],
     ids=["12", "20, long vectors", "5"],
 )
+@pytest.mark.slow
 def test_other_dimensions_and_lengths(encoder: RowEncoder) -> None:
     """Dimensions that are not multiples of 8, and vectors that are not unit vectors."""
     with ColBERTIndex.create(None, encoder, nbits=4) as index:

@@ -91,6 +91,7 @@ def case(request: pytest.FixtureRequest) -> tuple[type[Model], Path]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.slow
 def test_float32_scores_are_those_of_torch(case: tuple[type[Model], Path], backend: str) -> None:
     require_equal_scores(*case, backend)
 
