@@ -29,7 +29,7 @@ from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.storage.validation import metadata_json
 from rerank_integrations.core.models import ColBERTModel, TokenEncoder
 from rerank_integrations.core.types import Passage
-from rerank_integrations.errors import IndexFormatError, InvalidInputError, MissingExtraError
+from rerank_integrations.errors import IndexExistsError, IndexFormatError, InvalidInputError, MissingExtraError
 from rerank_integrations.files.reading import (
     ReadingOptions,
     SplitterFactory,
@@ -173,9 +173,13 @@ def _existing_folder(path: Path) -> Path:
 
 
 def _open_or_create(path: Path, encoder: TokenEncoder, pool_factor: float | None, *, overwrite: bool) -> ColBERTIndex:
-    if overwrite:
-        return ColBERTIndex.create(path, encoder, pool_factor=1 if pool_factor is None else pool_factor, overwrite=True)
-    return ColBERTIndex.open_or_create(path, encoder, pool_factor=pool_factor)
+    try:
+        new_factor = 1 if pool_factor is None else pool_factor
+        return ColBERTIndex.create(path, encoder, pool_factor=new_factor, overwrite=overwrite)
+    except IndexExistsError:
+        # An index that this process has open already is in use too; `open_or_create` would return that same object.
+        ColBERTIndex.open(path, encoder).close()
+        return ColBERTIndex.open_or_create(path, encoder, pool_factor=pool_factor)
 
 
 def _recorded_model(path: Path) -> TokenEncoder:

@@ -25,6 +25,7 @@ RERANKING_KEYS = (
     _MARK,
     "score_scale",
     "vectors_from",
+    "pool_factor",
     "window_start",
     "window_end",
     "truncated",

@@ -218,30 +218,16 @@ def mark_listed(chosen: Any, list_starts: Any, listed: Any, marks: Any) -> None:
         raise IndexError("a list names a passage that does not exist")
 
 
-@inlined
-def _length_of_longest(query: Any) -> Any:
-    """Return the length of the longest of a query's tokens; `query` as in `query_tables`."""
-    longest = np.float32(0.0)
-    for token in range(len(query)):
-        square = np.float32(0.0)
-        for i in range(query.shape[1]):
-            square += query[token, i] * query[token, i]
-        longest = max(longest, np.sqrt(square))
-    return longest
-
-
 @compiled
 def query_tables(
     query: Any,
     centroid_unit: Any,
     centroid_error: Any,
     longest_centroid: Any,
-    middle: Any,
     word_unit: Any,
     word_error: Any,
     longest_words: Any,
     whole: Any,
-    reach: Any,
     floats: Any,
     signed: Any,
     facts: Any,
@@ -252,12 +238,10 @@ def query_tables(
     ----------
     query
         Float32, *Shape:* (query tokens, dim).
-    centroid_unit, centroid_error, longest_centroid, middle, word_unit, word_error, longest_words
+    centroid_unit, centroid_error, longest_centroid, word_unit, word_error, longest_words
         As in `cpu_query.ByteCodec`.
     whole
         As in `token_kernels.Tokens`.
-    reach
-        The highest level's share of the largest product that vectors of these lengths can have.
     floats
         Written. Float32 zeros, *Shape:* (blocks, wide, 16).
     signed
@@ -266,7 +250,13 @@ def query_tables(
         Written. Float32 zeros, *Shape:* (6, 16 * blocks): of each token units and shifts of products with codewords,
         the margins of `token_kernels.Query`, factors and shifts of products with centroids.
     """
-    level_unit = max(_length_of_longest(query) * longest_centroid * reach, np.float32(1e-6)) / np.float32(255.0)
+    longest = np.float32(0.0)
+    for token in range(len(query)):
+        square = np.float32(0.0)
+        for i in range(query.shape[1]):
+            square += query[token, i] * query[token, i]
+        longest = max(longest, np.sqrt(square))
+    level_unit = max(longest * longest_centroid, np.float32(1e-6)) / np.float32(255.0)
     facts[2, len(query) :] = -np.inf
     for token in range(len(query)):
         block, lane = token // FLOATS, token % FLOATS
@@ -275,7 +265,7 @@ def query_tables(
             largest = max(largest, abs(query[token, i]))
         # A scale for each query token, as one may be longer than another.
         unit = largest / np.float32(127.0)
-        total = square = off = common = np.float32(0.0)
+        total = square = off = np.float32(0.0)
         for i in range(query.shape[1]):
             value = query[token, i]
             byte = np.rint(value / unit)
@@ -284,7 +274,6 @@ def query_tables(
             total += byte
             square += value * value
             off += (value - byte * unit) ** 2
-            common += value * middle[i]
         length, off = np.sqrt(square), np.sqrt(off)
         # Bytes of centroids and codewords are 128 more than what they stand for.
         facts[0, token] = unit * word_unit
@@ -292,11 +281,8 @@ def query_tables(
         # Float32 sums are off by far less than the hundredth.
         level_margin = np.float32(1.01) * (level_unit + length * centroid_error + off * longest_centroid)
         words_margin = np.float32(1.01) * (length * word_error + off * longest_words)
-        # A scale of the whole vector is the centroid's too, and that of the middle.
-        if whole:
-            facts[1, token] += common
-        # Levels are products with centroids less the middle, but ceilings are compared with those of whole vectors.
-        facts[2, token] = np.float32(0.0) if whole else level_margin + common
+        # A scale of the whole vector is the centroid's too.
+        facts[2, token] = np.float32(0.0) if whole else level_margin
         facts[3, token] = words_margin + (level_margin if whole else np.float32(0.0))
         facts[4, token] = unit * centroid_unit / level_unit
         facts[5, token] = np.float32(-128.0) * total * unit * centroid_unit / level_unit
@@ -333,81 +319,13 @@ def nearest_codewords(vectors: Any, columns: Any, half_norms: Any, numbers: Any,
                 distance = multiply_add(repeat(-vectors[row, i]), load_floats(columns, i * 256 + first), distance)
             winner = where_less(distance, best, add(lane_numbers, repeat(np.float32(first))), winner)
             best = where_less(distance, best, distance, best)
-        out[row] = _winner(best, winner, distances, winners)
-
-
-@inlined
-def _winner(best: Any, winner: Any, distances: Any, winners: Any) -> Any:
-    store_floats(distances, 0, best)
-    store_floats(winners, 0, winner)
-    lowest = 0
-    for lane in range(1, FLOATS):
-        if distances[lane] < distances[lowest]:
-            lowest = lane
-    return np.uint8(winners[lowest])
-
-
-@compiled
-def balance_codewords(
-    vectors: Any,
-    columns: Any,
-    half_norms: Any,
-    numbers: Any,
-    direction: Any,
-    negative_products: Any,
-    weight: Any,
-    out: Any,
-) -> None:
-    """Choose the codewords of long vectors once more, so that their errors along a direction cancel.
-
-    Piece after piece gets the codeword for which the squared error of the piece, plus `weight` times the squared error
-    of the whole vector along the direction, is least.
-
-    Parameters
-    ----------
-    vectors
-        Float32, *Shape:* (n, pieces * m).
-    columns, half_norms, numbers
-        As in `nearest_codewords`.
-    direction
-        A unit vector. Float32, *Shape:* (pieces * m,).
-    negative_products
-        Products of the direction's pieces with the codewords, less than 0 where these are more. Float32, *Shape:*
-        (pieces * 256,).
-    weight
-        Float32.
-    out
-        Read and written. Uint8, *Shape:* (n, pieces).
-    """
-    n, pieces = out.shape
-    m = vectors.shape[1] // pieces
-    distances = np.empty(FLOATS, dtype=np.float32)
-    winners = np.empty(FLOATS, dtype=np.float32)
-    lane_numbers, zero = load_floats(numbers, 0), repeat(np.float32(0.0))
-    half_weight = repeat(np.float32(0.5) * weight)
-    for row in range(n):
-        error = np.float32(0.0)
-        for i in range(pieces * m):
-            error += vectors[row, i] * direction[i]
-        for piece in range(pieces):
-            error += negative_products[piece * 256 + out[row, piece]]
-        for piece in range(pieces):
-            # The error along the direction if this piece were 0.
-            error -= negative_products[piece * 256 + out[row, piece]]
-            rest = repeat(error)
-            best = repeat(np.float32(3e38))
-            winner = zero
-            for first in range(0, 256, FLOATS):
-                distance = load_floats(half_norms, first)
-                for i in range(m):
-                    value = repeat(-vectors[row, piece * m + i])
-                    distance = multiply_add(value, load_floats(columns, i * 256 + first), distance)
-                along = add(rest, load_floats(negative_products, piece * 256 + first))
-                distance = multiply_add(multiply_add(along, half_weight, zero), along, distance)
-                winner = where_less(distance, best, add(lane_numbers, repeat(np.float32(first))), winner)
-                best = where_less(distance, best, distance, best)
-            out[row, piece] = _winner(best, winner, distances, winners)
-            error += negative_products[piece * 256 + out[row, piece]]
+        store_floats(distances, 0, best)
+        store_floats(winners, 0, winner)
+        lowest = 0
+        for lane in range(1, FLOATS):
+            if distances[lane] < distances[lowest]:
+                lowest = lane
+        out[row] = np.uint8(winners[lowest])
 
 
 @compiled

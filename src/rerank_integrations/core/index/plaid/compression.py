@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_integrations.core.concurrency.lanes import in_parts
-from rerank_integrations.core.index.plaid.centroid_kernels import balance_codewords, measure_lengths, nearest_codewords
+from rerank_integrations.core.index.plaid.centroid_kernels import measure_lengths, nearest_codewords
 from rerank_integrations.core.index.plaid.clustering import NearestCentroid, kmeans, nearest, train_centroids
 from rerank_integrations.core.index.plaid.warming import require_compiled
 from rerank_integrations.core.index.storage.array_rules import MAX_CENTROIDS
@@ -100,53 +100,23 @@ def _residuals(codec: Codec, tokens: Floats, centre: Floats) -> tuple[NDArray[np
     lengths = np.linalg.norm(residual, axis=1)
     unit = residual * (np.sqrt(residual.shape[1]) / np.maximum(lengths, 1e-12))[:, None]
     places, coded = _codewords(codec, unit)
-    return places, _scales(tokens - codec.middle, residual, coded)
+    return places, _scales(tokens, residual, coded)
 
 
 def _codewords(codec: Codec, residual: Floats) -> tuple[NDArray[np.uint8], Floats]:
     require_compiled(codec.nbits)
     size = codec.codebook.shape[1]
-    vectors = np.ascontiguousarray(residual)
-    places = np.empty((len(residual), residual.shape[1] // size), dtype=np.uint8)
+    pieces = np.ascontiguousarray(residual).reshape(-1, size)
+    places = np.empty(len(pieces), dtype=np.uint8)
     columns = np.ascontiguousarray(codec.codebook.T).reshape(-1)
     half_norms = (0.5 * (codec.codebook**2).sum(axis=1)).astype(np.float32)
     numbers = np.arange(16, dtype=np.float32)
-    direction, weights = _common_direction(codec)
-    negative_products = np.ascontiguousarray(-direction.reshape(-1, size) @ codec.codebook.T).reshape(-1)
 
     def find(start: int, end: int) -> None:
-        rows, pieces = vectors[start:end], vectors[start:end].reshape(-1, size)
-        nearest_codewords(pieces, columns, half_norms, numbers, places[start:end].reshape(-1))
-        chosen = places[start:end]
-        for weight in weights:
-            balance_codewords(rows, columns, half_norms, numbers, direction, negative_products, weight, chosen)
+        nearest_codewords(pieces[start:end], columns, half_norms, numbers, places[start:end])
 
-    in_parts(find, len(vectors), max(1, _BLOCK // places.shape[1]))
-    return places, codec.codebook[places].reshape(residual.shape)
-
-
-# The first time, each byte of a residual takes a small share of the correction; the second time makes it fine. With one
-# large weight, the first bytes would take all of it, and the squared error be a third larger (mean cosine .95).
-_SPREAD_WEIGHT_PER_BYTE = 1 / 4
-_FINE_SHARE = 0.1
-# Where an error along the mean costs less than this many times one along another direction, nothing is gained.
-_MIN_WEIGHT = 8.0
-
-
-def _common_direction(codec: Codec) -> tuple[Floats, list[np.float32]]:
-    """Return the direction that all tokens share, of length 1, and the weights of errors along it, one per round.
-
-    A query's tokens share it too. So where |mean|^2 is many times the variance along any other direction, the square of
-    a query token's product with an error is mostly that of the error along the mean.
-    """
-    length = float(np.linalg.norm(codec.middle))
-    variance = float(np.square(codec.centroids - codec.middle).mean())
-    if codec.whole or length**2 < _MIN_WEIGHT * max(variance, 1e-12):
-        return np.zeros_like(codec.middle), []
-    spread = codec.residual_bytes * _SPREAD_WEIGHT_PER_BYTE
-    fine = _FINE_SHARE * length**2 / variance
-    weights = [spread, fine] if fine > spread else [spread]
-    return codec.middle / np.float32(length), [np.float32(weight) for weight in weights]
+    in_parts(find, len(pieces), _BLOCK)
+    return places.reshape(len(residual), -1), codec.codebook[places].reshape(residual.shape)
 
 
 def train_codec(sample: NDArray[np.float16], tokens: int, nbits: int, *, show_progress: bool | None) -> Codec:

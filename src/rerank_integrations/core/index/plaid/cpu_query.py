@@ -26,16 +26,13 @@ class ByteCodec:
     Parameters
     ----------
     centroids
-        The centroids less their middle. Uint8, *Shape:* (centroids, dim), flat, padded to a multiple of 4 centroids.
-    middle
-        The mean of the centroids. Where all token vectors share a direction, it is most of each of them, and would take
-        most of the bytes' range. A query token's product with it is the same for every passage.
+        Uint8, *Shape:* (centroids, dim), flat, padded to a multiple of 4 centroids.
     words
         The codebook's rows, each as one unsigned number, *Shape:* (256,).
     centroid_error, word_error
         The largest distance of a centroid, or of a residual of scale 1, from the vector that its bytes stand for.
     longest_centroid, longest_words
-        The largest length of a vector that the bytes stand for, or that they were made from.
+        The largest length of a vector that the bytes stand for.
     wide
         The centroids in float32, *Shape:* (centroids, dim rounded up to a multiple of 16).
     codebook
@@ -43,7 +40,6 @@ class ByteCodec:
     """
 
     centroids: NDArray[np.uint8]
-    middle: Floats
     centroid_unit: np.float32
     centroid_error: float
     longest_centroid: float
@@ -69,8 +65,7 @@ _BYTE_CODECS: weakref.WeakKeyDictionary[Codec, ByteCodec] = weakref.WeakKeyDicti
 
 def _to_byte_codec(codec: Codec) -> ByteCodec:
     count, dim = codec.centroids.shape
-    centred = codec.centroids - codec.middle
-    centroids, centroid_unit = _to_bytes(centred)
+    centroids, centroid_unit = _to_bytes(codec.centroids)
     padded = np.full((-(-count // 4) * 4, dim), 128, dtype=np.uint8)
     padded[:count] = centroids
     words, word_unit = _to_bytes(codec.codebook)
@@ -78,10 +73,9 @@ def _to_byte_codec(codec: Codec) -> ByteCodec:
     root_bytes = float(np.sqrt(codec.residual_bytes))
     return ByteCodec(
         padded.reshape(-1),
-        np.array(codec.middle),
         centroid_unit,
-        _longest(centred - _from_bytes(centroids, centroid_unit)),
-        max(_longest(_from_bytes(centroids, centroid_unit)), _longest(centred)),
+        _longest(codec.centroids - _from_bytes(centroids, centroid_unit)),
+        max(_longest(_from_bytes(centroids, centroid_unit)), codec.longest_centroid),
         words.view(f"u{words.shape[1]}").reshape(-1),
         word_unit,
         root_bytes * _longest(codec.codebook - _from_bytes(words, word_unit)),
@@ -112,9 +106,6 @@ _SHARED_CENTROIDS = 1 << 15
 # `token_kernels.nearly` looks only at the tokens near each query token's best centroid. Measured (benchmarks/index.py):
 # a third of the time, and no worse recall than all tokens of all candidates.
 _SLACK = 8
-# The best products of most models reach some 200 of the 255 levels. Where they reach less than half, because the query
-# tokens share a direction of which the centroids have little, the levels are computed once more with a smaller unit.
-_MIN_LEVELS, _GOOD_LEVELS = 120, 216
 
 
 class CpuQuery:
@@ -130,15 +121,8 @@ class CpuQuery:
         require_compiled(codec.nbits)
         self._codec = codec
         self._count = len(query)
-        self._bytes = byte_codec(codec)
+        self._bytes = in_bytes = byte_codec(codec)
         rotated = codec.rotate(query)
-        highest = self._prepare(rotated, 1.0)
-        if 0 < highest < _MIN_LEVELS:
-            self._prepare(rotated, (highest + 1) / _GOOD_LEVELS)
-
-    def _prepare(self, rotated: Floats, reach: float) -> int:
-        """Make the tables, with levels up to a share of the largest possible product; return the highest level."""
-        codec, in_bytes = self._codec, self._bytes
         dim = rotated.shape[1]
         blocks = -(-self._count // FLOATS)
         self._columns = np.zeros((blocks, in_bytes.wide.shape[1], FLOATS), dtype=np.float32)
@@ -149,12 +133,10 @@ class CpuQuery:
             in_bytes.centroid_unit,
             in_bytes.centroid_error,
             in_bytes.longest_centroid,
-            in_bytes.middle,
             in_bytes.word_unit,
             in_bytes.word_error,
             in_bytes.longest_words,
             codec.whole,
-            np.float32(reach),
             self._columns,
             signed,
             facts,
@@ -184,7 +166,6 @@ class CpuQuery:
 
         in_parts(score, len(levels), _SHARED_CENTROIDS)
         self._levels = levels
-        return int(levels.max(initial=0))
 
     def finalists(self, group: Group, probes: int | None, candidates: int, finalists: int) -> list[Ordinals]:
         """Choose those passages of each part whose MaxSim is worth computing; see `search.PreparedQuery`."""

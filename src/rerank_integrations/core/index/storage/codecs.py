@@ -94,10 +94,9 @@ class Codec:
         return int(self.rotation.shape[1] // self.codebook.shape[1])
 
     @cached_property
-    def middle(self) -> Floats:
-        """Return the mean of the centroids, float32, *Shape:* (padded dim,): nearly the mean token vector, rotated."""
-        middle: Floats = self.centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return middle
+    def longest_centroid(self) -> float:
+        """Return the length of the longest centroid."""
+        return float(np.linalg.norm(self.centroids, axis=1).max())
 
     def rotate(self, vectors: NDArray[np.float16] | Floats) -> Floats:
         """Return vectors in the space of the centroids, float32, *Shape:* (vectors, padded dim)."""
