@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
@@ -111,6 +112,14 @@ def test_a_file_that_cannot_be_read_stores_nothing(
     assert named in str(answer["message"])
     assert "upload" not in str(answer["message"])
     assert len(index) == len(PASSAGES)
+
+
+def test_of_two_files_of_one_name_at_a_time_one_remains(client: TestClient, index: ColBERTIndex) -> None:
+    contents = [f"id,text\n{letter}1,a text\n{letter}2,another text\n".encode() for letter in "abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        stored = list(pool.map(lambda content: put(client, "rows.csv", content), contents))
+    assert [status for status, _ in stored] == [200] * 4
+    assert sorted(index.ids({"source": "rows.csv"})) in [[f"{letter}1", f"{letter}2"] for letter in "abcd"]
 
 
 def test_a_read_only_service_takes_no_files(index: ColBERTIndex) -> None:

@@ -93,6 +93,8 @@ class FileStore:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._turn = asyncio.Semaphore(_MAX_READING)
+        # Two files of one name at a time would both remain, in part.
+        self._storing = {name: asyncio.Lock() for name in service.indexes}
 
     async def put(self, name: str, data: bytes, index: str | None = None) -> StoredFile:
         """Store the passages of a file, in place of those of an earlier file of the same name.
@@ -114,9 +116,10 @@ class FileStore:
             passages = await run_blocking(read_upload, name, data, model, self._service.settings.max_texts)
         if not passages:
             raise InvalidInputError(f"{name} contains no text")
-        earlier = await run_blocking(lambda: list(self._service.indexes[opened].ids({"source": name})))
-        ids = await self._service.upsert(passages, opened)
-        stale = sorted(set(earlier) - set(ids))
-        if stale:
-            await self._service.delete(opened, ids=stale)
+        async with self._storing[opened]:
+            earlier = await run_blocking(lambda: list(self._service.indexes[opened].ids({"source": name})))
+            ids = await self._service.upsert(passages, opened)
+            stale = sorted(set(earlier) - set(ids))
+            if stale:
+                await self._service.delete(opened, ids=stale)
         return StoredFile(opened, len(set(ids)), len(stale))
