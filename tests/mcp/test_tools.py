@@ -201,6 +201,14 @@ async def test_bad_input_is_an_error_that_a_model_can_read(name: str, arguments:
         assert len((await answer(client, "get"))["passages"]) == len(PASSAGES)
 
 
+async def test_stored_passages_are_counted_and_named_once() -> None:
+    async with connected("toy") as client:
+        texts = [{"text": "a", "id": "same"}, {"text": "b", "id": "same"}, {"text": "c", "id": "two\nlines"}]
+        result = await client.call_tool("add", {"passages": texts})
+        assert result.content[0].text == 'Stored 2 passages in toy: same, "two\\nlines"'
+        assert (await answer(client, "get", ids=["same"]))["passages"][0]["text"] == "b"
+
+
 async def test_none_is_stored_if_one_cannot_be() -> None:
     async with connected("toy") as client:
         passages = [{"text": "good"}, {"text": "bad", "id": "with\0"}]

@@ -74,7 +74,9 @@ def get_text(answer: PassagesResponse) -> str:
 
 def add_text(answer: PutResponse) -> str:
     """Return what was stored as text."""
-    return f"Stored {_count(len(answer.ids))} in {answer.index}: {', '.join(answer.ids)}"
+    # Of passages with one id the last is stored.
+    ids = [key if key.isprintable() else json.dumps(key, ensure_ascii=False) for key in dict.fromkeys(answer.ids)]
+    return f"Stored {_count(len(ids))} in {answer.index}: {', '.join(ids)}"
 
 
 def delete_text(answer: DeleteResponse) -> str:
