@@ -26,6 +26,7 @@ def test_what_cannot_be_served_is_refused(cli: Cli, tmp_path: Path, index_path: 
         (["--reranker", "same=starter", "--colbert", "same=starter"], "'same' is the name of two models"),
         ([index_path, "--token-file", short], "the setting token"),
         ([index_path, "--bi-encoder", "name="], "the bi-encoder is ''"),
+        (["--reranker", "starter", "--allow-host", "http://a"], "the allowed host is 'http://a'"),
         (["--reranker", "http://127.0.0.1/v1/rerank#a"], "contains a fragment"),
         (["--reranker", 'a={"url": "http://127.0.0.1", "api_key": "k"}'], "api_key_env"),
         (["--reranker", "http://gpu:1/v1/rerank", "--reranker", "http://gpu:2/rerank?a=b"], "'gpu' is the name of two"),
@@ -73,6 +74,8 @@ def test_a_served_service(tmp_path: Path) -> None:
         service = ServiceProcess(["-c", "from rerank_integrations.cli import main; main()", "serve", *arguments])
         # It is ready without having asked the other one.
         assert other.requests == []
+        # No page in a browser asks it by another name.
+        assert httpx.get(f"{service.address}/v1/models", headers={"host": "rebound.example"}).status_code == 421
         for name, path in (("127.0.0.1", "/v1/rerank?version=1"), ("tei", "/rerank")):
             body = {"model": name, "query": "net profit", "documents": texts}
             ranked = httpx.post(f"{service.address}/v1/rerank", json=body, timeout=60).json()

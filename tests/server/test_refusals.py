@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from service import GatedScorer, WordScorer, eventually, running, send_raw, toy_index
+from service import PASSAGES, GatedScorer, WordScorer, eventually, running, send_raw, toy_index
 
 import rerank_integrations.errors
 from rerank_integrations import ColBERTIndex, InvalidInputError, MissingExtraError, RerankError
@@ -127,6 +127,25 @@ def test_no_error_names_a_path_of_the_server(kind: type[BaseException], index: C
         message = check_error(client.post("/v1/rerank", json=RERANK), problem.status, problem.code)
     assert str(index.path) not in message
     assert "/models" not in message
+
+
+def test_pages_in_a_browser_reach_nothing_by_another_name(index: ColBERTIndex) -> None:
+    settings = ServerSettings(writable=True, warm_up=False)
+    with TestClient(create_app({"toy": index}, settings=settings, allowed_hosts=["Search.example.org"])) as client:
+        for host in ("127.0.0.1", "localhost:8000", "[::1]", "[::1]:80", "LOCALHOST", "search.example.org:443"):
+            assert client.get("/v1/indexes", headers={"host": host}).status_code == 200
+        for host in ("rebound.example", "127.0.0.1.rebound.example:8000", "localhost:8000@rebound.example", "", "::1"):
+            refused = client.put("/v1/passages", json={"passages": [{"text": "a"}]}, headers={"host": host})
+            check_error(refused, 421, "host_not_allowed")
+            assert client.get("/", headers={"host": host}).status_code == 421
+            assert client.get("/health", headers={"host": host}).status_code == 200
+        assert index.count() == len(PASSAGES)
+
+
+@pytest.mark.parametrize("host", ["", "*", "http://a.example", ":80"])
+def test_a_host_that_is_none_is_refused(host: str) -> None:
+    with pytest.raises(InvalidInputError, match="the allowed host is"):
+        create_app({}, {"words": WordScorer()}, allowed_hosts=[host])
 
 
 def test_a_token_is_asked_for_before_anything_is_read(index: ColBERTIndex) -> None:

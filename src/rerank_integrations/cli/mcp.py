@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rerank_integrations.cli.options import ModelOfIndexes, ServedColberts, ServedCrossEncoders, ServedIndexes
-from rerank_integrations.cli.serve import Model, by_name, models_by_name, read_token
+from rerank_integrations.cli.serve import LOOPBACK, WILDCARDS, Model, by_name, models_by_name, read_token
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.models import ColBERTModel
 from rerank_integrations.errors import InvalidInputError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rerank_integrations.server import ServerSettings
 
 _logger = logging.getLogger("rerank_integrations.server")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_WILDCARDS = ("0.0.0.0", "::")
 
 
 About = Annotated[
@@ -78,7 +76,7 @@ def mcp(
     opened = by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
     try:
         if http:
-            hosts = [*(allow_host or []), *([] if address in (*_LOOPBACK, *_WILDCARDS) else [address])]
+            hosts = [*(allow_host or []), *([] if address in (*LOOPBACK, *WILDCARDS) else [address])]
             _run_http(opened, models, settings, about, hosts, address, 8001 if port is None else port)
         else:
             _run_stdio(opened, models, settings, about)
@@ -134,7 +132,7 @@ def _require_http(http: bool, **given: object) -> None:
 
 def _require_safe(host: str, settings: ServerSettings) -> None:
     """Refuse to let anybody on a network write."""
-    if host not in _LOOPBACK and settings.writable and settings.token is None:
+    if host not in LOOPBACK and settings.writable and settings.token is None:
         raise InvalidInputError(
             f"anybody who reaches {host} could store and remove passages; expected --token-file, or --read-only"
         )

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rerank_integrations.server.bi_encoder import BiEncoder
 
 T = TypeVar("T")
+# Addresses to listen at.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+WILDCARDS = ("0.0.0.0", "::")
+
 Model: TypeAlias = ColBERTModel | CrossEncoderModel | RemoteReranker
 
 _logger = logging.getLogger("rerank_integrations.server")
@@ -54,19 +58,24 @@ def serve(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File with the token that clients must send as a bearer token."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name by which clients reach the service; repeat it for several."),
+    ] = None,
 ) -> None:
     """Serve indexes and models over HTTP: a page at /, /v1/rerank, /v1/search and more, until a signal stops it.
 
     Each index is a reranker too, by its name.
     The log is JSON on the standard error stream.
     Limits, time-outs and the token are also read from the environment.
+    At a loopback address without a token, a request for the name of another host is refused.
     """
     settings = _settings(writable, token_file)
     encoder = None if model is None else ColBERTModel(model)
     rerankers = models_by_name(reranker or [], colbert or [])
     dense = _bi_encoder(bi_encoder)
     opened = by_name(indexes or [], lambda path: ColBERTIndex.open(path, encoder, read_only=not settings.writable))
-    _run(opened, rerankers, dense, settings, host, port)
+    _run(opened, rerankers, dense, settings, host, port, _allowed_hosts(host, settings, allow_host or []))
 
 
 def _run(
@@ -76,6 +85,7 @@ def _run(
     settings: ServerSettings,
     host: str,
     port: int,
+    allowed_hosts: list[str] | None,
 ) -> None:
     from rerank_integrations.server import create_app, serve
     from rerank_integrations.server.logs import log_as_json
@@ -88,10 +98,22 @@ def _run(
         )
     try:
         with tracing_by_environment():
-            serve(create_app(indexes, rerankers, settings, bi_encoder=bi_encoder), host, port)
+            app = create_app(indexes, rerankers, settings, bi_encoder=bi_encoder, allowed_hosts=allowed_hosts)
+            serve(app, host, port)
     finally:
         for index in indexes.values():
             index.close()
+
+
+def _allowed_hosts(host: str, settings: ServerSettings, names: list[str]) -> list[str] | None:
+    """Return the names of the service beside those of the loopback address; ``None`` for any.
+
+    Only a service that is free for this machine alone needs them unasked: no page of another site has the token, and
+    at other addresses clients have names that are not known here.
+    """
+    if not names and (host not in LOOPBACK or settings.token is not None):
+        return None
+    return [*names, *([] if host in (*LOOPBACK, *WILDCARDS) else [host])]
 
 
 def models_by_name(cross_encoders: list[str], colberts: list[str]) -> dict[str, Model]:

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.errors import InvalidInputError
-from rerank_integrations.server.app import bare_app
+from rerank_integrations.server.app import LOOPBACK_HOSTS, bare_app, required_host
 from rerank_integrations.server.service import RerankerLike
 from rerank_integrations.server.settings import ServerSettings
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MCP_PATH = "/mcp"
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def create_mcp_app(
@@ -55,7 +53,7 @@ def create_mcp_app(
 
     from rerank_integrations.mcp.protocol import protocol_server
 
-    hosts = [*_LOOPBACK, *map(_required_host, allowed_hosts)]
+    hosts = [*LOOPBACK_HOSTS, *map(required_host, allowed_hosts)]
     app = bare_app(indexes, rerankers, settings)
     service = app.state.service
     manager = StreamableHTTPSessionManager(
@@ -85,9 +83,3 @@ def create_mcp_app(
 
     app.router.lifespan_context = lifespan
     return app
-
-
-def _required_host(host: str) -> str:
-    if not host or any(character in host for character in "*/@ ") or host.startswith(":"):
-        raise InvalidInputError(f"the allowed host is {host!r}; expected a name such as 'search.example.org'")
-    return host

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import rerank_integrations
 from rerank_integrations.core import telemetry
 from rerank_integrations.core.index import ColBERTIndex
-from rerank_integrations.errors import MissingExtraError, RerankError
+from rerank_integrations.errors import InvalidInputError, MissingExtraError, RerankError
 from rerank_integrations.server.bi_encoder import BiEncoder, TextEncoder
 from rerank_integrations.server.comparing import Comparer
 from rerank_integrations.server.errors import Problem, problem_of
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("rerank_integrations.server")
 
+# As a request names them.
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
 
 def create_app(
     indexes: Mapping[str, ColBERTIndex],
@@ -36,6 +39,7 @@ def create_app(
     settings: ServerSettings | None = None,
     *,
     bi_encoder: BiEncoder | TextEncoder | str | None = None,
+    allowed_hosts: Sequence[str] | None = None,
 ) -> FastAPI:
     """Return the service as an ASGI application, for `serve`, uvicorn or a mount in an application of your own.
 
@@ -52,6 +56,10 @@ def create_app(
         For the comparison of generations, ``/v1/compare`` and the page at ``/``: the name or path of a model of
         sentence-transformers, ``"starter"`` for all-MiniLM-L6-v2, or an encoder of your own. It encodes the passages of
         every index, in the background, and its vectors are in memory. By default there is none.
+    allowed_hosts
+        Names by which clients reach the application beside those of the loopback address, without ports: a request
+        with another ``Host`` is refused. ``None`` allows all. Give them where no token protects what is served, lest a
+        page in a browser reach it by a name that leads to this machine.
 
     Returns
     -------
@@ -61,11 +69,12 @@ def create_app(
     Raises
     ------
     InvalidInputError
-        For neither indexes nor rerankers, a name that cannot be one, or an object of a wrong kind.
+        For neither indexes nor rerankers, a name that cannot be one, an object of a wrong kind, or a name of a
+        host that is none.
     MissingExtraError
         If FastAPI or another library of the extra ``[server]`` is not installed.
     """
-    app = bare_app(indexes, rerankers, settings)
+    app = bare_app(indexes, rerankers, settings, allowed_hosts)
     from rerank_integrations.server.compare_routes import comparison
     from rerank_integrations.server.routes import api
 
@@ -85,6 +94,7 @@ def bare_app(
     indexes: Mapping[str, ColBERTIndex],
     rerankers: Mapping[str, RerankerLike] | None = None,
     settings: ServerSettings | None = None,
+    allowed_hosts: Sequence[str] | None = None,
 ) -> FastAPI:
     """Return an application with a service, limits, probes and metrics, and no routes to the service yet.
 
@@ -119,7 +129,7 @@ def bare_app(
     app.include_router(operation)
     app.include_router(probes)
     _add_error_handlers(app)
-    _add_middleware(app, chosen, metrics)
+    _add_middleware(app, chosen, metrics, allowed_hosts)
     if telemetry.is_enabled():
         from rerank_integrations.server.tracing import add_request_spans
 
@@ -158,8 +168,24 @@ def _as_bi_encoder(item: BiEncoder | TextEncoder | str | None) -> BiEncoder | No
     return BiEncoder(Path(item).resolve().name if Path(item).exists() else item, item)
 
 
-def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
-    from rerank_integrations.server.middleware import PROBES, Admission, BearerToken, BodyLimits, RequestRecord
+def required_host(host: str) -> str:
+    """Return the name of a host, or raise `InvalidInputError` for one that is none."""
+    if not host or any(character in host for character in "*/@ ") or host.startswith(":"):
+        raise InvalidInputError(f"the allowed host is {host!r}; expected a name such as 'search.example.org'")
+    return host
+
+
+def _add_middleware(
+    app: FastAPI, settings: ServerSettings, metrics: Metrics, allowed_hosts: Sequence[str] | None
+) -> None:
+    from rerank_integrations.server.middleware import (
+        PROBES,
+        Admission,
+        AllowedHosts,
+        BearerToken,
+        BodyLimits,
+        RequestRecord,
+    )
 
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout)
@@ -171,6 +197,8 @@ def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) ->
 
             free |= PAGE_PATHS
         app.add_middleware(BearerToken, token=settings.token, free=free)
+    if allowed_hosts is not None:
+        app.add_middleware(AllowedHosts, hosts=[*LOOPBACK_HOSTS, *map(required_host, allowed_hosts)])
     app.add_middleware(RequestRecord, metrics=metrics)
 
 

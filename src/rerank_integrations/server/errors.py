@@ -39,6 +39,10 @@ class UnknownPassageError(RerankError):
     """The index stores no passage with this id."""
 
 
+class HostNotAllowedError(RerankError):
+    """The request is for a host that the service is not known by."""
+
+
 class UnauthorizedError(RerankError):
     """The request has no token, or a wrong one."""
 
@@ -89,6 +93,7 @@ class Problem:
 
 _INTERNAL = Problem(500, "internal_error", "the service failed; its log has the details under this request's id")
 _UNAVAILABLE = "see the log of the service"
+_OUT_OF_MEMORY = Problem(503, "out_of_memory", "the service lacks memory for this now")
 
 # An error is answered by the entry of its own class, or of its nearest base class.
 STATUS_TABLE: Mapping[type[BaseException], Problem] = {
@@ -102,13 +107,16 @@ STATUS_TABLE: Mapping[type[BaseException], Problem] = {
     UnknownPassageError: Problem(404, "unknown_passage"),
     BodyTimeoutError: Problem(408, "body_timeout"),
     BodyTooLargeError: Problem(413, "body_too_large"),
+    HostNotAllowedError: Problem(421, "host_not_allowed"),
     TooManyRequestsError: Problem(429, "too_many_requests"),
     ClientGoneError: Problem(499, "client_gone"),
     GivenUpError: Problem(499, "client_gone", "the request was given up"),
     OutOfTimeError: Problem(504, "timeout"),
     CheckpointError: Problem(503, "model_unavailable", f"the model cannot be loaded: {_UNAVAILABLE}"),
     MissingExtraError: Problem(503, "model_unavailable", f"the model cannot be loaded: {_UNAVAILABLE}"),
-    InsufficientMemoryError: Problem(503, "out_of_memory", "the service lacks memory for this now"),
+    InsufficientMemoryError: _OUT_OF_MEMORY,
+    # Of numpy and of compiled loops, which say only that an allocation failed.
+    MemoryError: _OUT_OF_MEMORY,
     RemoteError: Problem(502, "remote_failed", f"the remote reranker gave no scores: {_UNAVAILABLE}"),
     ModelMismatchError: Problem(503, "model_mismatch", f"the index has another model now: {_UNAVAILABLE}"),
     IndexClosedError: Problem(503, "index_unavailable", "the service is stopping"),

@@ -1,4 +1,4 @@
-"""Steps of every request before its route: record, token, admission, limits of the body.
+"""Steps of every request before its route: record, host, token, admission, limits of the body.
 
 These are plain ASGI applications around another one, so that a request is refused before its body is read.
 """
@@ -11,6 +11,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 
 import anyio
 from pydantic import SecretStr
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rerank_integrations.server.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    HostNotAllowedError,
     Problem,
     TooManyRequestsError,
     UnauthorizedError,
@@ -99,6 +101,38 @@ class RequestRecord:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+
+class AllowedHosts:
+    """Refuse requests for other hosts than these, all but those for `PROBES`.
+
+    A page in a browser reaches a service of this machine by a name of its own that leads here (DNS rebinding), and
+    could then read and write what it serves. The browser sends that name as ``Host``.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a connection as the ASGI specification says."""
+        if scope["type"] == "lifespan" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        host = Headers(scope=scope).get("host", "")
+        name, colon, port = host.rpartition(":")
+        # An IPv6 address has colons within its brackets.
+        name = name if colon and port.isdecimal() else host
+        if name.lower() in self._hosts:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            error = HostNotAllowedError(
+                f"the host of the request is {name[:100]!r}; expected one of {', '.join(sorted(self._hosts))}: "
+                "--allow-host adds a name"
+            )
+            await _refuse(error, scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
 
 class BearerToken:
