@@ -222,17 +222,16 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
         index.verify()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pattern", FILES)
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
     """Flipped bytes in headers and in data; if a search raises, it is an error of this package."""
-    flip_each(made, pattern, step=8)
+    flip_each(made, pattern, step=32)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", FILES)
-def test_any_flipped_byte_is_found_by_verify(made: Path, pattern: str) -> None:
-    flip_each(made, pattern, step=1)
+def test_many_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
+    flip_each(made, pattern, step=4)
 
 
 def test_a_catalog_that_lacks_the_codec(made: Path) -> None:
