@@ -79,9 +79,12 @@ def query_terms(query: str) -> list[QueryTerm]:
 
 # The triggers of `text_index` ask for a text's terms and for their number, one after the other.
 @functools.lru_cache(maxsize=2)
-def terms_of_bytes(text: bytes) -> tuple[str, int]:
-    """Return the terms of a stored text with spaces between them, and their number; bytes but UTF-8's are ignored."""
-    terms = document_terms(text.decode("utf-8", "ignore"))
+def terms_of_bytes(text: bytes | None) -> tuple[str, int]:
+    """Return the terms of a stored text with spaces between them, and their number; bytes but UTF-8's are ignored.
+
+    A damaged row may have no text, and so no terms.
+    """
+    terms = document_terms((text or b"").decode("utf-8", "ignore"))
     return " ".join(terms), len(terms)
 
 

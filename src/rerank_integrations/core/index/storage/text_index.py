@@ -194,7 +194,8 @@ def _is_sound(connection: sqlite3.Connection) -> bool:
         fresh.execute(_OCCURRENCES.format("main"))
         fresh.execute("BEGIN")
         for pid, text in connection.execute("SELECT pid, CAST(text AS BLOB) FROM passages ORDER BY pid"):
-            terms = document_terms(text.decode("utf-8", "ignore"))
+            # A damaged row may have no text.
+            terms = document_terms((text or b"").decode("utf-8", "ignore"))
             fresh.execute("INSERT INTO text_index (rowid, terms) VALUES (?, ?)", (pid, " ".join(terms)))
             fresh.execute("INSERT INTO text_lengths VALUES (?, ?)", (pid, len(terms)))
         fresh.execute("COMMIT")
