@@ -57,6 +57,8 @@ def test_the_standard_input_is_read(
 
 
 def test_a_service_reranks(cli: Cli, lines: Path) -> None:
+    for module in ("httpx", "tenacity"):
+        pytest.importorskip(module, reason="a service needs the extra remote")
     with reranking_service() as service:
         done = cli("rerank", "net profit", lines, "--model", f"{service.address}/v1/rerank?version=1", "--json")
     assert done.code == 0, done.err
