@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from corpus import QUERIES
 from ranked_rows import candidates_of
 
@@ -34,6 +35,7 @@ async def test_async_is_sync(
             assert await harness.arerank(reranker, candidates, query) == harness.rerank(reranker, candidates, query)
 
 
+@pytest.mark.slow
 async def test_32_concurrent_calls_on_shared_components(
     harness: Any, index: ColBERTIndex, cross_encoder: CrossEncoderModel, passages: list[Passage]
 ) -> None:

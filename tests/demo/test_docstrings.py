@@ -21,6 +21,7 @@ def docstrings() -> dict[str, Passage]:
     return by_id
 
 
+@pytest.mark.slow
 def test_the_corpus_is_large_and_of_every_kind(docstrings: dict[str, Passage]) -> None:
     assert len(docstrings) >= 1500
     kinds = Counter(passage.metadata["kind"] for passage in docstrings.values())

@@ -83,6 +83,7 @@ def test_every_preset_finds_what_it_should(folder: Path, results: dict[str, Meas
     assert rows["bm25+colbert"].ms["rerank"][0] > rows["bm25"].ms["rerank"][0]
 
 
+@pytest.mark.slow
 def test_exact_and_compressed_agree_where_nothing_is_compressed_yet(results: dict[str, Measured]) -> None:
     assert results["colbert-exact"].run == results["colbert-2bit"].run
 
@@ -101,6 +102,7 @@ def test_a_pipelines_name_steers_no_progress_bar(folder: Path, monkeypatch: pyte
     assert b"\x1b]" not in terminal.buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_small_index_is_said_not_to_be_compressed(folder: Path, results: dict[str, Measured], tmp_path: Path) -> None:
     indexed = ("colbert-1bit", "colbert-2bit", "colbert-4bit", "bm25+colbert", "dense+colbert", "cascade")
     for name, measured in results.items():
@@ -129,11 +131,13 @@ def test_queries_are_encoded_on_the_same_thread_by_all_models() -> None:
         np.testing.assert_allclose(vector, encoder.encode([text])[0], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_reranker_leaves_those_behind_in_place(folder: Path, results: dict[str, Measured]) -> None:
     best_one = Pipeline("one", Retrieve("dense"), (Rerank("colbert", candidates=1),))
     assert measure(best_one, load_dataset(folder)).run == results["dense"].run
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read_again(results: dict[str, Measured]) -> None:
     for measured in results.values():
         record = json.loads(json.dumps(measured.to_json()))
@@ -226,6 +230,7 @@ def test_results_of_something_else(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+@pytest.mark.slow
 def test_results_of_other_queries(results: dict[str, Measured]) -> None:
     with pytest.raises(InvalidInputError, match="other queries"):
         summarize(list(results.values()), {"q1": {"zip": 1}})

@@ -87,6 +87,7 @@ def test_names_that_are_reserved(folder: Path, tmp_path: Path, name: str) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_its_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ("evaluate", folder, "--pipelines", "bm25", "--callers", "1,3", "--out", out, "--json")

@@ -77,6 +77,7 @@ def test_every_step_is_tried(tuned: Tuning) -> None:
     assert tuned.exact.bytes_per_token == 2 * ENCODER.dim
 
 
+@pytest.mark.slow
 def test_exact_maxsim_is_the_standard(large: Dataset, tuned: Tuning) -> None:
     exact = tuned.exact
     # The judgements are of float16 vectors, as exact MaxSim is.
@@ -91,6 +92,7 @@ def test_exact_maxsim_is_the_standard(large: Dataset, tuned: Tuning) -> None:
     assert losses[1] > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_trial_is_as_an_index_of_its_own_finds(large: Dataset, tuned: Tuning, place: int) -> None:
     trial = tuned.trials[place]
@@ -112,6 +114,7 @@ def test_a_trial_is_as_an_index_of_its_own_finds(large: Dataset, tuned: Tuning, 
     assert list(trial.recall) == sorted(trial.recall)
 
 
+@pytest.mark.slow
 def test_the_cheapest_that_is_as_good_is_chosen(tuned: Tuning) -> None:
     best = max(tuned.trials, key=lambda trial: float(np.mean(trial.ndcg)))
 
@@ -128,6 +131,7 @@ def test_the_cheapest_that_is_as_good_is_chosen(tuned: Tuning) -> None:
     assert tuned.chosen.setting.nbits != 1
 
 
+@pytest.mark.slow
 def test_enough_hits_are_handed_on(tuned: Tuning) -> None:
     assert tuned.top_n == next(n for n in range(1, 101) if tuned.exact.recall[n - 1] >= 0.99 * tuned.exact.recall[99])
     assert enough([0.1, 0.5, 0.5, 0.9, 1.0], 0.5) == 2
@@ -135,6 +139,7 @@ def test_enough_hits_are_handed_on(tuned: Tuning) -> None:
     assert enough([0.0, 0.0], 0.99) == 1
 
 
+@pytest.mark.slow
 def test_what_is_chosen_fits_and_can_be_written(tuned: Tuning) -> None:
     assert tuned.fits
     assert tuned.shortfall is None

@@ -193,6 +193,8 @@ async def test_passages_are_stored_read_and_removed() -> None:
         pytest.param("add", {"passages": [{"text": 1}]}, "passages.0.text is 1", id="no-text"),
         pytest.param("delete", {}, "ids and where are both absent", id="delete-nothing"),
         pytest.param("delete", {"where": {}}, "where is {}", id="delete-everything"),
+        pytest.param("delete", {"where": {"$and": [{}]}}, "met by every passage", id="delete-all-nested"),
+        pytest.param("delete", {"where": {"$not": {"$or": [{"a": 1}, {}]}}}, "every passage", id="delete-all-or"),
     ],
 )
 async def test_bad_input_is_an_error_that_a_model_can_read(name: str, arguments: dict[str, Any], message: str) -> None:

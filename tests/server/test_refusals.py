@@ -177,7 +177,8 @@ def test_a_large_body_is_refused_by_its_stated_length(small_address: str) -> Non
 
 def test_a_large_body_without_a_length_is_refused_as_it_arrives(small_address: str) -> None:
     head = (
-        b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     # The body never ends.
     answer = send_raw(small_address, head + (b"64\r\n" + b"x" * 100 + b"\r\n") * 11)
@@ -190,7 +191,10 @@ def test_a_large_body_without_a_length_is_refused_as_it_arrives(small_address: s
 
 
 def test_a_body_that_never_comes_is_not_waited_for(small_address: str) -> None:
-    head = b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    head = (
+        b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
     answer = send_raw(small_address, head)
     assert answer.startswith(b"HTTP/1.1 408")
 
@@ -220,6 +224,14 @@ def test_a_time_out_answers_504_and_stops_the_work() -> None:
         eventually(lambda: scorer.stopped == ["a query"])
         scorer.gate.set()
         assert httpx.post(f"{address}/v1/rerank", json=RERANK, timeout=60).status_code == 200
+
+
+def test_a_time_out_while_models_are_loaded_says_so() -> None:
+    scorer = GatedScorer()
+    with running(create_app({}, {"gated": scorer}, ServerSettings(timeout=0.3))) as address:
+        response = httpx.post(f"{address}/v1/rerank", json=RERANK, timeout=60)
+        assert check_error(response, 504, "timeout").endswith("the models are still being loaded")
+        scorer.gate.set()
 
 
 def _send_and_keep_open(address: str, query: str) -> socket.socket:

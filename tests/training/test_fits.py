@@ -50,6 +50,7 @@ def test_a_colbert_learns_and_loads(colbert_dir: Path, examples: list[Example], 
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_learns_and_loads(cross_encoder_dir: Path, examples: list[Example], tmp_path: Path) -> None:
     before = right(CrossEncoderModel(cross_encoder_dir, device="cpu", dtype="float32").score)
     train_cross_encoder(cross_encoder_dir, {"words": examples}, tmp_path / "out", FITTING)

@@ -79,6 +79,7 @@ def stopped(colbert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [None, "", '{"global_step": 4, "ep'])
 def test_it_goes_on_from_the_newest_checkpoint_that_is_whole(
     colbert_dir: Path, stopped: Path, whole: Path, tmp_path: Path, written: str | None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol, cast
 
 import typer
+import typer.main
 
 import rerank_integrations
 from rerank_integrations.cli.colbert_ai import export_colbert, import_colbert
@@ -99,6 +101,12 @@ def _common_options(
     _LOGGER.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
+@functools.cache
+def _command() -> Callable[..., object]:
+    # Making the options of every command takes longer than most of the calls that a process may make after its first.
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code.
 
@@ -116,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     replace_unencodable_characters()
     try:
         # `evaluate` records obj as its command.
-        code = app(args=command_line, prog_name="rerank-integrations", obj=command_line, standalone_mode=False)
+        code = _command()(args=command_line, prog_name="rerank-integrations", obj=command_line, standalone_mode=False)
     except _USAGE_ERROR as error:
         code = _show_usage_error(cast(_UsageError, error))
     except typer.Abort:

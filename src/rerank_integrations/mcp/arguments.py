@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, create_model
+from pydantic import AfterValidator, Field, JsonValue, create_model
 
 from rerank_integrations.server.schemas import PassageBody, Request
 from rerank_integrations.server.service import Service
@@ -15,8 +15,26 @@ _FILTER = (
     "$and, $or and $not take whole conditions."
 )
 Where = Annotated[dict[str, JsonValue] | None, Field(description=_FILTER, examples=[{"year": {"$gte": 2023}}])]
-# A condition that says something: an agent does not empty an index by an empty one.
-SomeWhere = Annotated[dict[str, JsonValue] | None, Field(min_length=1, description=_FILTER)]
+
+
+def _without_empty_conditions(where: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    """Refuse a condition that is empty, or has an empty one in it: an agent must not empty an index by accident."""
+    if where is not None and _has_empty_condition(where):
+        raise ValueError("an empty condition is met by every passage; expected conditions on metadata")
+    return where
+
+
+def _has_empty_condition(where: JsonValue) -> bool:
+    if isinstance(where, list):
+        return any(_has_empty_condition(item) for item in where)
+    if not isinstance(where, dict):
+        return False
+    return not where or any(_has_empty_condition(value) for key, value in where.items() if key.startswith("$"))
+
+
+SomeWhere = Annotated[
+    dict[str, JsonValue] | None, Field(min_length=1, description=_FILTER), AfterValidator(_without_empty_conditions)
+]
 Ids = list[Annotated[str, Field(min_length=1)]] | None
 
 

@@ -143,14 +143,11 @@ class Tools:
 
     def _message(self, name: str, error: Exception) -> str:
         problem = problem_of(error)
-        if problem.status == HTTPStatus.GATEWAY_TIMEOUT:
-            loading = "; the models are still being loaded" if self._service.status == "loading" else ""
-            return f"{error}{loading}"
-        if problem.status >= 500:
+        if problem.status >= 500 and problem.status != HTTPStatus.GATEWAY_TIMEOUT:
             _logger.error("the tool %s failed", name, exc_info=error)
         if problem.code == "internal_error":
             return f"the tool {name} failed; the log of the server has the details"
-        return problem.message or self._service.without_paths(str(error))
+        return problem.message or self._service.message_of(error)
 
 
 def _failed(message: str) -> CallToolResult:

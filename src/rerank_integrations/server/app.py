@@ -219,7 +219,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     if problem.status >= 500 and problem.status != HTTPStatus.GATEWAY_TIMEOUT:
         _logger.error("a request failed", exc_info=error, extra={"request_id": request.state.request_id})
     service: Service = request.app.state.service
-    return error_response(error, request.state.request_id, service.without_paths(str(error)))
+    return error_response(error, request.state.request_id, service.message_of(error))
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 
 from rerank_integrations.core.checks import require_texts
 from rerank_integrations.core.concurrency.aio import run_blocking
+from rerank_integrations.core.concurrency.cancel import OutOfTimeError
 from rerank_integrations.core.index import ColBERTIndex
 from rerank_integrations.core.index.fusion import require_search_type, require_weight
 from rerank_integrations.core.index.storage.filters import compile_selection
@@ -326,8 +327,12 @@ class Service:
             raise InvalidInputError(f"no index is named; expected one of {sorted(self.indexes)}")
         return _named(index, self.indexes, UnknownIndexError)
 
-    def without_paths(self, message: str) -> str:
-        """Return an error's message with public names for the paths of indexes and models."""
+    def message_of(self, error: Exception) -> str:
+        """Return an error's message, with public names for paths, and why a call takes long while models are loaded."""
+        is_loading = isinstance(error, OutOfTimeError) and self.status == "loading"
+        return self._without_paths(str(error)) + ("; the models are still being loaded" if is_loading else "")
+
+    def _without_paths(self, message: str) -> str:
         paths = {str(index.path): name for name, index in self.indexes.items()}
         paths |= {str(index.path.resolve()): name for name, index in self.indexes.items()}
         paths |= {str(getattr(scorer, "name", name)): name for name, scorer in self._scorers.items()}

@@ -20,7 +20,8 @@ from rerank_integrations.server.service import Service
 
 # Files that are read at a time: a reader cannot be interrupted, and searches need the other threads.
 _MAX_READING = 2
-_NAME = re.compile(r"[^\x00-\x1f\x7f/\\\ud800-\udfff]{1,200}")
+# Nor characters that change the direction of the text after them, which make a name look like another.
+_NAME = re.compile(r"[^\x00-\x1f\x7f/\\\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,200}")
 # What the readers of these formats import.
 _MODULES = {
     ".pdf": ("pypdf",),

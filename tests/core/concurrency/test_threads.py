@@ -54,6 +54,7 @@ def wrong(serial: Sequence[Any], together: Sequence[Any]) -> int:
     return sum(not close_to(ours, expected) for ours, expected in zip(together, serial, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", ["colbert_dir", "stanford_dir", "pylate_dir"])
 def test_queries_and_documents_from_eight_threads_equal_serial_ones(
     checkpoint: str, request: pytest.FixtureRequest
@@ -118,6 +119,7 @@ def test_explaining_beside_encoding_is_undisturbed(stanford_dir: Path) -> None:
     assert close_to(run_together(jobs, threads=8), serial)
 
 
+@pytest.mark.slow
 def test_a_model_unloaded_while_others_use_it_still_answers(colbert_dir: Path) -> None:
     model = ColBERTModel(colbert_dir, dtype="float32", device="cpu", batch_size=8)
     expected = model.score(QUERIES[0], LONG)

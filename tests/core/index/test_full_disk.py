@@ -69,6 +69,7 @@ def test_a_reader_that_finds_no_room_is_not_told_of_damage(path: Path, room: int
         assert index.verify().passages == len(PASSAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "without"), [(100_000, "codecs"), (150_000, "segments")])
 def test_a_compression_that_finds_no_room(path: Path, room: int, without: str) -> None:
     """No room for the centroids, or for the codes. The passages were stored first; nothing of the attempt stays."""

@@ -84,6 +84,7 @@ def test_fifty_kills(tmp_path: Path, compressed: bool) -> None:
     assert kill_often(tmp_path / "index", 50, seed=2, compressed=compressed) > 50
 
 
+@pytest.mark.slow
 def test_kills_at_lines_spread_over_the_writer(tmp_path: Path) -> None:
     assert run_killing(f"changes_at_lines(Path({str(tmp_path)!r}), points=20, seed=3, changes=14)") == 20
 

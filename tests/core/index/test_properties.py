@@ -230,11 +230,11 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 def test_any_sequence_of_changes() -> None:
-    run(ExactChanges, max_examples=10, steps=10)
+    run(ExactChanges, max_examples=4, steps=10)
 
 
 def test_any_sequence_of_changes_of_a_compressed_index() -> None:
-    run(CompressedChanges, max_examples=5, steps=8)
+    run(CompressedChanges, max_examples=3, steps=8)
 
 
 @pytest.mark.slow

@@ -192,6 +192,7 @@ def test_a_score_does_not_depend_on_the_texts_beside_it(path: Path) -> None:
     assert model.score(QUERIES[2], TEXTS) == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_length", [None, 120])
 def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
     path: Path, reference: CrossEncoder, max_length: int | None
@@ -240,6 +241,7 @@ def test_odd_text_is_scored(path: Path, reference: CrossEncoder) -> None:
     assert model.score(QUERIES[0], ODD_TEXTS) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_no_further_from_float32_than_with_sums_in_bfloat16(
     family: str, path: Path, reference: CrossEncoder
 ) -> None:

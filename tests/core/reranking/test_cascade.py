@@ -378,6 +378,7 @@ def wait_for(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_within_a_stage_ends_well() -> None:
     """A stage that ran out of time is still in torch, without the interpreter's lock, when the process ends."""
     code = """

@@ -101,9 +101,7 @@ def test_an_imported_index_scores_as_colbert_ai_decompresses(source: Path, tmp_p
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    "nbits", [pytest.param(1, marks=pytest.mark.slow), 2, 4, pytest.param(8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("nbits", [2, *(pytest.param(nbits, marks=pytest.mark.slow) for nbits in (1, 4, 8))])
 def test_every_number_of_bits_with_what_ragatouille_keeps(tmp_path: Path, nbits: int) -> None:
     lengths = [3, 0, 7, 1, 2, 9, 4]
     source = make_source(tmp_path / "theirs", nbits, lengths)

@@ -94,6 +94,7 @@ def test_many_passages_of_few_tokens_stay_exact(path: Path) -> None:
         assert [hit.score for hit in hits[4096:]] == [-1.0] * 396
 
 
+@pytest.mark.slow
 def test_many_small_upserts_compress_too(path: Path) -> None:
     passages = many(ENOUGH + 404)
     with ColBERTIndex.create(path, ToyEncoder()) as index:
@@ -199,6 +200,7 @@ def test_equal_texts_tie_by_id_wherever_they_are_stored(large: ColBERTIndex) -> 
         large.compact()
 
 
+@pytest.mark.slow
 def test_real_vectors_tie_wherever_they_are_stored(path: Path) -> None:
     """Rounding in a matrix product must not change the codes of vectors that are not their own centroid."""
     encoder = RowEncoder(dim=20, length=3)
@@ -293,6 +295,7 @@ print(len(change("parent")[0]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_a_forked_child_writes_a_compressed_index(path: Path) -> None:
     """OpenMP's threads do not survive a fork, and GNU's library then waits for them without end."""

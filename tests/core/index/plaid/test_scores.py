@@ -20,7 +20,9 @@ QUERIES = [str(number) for number in range(0, COUNT, 90)]
 ROWS = RowEncoder()
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
+@pytest.fixture(
+    scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def index(request: pytest.FixtureRequest) -> Iterator[ColBERTIndex]:
     with ColBERTIndex.create(None, ROWS, nbits=request.param) as index:
         index.upsert(numbered(range(COUNT)))

@@ -85,10 +85,10 @@ def expected_scores(codec: Codec, segment: PlaidSegment, query: Floats, places: 
     return found
 
 
-@pytest.mark.parametrize("count", [1, 16, 17, 40])
+@pytest.mark.parametrize("count", [1, 17])
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("nbits", [1, 2, 4])
-@pytest.mark.parametrize("dim", [16, 20, 128])
+@pytest.mark.parametrize("dim", [20, 128])
 def test_every_stage_agrees(device: str, dim: int, nbits: int, whole: bool, count: int) -> None:
     rng = np.random.default_rng([dim, nbits, whole, count])
     codec = make_codec(rng, dim, nbits, whole)

@@ -110,6 +110,7 @@ def test_float32_vectors_are_those_of_torch(colbert_dir: Path, colbert: ColBERTM
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_texts_are_cut_as_on_torch(colbert_dir: Path, cross_encoder_dir: Path, backend: str) -> None:
     require_equal_scores(ColBERTModel, colbert_dir, backend, document_length=12, query_length=6)
@@ -131,7 +132,7 @@ def test_a_score_does_not_depend_on_the_padding_of_its_batch(case: tuple[type[Mo
         ("openvino", "int8", {}),
         ("openvino", "auto", {}),
         # OpenVINO rounds activations in groups of 64: the tiny checkpoints are narrower, real ones are not.
-        ("openvino", "int8", {"hidden_size": 64, "intermediate_size": 128}),
+        pytest.param("openvino", "int8", {"hidden_size": 64, "intermediate_size": 128}, marks=pytest.mark.slow),
     ],
 )
 def test_fewer_bits_stay_close_or_torch_computes(

@@ -45,6 +45,7 @@ def graph_of(cache: Path, backend: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_kept_graph_is_used_as_it_lies_and_wherever_it_lies(
     own_cache: Path, cross_encoder_dir: Path, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -85,6 +86,7 @@ def test_a_damaged_graph_is_made_anew(own_cache: Path, cross_encoder_dir: Path, 
         assert data.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_what_a_killed_conversion_left_is_removed(own_cache: Path, cross_encoder_dir: Path) -> None:
     graph = graph_of(own_cache, "openvino")
     left = graph.parent / f"{graph.name}.work-dead"

@@ -48,6 +48,7 @@ def test_it_converts_and_tells_where_and_how_exactly(
     assert 0.8 < rounded["against_torch_float32"]["same_order"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graph_cache")
 def test_without_json_it_is_a_table(colbert_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, colbert_dir, "--kind", "colbert")
