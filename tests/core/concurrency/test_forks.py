@@ -275,13 +275,13 @@ def test_a_child_forked_while_others_score(kind: str, checkpoints: dict[str, Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["colbert", "cross-encoder"])
+@pytest.mark.parametrize("kind", ["colbert"])
 def test_a_child_forked_while_others_load(kind: str, checkpoints: dict[str, Path]) -> None:
     run(WHILE_LOADING, kind, str(checkpoints[kind]), "5")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["colbert", "cross-encoder"])
+@pytest.mark.parametrize("kind", ["cross-encoder"])
 def test_a_time_out_holds_in_a_child(kind: str, checkpoints: dict[str, Path]) -> None:
     run(TIMED, kind, str(checkpoints[kind]))
 

@@ -199,9 +199,9 @@ def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 5))
+@pytest.mark.parametrize("seed", [2, 3])
 def test_many_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path, seed: int) -> None:
-    fuzz(sound, tmp_path / "index", seed, 200, "every")
+    fuzz(sound, tmp_path / "index", seed, 80, "every")
 
 
 def flip_each(path: Path, pattern: str, step: int) -> None:
