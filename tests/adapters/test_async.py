@@ -51,6 +51,7 @@ async def test_32_concurrent_calls_on_shared_components(
         assert await asyncio.gather(*calls) == reranked
 
 
+@pytest.mark.slow
 def test_32_threads_on_shared_components(harness: Any, index: ColBERTIndex, passages: list[Passage]) -> None:
     retriever, reranker = harness.retriever(index), harness.colbert_rerank(index=index)
     candidates = harness.candidates(candidates_of(passages))

@@ -250,7 +250,9 @@ def test_every_command_has_a_call_with_hostile_names() -> None:
 
 
 @pytest.mark.usefixtures("little_work")
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", *(pytest.param(name, marks=pytest.mark.slow) for name in ENCODINGS[1:])]
+)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_writes_in_every_encoding_without_control_characters(
     call: Call, hostile: HostileFolder, command: str, encoding: str

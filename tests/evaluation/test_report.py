@@ -309,6 +309,7 @@ def test_few_and_equal_figures(tmp_path: Path, results: list[Measured], count: i
     assert "nan" not in found.source.lower().replace("finance", "")
 
 
+@pytest.mark.slow
 def test_many_pipelines_have_names_that_do_not_meet(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     many = [
@@ -433,6 +434,7 @@ def test_bits_are_told_of_what_is_compressed_alone(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_page(tmp_path: Path, page: Page, results: list[Measured]) -> None:
     # Whatever style the process has chosen for its own plots, in whichever thread; it keeps that style.
     with matplotlib.rc_context({"axes.grid": False, "font.size": 30, "svg.fonttype": "path"}):

@@ -249,6 +249,7 @@ def test_nothing_fits(small: Dataset) -> None:
     assert any("Encoding a query takes" in note for note in tuned.notes)
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_reads_no_more_than_helps(small: Dataset) -> None:
     tuned = tune(small, ToyEncoder(dim=64), budget_ms=AMPLE, cross_encoder=Reader())
     read = [trial for trial in tuned.trials if trial.step == "cross-encoder"]
@@ -271,6 +272,7 @@ def test_a_cross_encoder_that_is_too_slow_is_left_out(small: Dataset) -> None:
     assert any("So few queries (2)" in note for note in tuned.notes)
 
 
+@pytest.mark.slow
 def test_what_a_cross_encoder_has_not_read_stays_behind(small: Dataset) -> None:
     tuned = tune(small, ToyEncoder(dim=64), budget_ms=AMPLE, cross_encoder=Reader(), top_n=30)
     first = next(trial for trial in tuned.trials if trial.step == "cross-encoder")

@@ -35,7 +35,7 @@ async def connected(address: str, mode: str) -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.slow)])
 async def test_the_sdks_client_lists_and_calls_each_tool(mode: str) -> None:
     with served() as address:
         async with connected(address, mode) as client:

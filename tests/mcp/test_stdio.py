@@ -42,6 +42,7 @@ async def test_the_sdks_client_lists_and_calls_each_tool(tmp_path: Path) -> None
         assert index.count() == 4 + 1000 - 1
 
 
+@pytest.mark.slow
 def test_nothing_but_the_protocol_is_on_the_standard_output(tmp_path: Path) -> None:
     client = RawClient(command(made_index(tmp_path / "index")))
     assert "notes" in client.information["instructions"]

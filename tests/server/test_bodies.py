@@ -69,6 +69,7 @@ def test_a_large_body_is_read_as_a_small_one(client: TestClient, index: ColBERTI
     assert index.get(["p"])[0].metadata == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["[]", "{}", "1", '"a"', "[[[]]]"])
 def test_a_body_of_millions_of_values_is_refused(client: TestClient, unit: str) -> None:
     count = (MEBIBYTES_10 - 100) // (len(unit) + 1)

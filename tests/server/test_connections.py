@@ -70,6 +70,7 @@ def test_a_connection_without_a_whole_head_is_closed(impatient: str, sent: bytes
     assert is_well(impatient)
 
 
+@pytest.mark.slow
 def test_a_slow_head_is_closed_however_it_drips(impatient: str) -> None:
     with connected(impatient) as connection, contextlib.suppress(OSError):
         connection.sendall(b"GET /health HTTP/1.1\r\n")
@@ -84,6 +85,7 @@ def test_a_slow_head_is_closed_however_it_drips(impatient: str) -> None:
     assert is_well(impatient)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_has_no_place_for_long() -> None:
     app = create_app({}, {"toy": ToyEncoder(dim=512)}, ServerSettings(body_timeout=2, max_requests=1, warm_up=False))
     with running(app) as address, connected(address) as connection:
@@ -212,6 +214,7 @@ def test_those_who_share_a_batch_with_clients_that_leave_have_their_answers() ->
     assert scorer.stopped == ["first"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where",
     [

@@ -315,6 +315,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_odd_bodies_never_break_the_service(method: str, path: str, client: TestClient) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

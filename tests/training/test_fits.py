@@ -41,6 +41,7 @@ def right(score: Callable[[str, list[str]], list[float]]) -> float:
     return sum(text == example.positive for text, example in zip(best, EXAMPLES, strict=True)) / len(EXAMPLES)
 
 
+@pytest.mark.slow
 def test_a_colbert_learns_and_loads(colbert_dir: Path, examples: list[Example], tmp_path: Path) -> None:
     before = right(ColBERTModel(colbert_dir, device="cpu", dtype="float32").score)
     train_colbert(colbert_dir, {"words": examples}, tmp_path / "out", FITTING)

@@ -41,6 +41,7 @@ def ask(index: ColBERTIndex, number: int) -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_32_threads_get_the_serial_answers(index: ColBERTIndex) -> None:
     serial = [ask(index, number) for number in range(WORKERS)]
     start = threading.Barrier(WORKERS)

@@ -95,6 +95,7 @@ def test_thirty_two_threads_score_on_one_colbert_model(colbert: ColBERTModel) ->
     assert close_to(run_together(jobs, threads=32), serial)
 
 
+@pytest.mark.slow
 def test_thirty_two_threads_score_on_one_cross_encoder(cross_encoder_dir: Path) -> None:
     short = CrossEncoderModel(cross_encoder_dir, dtype="float32", device="cpu", max_length=24)
     whole = CrossEncoderModel(cross_encoder_dir, dtype="float32", device="cpu")
@@ -106,6 +107,7 @@ def test_thirty_two_threads_score_on_one_cross_encoder(cross_encoder_dir: Path) 
     assert close_to(run_together(jobs, threads=32), serial)
 
 
+@pytest.mark.slow
 def test_explaining_beside_encoding_is_undisturbed(stanford_dir: Path) -> None:
     model = ColBERTModel(stanford_dir, dtype="float32", device="cpu")
     brief = ColBERTModel(stanford_dir, dtype="float32", device="cpu", document_length=12, query_length=8)

@@ -44,6 +44,7 @@ def test_search_is_brute_force_maxsim(index: ColBERTIndex, encoder: ToyEncoder, 
     assert all(type(hit.score) is float for hit in hits)
 
 
+@pytest.mark.slow
 def test_search_over_many_segments_and_blocks_is_brute_force(index: ColBERTIndex, encoder: ToyEncoder) -> None:
     """Long passages: several blocks per segment, several segments, and replaced passages in each."""
     random = np.random.default_rng(5)

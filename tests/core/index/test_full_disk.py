@@ -152,6 +152,7 @@ print("sound")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["segments", "catalog"])
 def test_a_full_file_system(tmp_path: Path, step: str) -> None:
     """A real file system of three megabytes: everything committed is there, before and after space is freed."""

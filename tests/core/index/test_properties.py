@@ -230,7 +230,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 def test_any_sequence_of_changes() -> None:
-    run(ExactChanges, max_examples=4, steps=10)
+    run(ExactChanges, max_examples=3, steps=10)
 
 
 def test_any_sequence_of_changes_of_a_compressed_index() -> None:

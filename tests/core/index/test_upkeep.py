@@ -127,6 +127,7 @@ def test_a_bad_filter_is_refused_by_all(index: ColBERTIndex, where: Any) -> None
     assert len(index) == 18
 
 
+@pytest.mark.slow
 def test_a_filter_that_is_too_large_changes_nothing(index: ColBERTIndex) -> None:
     index.upsert(of_two_sources())
     with pytest.raises(InvalidInputError, match="too large"):

@@ -117,6 +117,7 @@ def test_token_vectors_are_those_of_sentence_transformers(path: Path, reference:
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_length_of_a_query_is_read(path: Path, reference: MultiVectorEncoder) -> None:
     """The default limit is the checkpoint's length, never more than the encoder's positions."""
     query = f"{LONG_TEXT} {TRADITIONAL * 30}"
@@ -131,6 +132,7 @@ def test_any_length_of_a_query_is_read(path: Path, reference: MultiVectorEncoder
     assert positions // 4 < len(document) <= positions
 
 
+@pytest.mark.slow
 def test_odd_text_is_encoded(path: Path, reference: MultiVectorEncoder) -> None:
     model = model_of(path)
     for text in ODD_TEXTS:

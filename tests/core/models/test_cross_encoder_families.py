@@ -220,6 +220,7 @@ def test_a_query_longer_than_the_model_leaves_room_for_the_passage(
     assert any(scores == pytest.approx(logits, abs=1e-4) for logits in expected)
 
 
+@pytest.mark.slow
 def test_a_long_query_is_whole_beside_a_text_with_which_it_fits(path: Path, reference: CrossEncoder) -> None:
     loaded = LoadedCrossEncoder(
         LoadOptions(str(path), dtype="float32", device="cpu", trust_remote_code=brings_code(path))
@@ -233,6 +234,7 @@ def test_a_long_query_is_whole_beside_a_text_with_which_it_fits(path: Path, refe
     assert scores == pytest.approx(logits_of(reference, query, ["a", "bank"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_odd_text_is_scored(path: Path, reference: CrossEncoder) -> None:
     model = model_of(path)
     for query in ("🐈", "a\x00b", "\x00"):

@@ -386,6 +386,7 @@ def test_zips_that_torch_does_not_write(folder: Path) -> None:
         open_colbert_ai(folder)
 
 
+@pytest.mark.slow
 def test_flipped_bits_and_cut_ends_are_noticed_or_harmless(folder: Path) -> None:
     rng = np.random.default_rng(3)
     expected = arrays()

@@ -82,6 +82,7 @@ def test_few_passages_of_many_tokens_compress(path: Path) -> None:
         assert index.stats().kind == "plaid"
 
 
+@pytest.mark.slow
 def test_many_passages_of_few_tokens_stay_exact(path: Path) -> None:
     """Centroids of fewer than 4096 tokens would be useless."""
     with ColBERTIndex.create(path, ToyEncoder()) as index:
@@ -147,6 +148,7 @@ def test_words_that_the_centroids_never_saw_are_told_apart(large: ColBERTIndex) 
         assert hits[0].score == pytest.approx(len(query.split()), abs=0.1)
 
 
+@pytest.mark.slow
 def test_everything_is_replaced_and_deleted(large: ColBERTIndex) -> None:
     others = [Passage(passage.id, f"{passage.text} whale") for passage in many(ENOUGH, seed=1)]
     large.upsert(others)
@@ -171,6 +173,7 @@ def test_passages_and_queries_without_tokens(small: ColBERTIndex) -> None:
     assert small.search("?!", 5, exact=True) == ranked[:5]
 
 
+@pytest.mark.slow
 def test_a_very_long_passage(small: ColBERTIndex) -> None:
     long = Passage("long", " ".join(f"{WORDS[number % 48]} {WORDS[number % 7]}" for number in range(35_000)))
     small.upsert([long, Passage("short", "17 23")])

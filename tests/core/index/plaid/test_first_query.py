@@ -214,6 +214,7 @@ def test_no_home_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found.startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_lengths_are_measured_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     require_mounts()
     for name in FOLDERS:

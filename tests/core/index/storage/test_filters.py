@@ -123,7 +123,7 @@ def found(index: ColBERTIndex, where: Mapping[str, Any]) -> set[str]:
     metadata=[{}, {"a": None}, {"a": []}, {"a": {}}, {"a": [None]}, {"a": {"b": None}}, {"a": [[]]}, {"a": 0}],
     filters=[{"a": None}, {"a": {"$ne": None}}, {"a": {"$in": [None, 1]}}, {"a": {"$nin": [None]}}, {"a.b": None}],
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_a_filter_keeps_what_mongodb_would(metadata: list[dict[str, Any]], filters: list[dict[str, Any]]) -> None:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with (

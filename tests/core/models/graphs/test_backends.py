@@ -117,6 +117,7 @@ def test_texts_are_cut_as_on_torch(colbert_dir: Path, cross_encoder_dir: Path, b
     require_equal_scores(CrossEncoderModel, cross_encoder_dir, backend, max_length=24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_score_does_not_depend_on_the_padding_of_its_batch(case: tuple[type[Model], Path], backend: str) -> None:
     kind, path = case
@@ -150,6 +151,7 @@ def test_auto_is_float32_where_there_is_no_bfloat16(cross_encoder_dir: Path) -> 
     assert close_to(auto.score(QUERIES[0], TEXTS), exact.score(QUERIES[0], TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_get_the_serial_scores(case: tuple[type[Model], Path], backend: str) -> None:
     kind, path = case
