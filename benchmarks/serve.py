@@ -18,6 +18,7 @@ import argparse
 import itertools
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 requests of 100 passages, one round")
     parser.add_argument("--minutes", type=float, help="mixed load for so long, instead of the comparison")
     options = parser.parse_args()
+    # The interpreter ends in order, and the services with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     few = options.quick or options.minutes
     passages = list(itertools.islice(standard_library_passages(), 100 if few else 1000))
     print(

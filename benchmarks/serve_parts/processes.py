@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ class Service:
             text=True,
             env={**os.environ, **environment},
         )
+        # A benchmark that is ended early leaves no service behind.
+        atexit.register(self.process.kill)
         assert self.process.stderr is not None
         self.errors: list[str] = []
         for line in self.process.stderr:

@@ -170,6 +170,26 @@ with tracing_by_environment():
 
 
 @pytest.mark.slow
+def test_tools_over_http_are_traced_too(cross_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp", reason="the tools need the extra [mcp]")
+    with otlp_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.address)
+        command = ["-c", "from rerank_integrations.cli import main; main()", "mcp", "--http", "--port", "0"]
+        service = ServiceProcess([*command, "--reranker", f"ce={cross_encoder_dir}"])
+        call = {"name": "rerank", "arguments": {"query": "net profit", "documents": ["the net profit grew", "rain"]}}
+        answer = httpx.post(
+            f"{service.address}/mcp",
+            json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call},
+            headers={**TRACEPARENT, "accept": "application/json, text/event-stream"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        assert service.stop(signal.SIGTERM) == 0
+    in_trace = {span.name for span in receiver.spans if span.trace_id.hex() == TRACE}
+    assert {"POST /mcp", "Reranker.rank", "CrossEncoderModel.score"} <= in_trace
+
+
+@pytest.mark.slow
 def test_serve_exports_by_otlp_and_flushes_at_the_end(
     tmp_path: Path, cross_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

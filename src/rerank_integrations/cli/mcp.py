@@ -111,10 +111,12 @@ def _run_http(
     from rerank_integrations.mcp import create_mcp_app
     from rerank_integrations.server import serve
     from rerank_integrations.server.logs import log_as_json
+    from rerank_integrations.server.tracing import tracing_by_environment
 
     log_as_json()
     _log_indexes(indexes, settings)
-    serve(create_mcp_app(indexes, models, settings, about=about, allowed_hosts=allowed_hosts), host, port)
+    with tracing_by_environment():
+        serve(create_mcp_app(indexes, models, settings, about=about, allowed_hosts=allowed_hosts), host, port)
 
 
 def _log_indexes(indexes: dict[str, ColBERTIndex], settings: ServerSettings) -> None:
