@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast, runtime_checkable
 
@@ -142,11 +143,10 @@ class AsyncCandidateScorer(Protocol):
         ...
 
 
-class PlainScorer:
-    """Scorer of candidates by any object with ``score(query, texts)``, on that object's scale."""
+class _OwnScorer(ABC):
+    """A user's own scorer, called once per query, whose scores are on a scale of its own."""
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
+    _scorer: Scorer | ListwiseScorer
 
     @property
     def name(self) -> str:
@@ -155,13 +155,13 @@ class PlainScorer:
 
     @property
     def scale(self) -> ScoreScale:
-        """The scorer's own."""
+        """``own``: what the scores mean is known to the scorer alone."""
         return "own"
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
         """Call the scorer once per query that has candidates."""
         return [
-            _scored(self._scorer.score, query, of_query) if of_query else []
+            _scored(self._score, query, of_query) if of_query else []
             for query, of_query in zip(queries, candidates, strict=True)
         ]
 
@@ -175,8 +175,22 @@ class PlainScorer:
         """
         raise strict_refused(self._scorer)
 
+    @abstractmethod
+    def _score(self, query: str, texts: list[str]) -> Sequence[float]:
+        """Return one score per text."""
 
-class ListwiseCandidateScorer:
+
+class PlainScorer(_OwnScorer):
+    """Scorer of candidates by any object with ``score(query, texts)``, on that object's scale."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer: Scorer = scorer
+
+    def _score(self, query: str, texts: list[str]) -> Sequence[float]:
+        return self._scorer.score(query, texts)
+
+
+class ListwiseCandidateScorer(_OwnScorer):
     """Scorer of candidates by a `ListwiseScorer`, which gets all candidates of a query in one call.
 
     Raises
@@ -186,15 +200,12 @@ class ListwiseCandidateScorer:
     """
 
     def __init__(self, scorer: ListwiseScorer) -> None:
-        self._scorer = scorer
-        most = getattr(scorer, "max_candidates", None)
-        self.max_candidates: int | None = None if most is None else whole_number(most, "max_candidates of a scorer", 1)
+        self._scorer: ListwiseScorer = scorer
+        limit = getattr(scorer, "max_candidates", None)
+        if limit is not None:
+            limit = whole_number(limit, "max_candidates of a scorer", 1)
+        self.max_candidates: int | None = limit
         """The most candidates of one query; ``None``: any number."""
-
-    @property
-    def scale(self) -> ScoreScale:
-        """The scorer's own."""
-        return "own"
 
     def score_many(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> list[list[Scored]]:
         """Call the scorer once per query that has candidates.
@@ -206,10 +217,7 @@ class ListwiseCandidateScorer:
         """
         for of_query in candidates:
             self.require_count(len(of_query), "candidates")
-        return [
-            _scored(self._scorer.score_list, query, of_query) if of_query else []
-            for query, of_query in zip(queries, candidates, strict=True)
-        ]
+        return super().score_many(queries, candidates)
 
     def require_count(self, count: int, name: str) -> None:
         """Raise `InvalidInputError` if `count`, of what `name` says, is more than the scorer takes together."""
@@ -219,15 +227,8 @@ class ListwiseCandidateScorer:
                 f"{self.max_candidates} together at most; expected max_candidates={self.max_candidates} or fewer"
             )
 
-    def require_whole(self, queries: Sequence[str], candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Refuse, because such a scorer does not report what it reads.
-
-        Raises
-        ------
-        InvalidInputError
-            Always.
-        """
-        raise strict_refused(self._scorer)
+    def _score(self, query: str, texts: list[str]) -> Sequence[float]:
+        return self._scorer.score_list(query, texts)
 
 
 def _scored(
