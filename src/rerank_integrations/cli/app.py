@@ -102,7 +102,7 @@ def _common_options(
 
 
 @functools.cache
-def _command() -> Callable[..., object]:
+def _click_command() -> Callable[..., object]:
     # Making the options of every command takes longer than most of the calls that a process may make after its first.
     return typer.main.get_command(app)
 
@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     replace_unencodable_characters()
     try:
         # `evaluate` records obj as its command.
-        code = _command()(args=command_line, prog_name="rerank-integrations", obj=command_line, standalone_mode=False)
+        code = _click_command()(
+            args=command_line, prog_name="rerank-integrations", obj=command_line, standalone_mode=False
+        )
     except _USAGE_ERROR as error:
         code = _show_usage_error(cast(_UsageError, error))
     except typer.Abort:
