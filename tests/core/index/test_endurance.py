@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="Windows has neither SIGKILL nor fork")]
 
-SHARES = {"kills": 12, "damages": 120, "opens": 100, "forks": 10, "closes": 5}
+SHARES = {"kills": 12, "damages": 60, "opens": 50, "forks": 10, "closes": 5}
 
 
 @pytest.mark.parametrize("attack", SHARES)

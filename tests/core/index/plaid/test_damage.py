@@ -69,7 +69,7 @@ def damaged(path: Path, file: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", FILES)
-@pytest.mark.parametrize("keep", [0, 60, -1])
+@pytest.mark.parametrize("keep", [0, -1])
 @pytest.mark.slow
 def test_a_truncated_file(made: Path, pattern: str, keep: int) -> None:
     file = file_of(made, pattern)
@@ -199,9 +199,8 @@ def test_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
-def test_many_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path, seed: int) -> None:
-    fuzz(sound, tmp_path / "index", seed, 80, "every")
+def test_many_arbitrary_arrays_are_refused_or_answered(sound: Path, tmp_path: Path) -> None:
+    fuzz(sound, tmp_path / "index", 2, 80, "every")
 
 
 def flip_each(path: Path, pattern: str, step: int) -> None:

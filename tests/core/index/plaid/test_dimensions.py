@@ -29,7 +29,7 @@ def test_a_small_index_is_exact(tmp_path: Path, dim: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", DIMENSIONS)
+@pytest.mark.parametrize("dim", [48, 256, 1024])
 def test_a_compressed_index_finds_the_best(tmp_path: Path, dim: int) -> None:
     encoder, count, queries = RowEncoder(dim=dim, length=3, directions=24), 4200, [str(n) for n in range(40)]
     with ColBERTIndex.create(tmp_path / "index", encoder, nbits=2) as index:
