@@ -1,6 +1,6 @@
 """A folder whose files change, kept in step with an index by LangChain's index(): only what changed is encoded.
 
-pip install 'rerank-integrations[langchain,starter]' langchain-classic langchain-text-splitters
+pip install 'rerank-integrations[langchain,starter]' langchain-classic 'sqlalchemy[asyncio]' langchain-text-splitters
 python langchain_reingest.py
 """
 
